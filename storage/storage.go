@@ -1,0 +1,81 @@
+// Package storage keeps profiles and answers what was kept. It promises: what Write acknowledged is on
+// disk, is in the next answer, and is there exactly once after a crash at any moment.
+//
+// [Store] is the contract. Implementations are folders below this one, each passes storagetest.Test.
+package storage
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/perfuse/perfuse/profile"
+)
+
+// Sentinels that callers branch on. They are wrapped; test with errors.Is.
+var (
+	// ErrReadOnly: the store refuses writes (disk full or not writable) but answers queries.
+	ErrReadOnly = errors.New("storage is read-only")
+	// ErrInvalid: the batch breaks the data model (an index outside of its table, no type, ...). Nothing of
+	// it was stored; sending it again is useless.
+	ErrInvalid = errors.New("invalid batch")
+	// ErrLimit: the answer would exceed a limit of the store or of the query.
+	ErrLimit = errors.New("limit exceeded")
+	// ErrClosed: the store was closed.
+	ErrClosed = errors.New("storage is closed")
+)
+
+// Selection says which samples a query is about.
+type Selection struct {
+	// Type is the profile type, or nil for all (label queries only).
+	Type *profile.Type
+	// Selector matches series; empty matches all.
+	Selector profile.Selector
+	// Start and End bound the samples' time: Start <= t < End. Zero means unbounded.
+	Start, End time.Time
+	// TraceIDs, SpanIDs and SpanNames narrow to samples taken while one of them was served. Each list
+	// that is empty does not narrow.
+	TraceIDs  []profile.TraceID
+	SpanIDs   []profile.SpanID
+	SpanNames []string
+}
+
+// Point is the sum of the values in [TimeNanos, TimeNanos+step).
+type Point struct {
+	TimeNanos int64
+	Value     int64
+}
+
+// TimeSeries is the course of one group. Points are in order of time; empty steps are left out.
+type TimeSeries struct {
+	Labels profile.Labels
+	Points []Point
+}
+
+// Store keeps profiles. All methods are safe for concurrent use, honour the context, and answer the same
+// question over the same data byte for byte alike (sorted, deterministic).
+type Store interface {
+	// Write stores all of b or nothing, and returns when it is on disk and visible to queries. It does
+	// not keep b. Errors: ErrInvalid, ErrReadOnly, ErrClosed, or the context's.
+	Write(ctx context.Context, b *profile.Batch) error
+
+	// Types, LabelNames and LabelValues answer from an index, sorted.
+	Types(ctx context.Context, start, end time.Time) ([]profile.Type, error)
+	LabelNames(ctx context.Context, sel Selection) ([]string, error)
+	LabelValues(ctx context.Context, name string, sel Selection) ([]string, error)
+	// Labels returns the distinct label sets, sorted, that have samples in the selection.
+	Labels(ctx context.Context, sel Selection) ([]profile.Labels, error)
+
+	// Series sums values by step, in groups of equal values of the labels in by (none: one group).
+	// Steps are aligned to multiples of step since the Unix epoch.
+	Series(ctx context.Context, sel Selection, by []string, step time.Duration) ([]TimeSeries, error)
+
+	// Merge sums values by stack: one profile per group of equal values of the labels in by (none: one
+	// profile), sorted by labels. Each profile's Period is that of its samples if they agree, its
+	// TimeNanos and DurationNanos span from the first to the last of what was merged. Samples have no
+	// time and no link. The batch is the caller's.
+	Merge(ctx context.Context, sel Selection, by []string) (*profile.Batch, error)
+
+	// Close waits for running calls, flushes and releases everything. What was acknowledged stays.
+	Close() error
+}
