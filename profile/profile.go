@@ -38,6 +38,10 @@ const (
 	// KindUnwind is no code at all: the first frame of a stack that could not be finished. Its
 	// function's name is the reason, as in "[unwind: no unwind information]".
 	KindUnwind
+
+	// KindCut and KindRoot occur in trees only: "(small)", what [Tree.Cut] folded, and the root.
+	KindCut
+	KindRoot
 )
 
 // Mapping is an executable file that frames lie in.

@@ -1,0 +1,128 @@
+package profile
+
+import "sort"
+
+// Cut folds subtrees whose total is below minShare of the root's into one node "(small)" per parent, which
+// keeps every sum right, and returns how many nodes were folded. A parent whose only small child is a leaf
+// keeps it: folding it would hide a name and save nothing. minShare ≤ 0 cuts nothing.
+func (t *Tree) Cut(minShare float64) (cut int) {
+	if minShare <= 0 || t.Len() <= 1 {
+		return 0
+	}
+	limit := minShare * float64(t.Total[0])
+	// What an earlier cut folded is folded again, so that no parent has two nodes "(small)".
+	again := func(i uint32) bool { return t.Frames[t.Frame[i]].Kind == KindCut }
+	small := func(i uint32) bool { return float64(t.Total[i]) < limit || again(i) }
+
+	// The frame of "(small)" goes to the end of the table and is brought to its place by the sort.
+	frames := append(t.Frames[:len(t.Frames):len(t.Frames)], TreeFrame{Name: uint32(len(t.Strings)), Kind: KindCut})
+	strs := append(t.Strings[:len(t.Strings):len(t.Strings)], CutName)
+	cutFrame := uint32(len(t.Frames))
+	place := uint32(sort.Search(len(t.Frames)-1, func(i int) bool {
+		return compareFrames(&frames[i+1], &frames[cutFrame], strs) > 0
+	})) + 1 // frames from here on come after "(small)"
+
+	out := Tree{Unit: t.Unit}
+	type open struct {
+		next, end, at uint32
+		folded        int64 // sum of what was folded here
+		nodes         int   // how many nodes that was
+		done          bool  // "(small)" was written, or there is none
+	}
+	var stack []open
+	enter := func(i uint32) {
+		o := open{next: i + 1, end: t.End[i], at: uint32(len(out.Frame))}
+		for c := i + 1; c < t.End[i]; c = t.End[c] {
+			if small(c) {
+				o.folded += t.Total[c]
+				o.nodes += int(t.End[c] - c)
+				if again(c) {
+					cut--
+				}
+			}
+		}
+		if o.nodes <= 1 {
+			o.nodes, o.done = 0, true
+		}
+		cut += o.nodes
+		out.Frame = append(out.Frame, t.Frame[i])
+		out.Self = append(out.Self, t.Self[i])
+		out.End = append(out.End, 0)
+		stack = append(stack, o)
+	}
+	enter(0)
+	for len(stack) > 0 {
+		top := &stack[len(stack)-1]
+		for top.nodes > 0 && top.next < top.end && small(top.next) {
+			top.next = t.End[top.next]
+		}
+		if !top.done && (top.next == top.end || t.Frame[top.next] >= place) {
+			top.done = true
+			out.Frame = append(out.Frame, cutFrame)
+			out.Self = append(out.Self, top.folded)
+			out.End = append(out.End, uint32(len(out.Frame)))
+		}
+		if top.next == top.end {
+			out.End[top.at] = uint32(len(out.Frame))
+			stack = stack[:len(stack)-1]
+			continue
+		}
+		c := top.next
+		top.next = t.End[c]
+		enter(c)
+	}
+	rank := out.setFrames(frames, strs, out.Frame)
+	for i, f := range out.Frame {
+		out.Frame[i] = rank[f]
+	}
+	out.sum()
+	*t = out
+	return cut
+}
+
+// Subtree returns the tree below a path of function names that begins at a child of the root. The new root
+// stands for the path's last node: its self value is that node's. Where several nodes have that path (equal
+// names in different files), they are merged. If there is none, the tree is a root without value.
+func (t *Tree) Subtree(path []string) *Tree {
+	nodes := []uint32{0}
+	for _, name := range path {
+		var next []uint32
+		for _, n := range nodes {
+			for c := range t.Children(n) {
+				if t.Name(c) == name {
+					next = append(next, c)
+				}
+			}
+		}
+		nodes = next
+	}
+	tb := newTreeBuilder(0)
+	for _, n := range nodes {
+		tb.self[0] += t.Self[n]
+		for c := range t.Children(n) {
+			tb.graft(0, t, c, nil)
+		}
+	}
+	sub := tb.tree(t.Frames, t.Strings)
+	sub.Unit = t.Unit
+	return sub
+}
+
+// graft adds node i of t and everything below it as a child of parent. rename, if it is not nil, gives the
+// frames to use by those of t.
+func (tb *treeBuilder) graft(parent uint32, t *Tree, i uint32, rename []uint32) {
+	type open struct{ end, node uint32 }
+	stack := []open{{t.End[i], parent}}
+	for end := t.End[i]; i < end; i++ {
+		for len(stack) > 1 && stack[len(stack)-1].end <= i {
+			stack = stack[:len(stack)-1]
+		}
+		frame := t.Frame[i]
+		if rename != nil {
+			frame = rename[frame]
+		}
+		node := tb.child(stack[len(stack)-1].node, frame)
+		tb.self[node] += t.Self[i]
+		stack = append(stack, open{t.End[i], node})
+	}
+}
