@@ -1,0 +1,53 @@
+package cpu
+
+import (
+	"errors"
+	"regexp"
+	"testing"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
+	"github.com/cilium/ebpf/features"
+	"github.com/cilium/ebpf/rlimit"
+)
+
+var instructions = regexp.MustCompile(`processed (\d+) insns`)
+
+// TestVerifier loads every program that this kernel has the helpers for, and prints what its verifier
+// had to walk through.
+func TestVerifier(t *testing.T) {
+	if err := rlimit.RemoveMemlock(); err != nil {
+		t.Logf("raising the memlock limit: %v", err)
+	}
+	spec, err := loadCpu()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := features.HaveProgramHelper(ebpf.PerfEvent, asm.FnLoop); errors.Is(err, ebpf.ErrNotSupported) {
+		t.Log("this kernel has no bpf_loop: cpu_loop is left out")
+		delete(spec.Programs, "cpu_loop")
+	}
+	coll, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{
+		Programs: ebpf.ProgramOptions{LogLevel: ebpf.LogLevelStats},
+	})
+	if errors.Is(err, ebpf.ErrNotSupported) {
+		t.Skip(err)
+	}
+	var verr *ebpf.VerifierError
+	if errors.As(err, &verr) {
+		n := len(verr.Log)
+		t.Fatalf("%v\n%v", err, verr.Log[max(0, n-80):])
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer coll.Close()
+	for name, p := range coll.Programs {
+		m := instructions.FindStringSubmatch(p.VerifierLog)
+		if m == nil {
+			t.Errorf("%s: no statistics in the verifier's log: %q", name, p.VerifierLog)
+			continue
+		}
+		t.Logf("%s: %s instructions verified", name, m[1])
+	}
+}

@@ -1,0 +1,145 @@
+/* SPDX-License-Identifier: GPL-2.0 OR MIT */
+/*
+ * Records that cross between the kernel and the agent, defined once. Fixed width, explicit padding. The
+ * agent's Go types are generated from these by bpf2go.
+ */
+#ifndef PERFUSE_WIRE_H
+#define PERFUSE_WIRE_H
+
+#include "kernel.h"
+
+#define MAX_USER_FRAMES 1024
+#define MAX_KERNEL_FRAMES 127
+#define MAX_FRAMES (MAX_USER_FRAMES + MAX_KERNEL_FRAMES + 1)
+
+/* What a frame's address means. */
+enum frame_kind {
+	FRAME_USER = 0,    /* addr: file address if object != 0, else the process's own address */
+	FRAME_KERNEL = 1,  /* addr: kernel address */
+	FRAME_STOPPED = 2, /* not code: the unwinder gave up; addr is an enum stop */
+};
+
+/* One frame. For a caller's frame addr lies inside the call (return address minus one). */
+struct frame {
+	__u64 addr;
+	__u32 object; /* the agent's number of the executable file, 0: none */
+	__u32 kind;
+};
+_Static_assert(sizeof(struct frame) == 16, "frame");
+
+/* Why a user stack could not be finished. The order is part of the interface with agent/sampler. */
+enum stop {
+	STOP_COMPLETE = 0,
+	STOP_NO_PROCESS = 1,   /* the agent has not told us this process's mappings */
+	STOP_NO_MAPPING = 2,   /* the address lies in no executable mapping */
+	STOP_NO_UNWIND = 3,    /* no unwind information, and no frame pointer that proves itself */
+	STOP_READ = 4,         /* the stack could not be read */
+	STOP_REGISTER = 5,     /* the rule needs a register that is not known in this frame */
+	STOP_UNSUPPORTED = 6,  /* unwind information that no rule expresses */
+	STOP_NO_PROGRESS = 7,  /* the stack pointer did not move towards the root */
+	STOP_TOO_DEEP = 8,     /* more than MAX_USER_FRAMES frames */
+	STOP_KINDS = 9,
+};
+
+/* What distinguishes one counted thing from another. */
+struct sample_key {
+	__u32 tgid;
+	__u32 generation; /* the agent's number of this execution, 0: not told yet */
+	char comm[16];    /* the thread's name */
+	__u64 stack;      /* hash over the frames */
+	__u8 trace_id[16];
+	__u8 span_id[8];
+	__u64 labels; /* hash of the labels, 0: none */
+};
+_Static_assert(sizeof(struct sample_key) == 64, "sample_key");
+
+/* The first sight of a key in an epoch. frame_count frames follow, leaf first, kernel before user. */
+struct stack_record {
+	struct sample_key key;
+	__u64 time; /* CLOCK_MONOTONIC nanoseconds */
+	__u32 epoch;
+	__u32 frame_count;
+};
+_Static_assert(sizeof(struct stack_record) == 80, "stack_record");
+
+/* A process's executable mappings are a span of the array `mappings`, sorted by start. */
+struct process {
+	__u32 first;
+	__u32 count;
+	__u32 generation;
+	__u32 flags;
+};
+_Static_assert(sizeof(struct process) == 16, "process");
+
+struct mapping {
+	__u64 start;
+	__u64 end;
+	__u64 bias; /* address minus bias = file address */
+	__u32 object;
+	__u32 flags;
+};
+_Static_assert(sizeof(struct mapping) == 32, "mapping");
+
+/* One executable file's unwind table: its 64 KiB blocks are blocks[first_block ...]. */
+struct object {
+	__u64 fp_start; /* file addresses whose callers are walked by frame pointers (Go) */
+	__u64 fp_end;
+	__u32 address_block; /* file address >> 16 of the first block */
+	__u32 block_count;   /* 0: no table */
+	__u32 first_block;
+	__u32 first_rule;
+};
+_Static_assert(sizeof(struct object) == 32, "object");
+
+/* The rows of a block lie in one chunk: chunk = row >> CHUNK_SHIFT. */
+#define CHUNK_SHIFT 18
+#define CHUNK_ROWS (1 << CHUNK_SHIFT)
+struct block {
+	__u32 row;
+	__u32 count;
+};
+_Static_assert(sizeof(struct block) == 8, "block");
+
+struct row_chunk {
+	__u32 rows[CHUNK_ROWS]; /* low 16 bits: address within the block; high 16 bits: rule */
+};
+
+/* See agent/unwind for the meaning of the fields; the numbers are the same. */
+enum cfa {
+	CFA_NONE = 0,
+	CFA_REGISTER = 1,
+	CFA_DEREF = 2,
+	CFA_PLT = 3,
+	CFA_SIGNAL = 4,
+	CFA_END = 5,
+	CFA_FRAME_POINTER = 6,
+	CFA_UNSUPPORTED = 7,
+};
+enum save {
+	SAVE_SAME = 0,
+	SAVE_OFFSET = 1,
+	SAVE_UNDEFINED = 2,
+};
+struct rule {
+	__u8 cfa;
+	__u8 reg;
+	__u8 fp;
+	__u8 ra;
+	__s32 offset;
+	__s32 extra;
+	__s16 fp_off;
+	__s16 ra_off;
+};
+_Static_assert(sizeof(struct rule) == 16, "rule");
+
+/* Losses, counted per CPU in `drops`. */
+enum drop {
+	DROP_NONE = 0,
+	DROP_SCRATCH = 1, /* no scratch memory: cannot happen */
+	DROP_COUNTS_FULL = 2,
+	DROP_RING_FULL = 3,
+	DROP_TAIL_CALL = 4,
+	DROP_KINDS = 5,
+};
+
+#endif
