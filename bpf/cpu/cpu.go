@@ -1,5 +1,196 @@
-// Package cpu holds the kernel side of CPU sampling: perf_event programs that walk kernel and user stacks
-// and count them, and the tracepoints that keep their process table true. Package agent/sampler runs them.
+// Package cpu is the kernel side of CPU sampling: perf_event programs that walk kernel and user stacks and
+// count them, and the tracepoints that keep their process table true while the agent catches up.
+//
+// [Load] picks what this kernel can run. The maps and the records in them are described in
+// bpf/include/wire.h; their Go types are generated from it. Package agent/sampler fills and drains them.
 package cpu
 
 //go:generate go tool bpf2go -cc clang-19 -strip llvm-strip-19 -target amd64,arm64 -go-package cpu -type stack_record -type sample_key -type frame -type process -type mapping -type object -type block -type rule -type stop -type drop -type frame_kind cpu cpu.bpf.c -- -O2 -g -Wall -Wextra -Werror -Wno-unused-parameter -I../include
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
+	"github.com/cilium/ebpf/features"
+)
+
+// The records of bpf/include/wire.h.
+type (
+	Key     = cpuSampleKey
+	Record  = cpuStackRecord
+	Frame   = cpuFrame
+	Process = cpuProcess
+	Mapping = cpuMapping
+	Object  = cpuObject
+	Block   = cpuBlock
+	Rule    = cpuRule
+	Stop    = cpuStop
+	Drop    = cpuDrop
+)
+
+// Kinds of frames.
+const (
+	FrameUser    = uint32(cpuFrameKindFRAME_USER)
+	FrameKernel  = uint32(cpuFrameKindFRAME_KERNEL)
+	FrameStopped = uint32(cpuFrameKindFRAME_STOPPED)
+)
+
+// Slots is how many perf events make one sample: one of them, drawn at random, is taken.
+const Slots = 4
+
+// ChunkRows is how many rows a chunk of unwind tables holds.
+const ChunkRows = 1 << 18
+
+// Stops names why a user stack could not be finished, by number.
+var Stops = [...]string{
+	cpuStopSTOP_COMPLETE:    "complete",
+	cpuStopSTOP_NO_PROCESS:  "process not known yet",
+	cpuStopSTOP_NO_MAPPING:  "no executable mapping",
+	cpuStopSTOP_NO_UNWIND:   "no unwind information",
+	cpuStopSTOP_READ:        "stack not readable",
+	cpuStopSTOP_REGISTER:    "register not known",
+	cpuStopSTOP_UNSUPPORTED: "unsupported unwind rule",
+	cpuStopSTOP_NO_PROGRESS: "stack pointer stuck",
+	cpuStopSTOP_TOO_DEEP:    "too deep",
+}
+
+// Drops names what was lost, by number.
+var Drops = [...]string{
+	cpuDropDROP_NONE:        "none",
+	cpuDropDROP_SCRATCH:     "no scratch memory",
+	cpuDropDROP_COUNTS_FULL: "counts full",
+	cpuDropDROP_RING_FULL:   "ring full",
+	cpuDropDROP_TAIL_CALL:   "tail call",
+}
+
+// Options are fixed when the programs are loaded. The zero value works.
+type Options struct {
+	// OnlyPID samples one process, SkipPID all but one; 0: all.
+	OnlyPID, SkipPID uint32
+	// Stacks is how many distinct stacks an epoch may have. Default 16384.
+	Stacks uint32
+	// RingBytes is the size of the buffer for new stacks, a power of two. Default 1 MiB.
+	RingBytes uint32
+}
+
+// Programs are loaded programs with their maps.
+type Programs struct {
+	// Sample is to be attached to perf events.
+	Sample *ebpf.Program
+	// Exec, Fork and Exit are for the raw tracepoints sched_process_exec, _fork and _exit.
+	Exec, Fork, Exit *ebpf.Program
+
+	// Counts are written alternately, by Epoch.
+	Counts [2]*ebpf.Map
+	Epoch  *ebpf.Variable
+	Stacks *ebpf.Map
+
+	Processes, Mappings, Objects, Blocks, Rules, Chunks *ebpf.Map
+
+	drops, stops *ebpf.Map
+	// NewChunk makes a map for Chunks.
+	NewChunk func() (*ebpf.Map, error)
+
+	coll *ebpf.Collection
+}
+
+// Load loads the programs that this kernel can run: with bpf_loop (5.17), else with tail calls. An error is a
+// *ebpf.VerifierError, wraps ebpf.ErrNotSupported, or is the permission that is missing.
+func Load(o Options) (*Programs, error) {
+	spec, err := loadCpu()
+	if err != nil {
+		return nil, fmt.Errorf("reading the embedded programs: %w", err)
+	}
+	if o.Stacks == 0 {
+		o.Stacks = 16384
+	}
+	if o.RingBytes == 0 {
+		o.RingBytes = 1 << 20
+	}
+	spec.Maps["counts_even"].MaxEntries = o.Stacks
+	spec.Maps["counts_odd"].MaxEntries = o.Stacks
+	spec.Maps["stacks"].MaxEntries = o.RingBytes
+	for name, v := range map[string]any{
+		"only_tgid":         o.OnlyPID,
+		"self_tgid":         o.SkipPID,
+		"ring_wakeup_bytes": o.RingBytes / 2,
+	} {
+		if err := spec.Variables[name].Set(v); err != nil {
+			return nil, fmt.Errorf("setting %s: %w", name, err)
+		}
+	}
+	loop := true
+	if err := features.HaveProgramHelper(ebpf.PerfEvent, asm.FnLoop); errors.Is(err, ebpf.ErrNotSupported) {
+		loop = false
+	}
+	if loop {
+		delete(spec.Programs, "cpu_tail")
+		delete(spec.Programs, "cpu_tail_step")
+	} else {
+		delete(spec.Programs, "cpu_loop")
+	}
+	coll, err := ebpf.NewCollection(spec)
+	if err != nil {
+		return nil, fmt.Errorf("loading programs: %w", err)
+	}
+	p := &Programs{
+		Sample:    coll.Programs["cpu_loop"],
+		Exec:      coll.Programs["process_exec"],
+		Fork:      coll.Programs["process_fork"],
+		Exit:      coll.Programs["process_exit"],
+		Counts:    [2]*ebpf.Map{coll.Maps["counts_even"], coll.Maps["counts_odd"]},
+		Epoch:     coll.Variables["epoch"],
+		Stacks:    coll.Maps["stacks"],
+		Processes: coll.Maps["processes"],
+		Mappings:  coll.Maps["mappings"],
+		Objects:   coll.Maps["objects"],
+		Blocks:    coll.Maps["blocks"],
+		Rules:     coll.Maps["rules"],
+		Chunks:    coll.Maps["chunks"],
+		drops:     coll.Maps["drops"],
+		stops:     coll.Maps["stops"],
+		coll:      coll,
+	}
+	inner := spec.Maps["chunks"].InnerMap
+	p.NewChunk = func() (*ebpf.Map, error) { return ebpf.NewMap(inner) }
+	if !loop {
+		p.Sample = coll.Programs["cpu_tail"]
+		if err := coll.Maps["tail"].Put(uint32(0), coll.Programs["cpu_tail_step"]); err != nil {
+			coll.Close()
+			return nil, fmt.Errorf("setting the tail call: %w", err)
+		}
+	}
+	return p, nil
+}
+
+// Close unloads everything.
+func (p *Programs) Close() { p.coll.Close() }
+
+// Losses returns how many user stacks ended for each reason of Stops, and how many samples were lost for
+// each of Drops, since the programs were loaded.
+func (p *Programs) Losses() (stops [len(Stops)]uint64, drops [len(Drops)]uint64, err error) {
+	for i := range stops {
+		if stops[i], err = sum(p.stops, i); err != nil {
+			return stops, drops, fmt.Errorf("reading stops: %w", err)
+		}
+	}
+	for i := range drops {
+		if drops[i], err = sum(p.drops, i); err != nil {
+			return stops, drops, fmt.Errorf("reading drops: %w", err)
+		}
+	}
+	return stops, drops, nil
+}
+
+func sum(m *ebpf.Map, i int) (n uint64, err error) {
+	var each []uint64
+	if err := m.Lookup(uint32(i), &each); err != nil {
+		return 0, err
+	}
+	for _, v := range each {
+		n += v
+	}
+	return n, nil
+}
