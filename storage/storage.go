@@ -2,6 +2,13 @@
 // disk, is in the next answer, and is there exactly once after a crash at any moment.
 //
 // [Store] is the contract. Implementations are folders below this one, each passes storagetest.Test.
+//
+// # What is kept
+//
+// A sample's identity within its profile is its stack, its link and its time. Samples that agree in all three
+// are one sample with the sum of their values, and a sample whose value is 0 is none: it is in no answer, and a
+// profile without samples leaves no trace. A sample without a stack is kept like any other. A sample's time is
+// its own or, where that is 0, its profile's.
 package storage
 
 import (
@@ -25,6 +32,10 @@ var (
 	ErrClosed = errors.New("storage is closed")
 )
 
+// IndexResolution is how exactly Types, LabelNames, LabelValues and Labels see time: they answer for the range
+// from Start rounded down to End rounded up to multiples of it since the Unix epoch.
+const IndexResolution = 5 * time.Minute
+
 // Selection says which samples a query is about.
 type Selection struct {
 	// Type is the profile type, or nil for all (label queries only).
@@ -33,8 +44,8 @@ type Selection struct {
 	Selector profile.Selector
 	// Start and End bound the samples' time: Start <= t < End. Zero means unbounded.
 	Start, End time.Time
-	// TraceIDs, SpanIDs and SpanNames narrow to samples taken while one of them was served. Each list
-	// that is empty does not narrow.
+	// TraceIDs, SpanIDs and SpanNames narrow to samples taken while one of them was served. A sample must
+	// be in every list that is not empty.
 	TraceIDs  []profile.TraceID
 	SpanIDs   []profile.SpanID
 	SpanNames []string
@@ -59,21 +70,26 @@ type Store interface {
 	// not keep b. Errors: ErrInvalid, ErrReadOnly, ErrClosed, or the context's.
 	Write(ctx context.Context, b *profile.Batch) error
 
-	// Types, LabelNames and LabelValues answer from an index, sorted.
+	// Types, LabelNames and LabelValues answer from an index, sorted. See [IndexResolution] for how they
+	// see time.
 	Types(ctx context.Context, start, end time.Time) ([]profile.Type, error)
 	LabelNames(ctx context.Context, sel Selection) ([]string, error)
 	LabelValues(ctx context.Context, name string, sel Selection) ([]string, error)
-	// Labels returns the distinct label sets, sorted, that have samples in the selection.
+	// Labels returns the distinct label sets, sorted, that have samples in the selection. It sees time as
+	// LabelNames does.
 	Labels(ctx context.Context, sel Selection) ([]profile.Labels, error)
 
 	// Series sums values by step, in groups of equal values of the labels in by (none: one group).
-	// Steps are aligned to multiples of step since the Unix epoch.
+	// Steps are aligned to multiples of step since the Unix epoch. The selection must name a type, and step
+	// must be positive, else ErrInvalid. Too many points are ErrLimit.
 	Series(ctx context.Context, sel Selection, by []string, step time.Duration) ([]TimeSeries, error)
 
 	// Merge sums values by stack: one profile per group of equal values of the labels in by (none: one
-	// profile), sorted by labels. Each profile's Period is that of its samples if they agree, its
-	// TimeNanos and DurationNanos span from the first to the last of what was merged. Samples have no
-	// time and no link. The batch is the caller's.
+	// profile), sorted by labels. Each profile's Period is that of the profiles it was merged from if they
+	// agree, else 0; its TimeNanos and DurationNanos span from the first to the last of what was merged:
+	// the whole time of every profile with a selected sample, and those samples' times. Samples have no
+	// time and no link, each stack is there once, sums of 0 are left out. A group without labels has nil
+	// Labels. The selection must name a type, else ErrInvalid. The batch is the caller's.
 	Merge(ctx context.Context, sel Selection, by []string) (*profile.Batch, error)
 
 	// Close waits for running calls, flushes and releases everything. What was acknowledged stays.
