@@ -1,0 +1,3 @@
+package demangle
+
+func swift(string) (string, bool) { return "", false }
