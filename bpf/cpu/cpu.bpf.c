@@ -78,6 +78,13 @@ struct {
 	__uint(max_entries, STOP_KINDS);
 } stops SEC(".maps");
 
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__type(key, __u32);
+	__type(value, struct deferred);
+	__uint(max_entries, 1);
+} deferreds SEC(".maps");
+
 struct tick {
 	__u32 now;
 	__u32 chosen;
@@ -145,10 +152,13 @@ static __always_inline bool begin(struct bpf_perf_event_data *ctx, struct scratc
 	}
 	rec->time = bpf_ktime_get_ns();
 	rec->frame_count = 0;
+	rec->deferred = 0;
+	rec->pad = 0;
 	u->hash = 0xcbf29ce484222325ULL;
 	u->stop = STOP_COMPLETE;
 	u->count = 0;
 	u->running = 0;
+	u->kernel_frames = 0;
 
 	long n = bpf_get_stack(ctx, s->kernel, sizeof(s->kernel), 0);
 
@@ -162,6 +172,7 @@ static __always_inline bool begin(struct bpf_perf_event_data *ctx, struct scratc
 		}
 	}
 
+	u->kernel_frames = rec->frame_count;
 	if (BPF_CORE_READ(task, flags) & PF_KTHREAD || !BPF_CORE_READ(task, mm))
 		return true;
 	if (!user_registers(ctx, task, u, thread_size))
@@ -184,6 +195,47 @@ static __always_inline bool begin(struct bpf_perf_event_data *ctx, struct scratc
 	return true;
 }
 
+static __always_inline __u64 wakeup(void)
+{
+	return bpf_ringbuf_query(&stacks, BPF_RB_AVAIL_DATA) > ring_wakeup_bytes ? BPF_RB_FORCE_WAKEUP :
+										  BPF_RB_NO_WAKEUP;
+}
+
+/* Sends registers and stack for the agent to walk. False if that is not possible. */
+static __always_inline bool defer(struct scratch *s)
+{
+	__u32 zero = 0;
+	struct unwind *u = &s->unwind;
+	struct deferred *d = bpf_map_lookup_elem(&deferreds, &zero);
+
+	if (!d)
+		return false;
+	s->record.deferred = 1;
+	s->record.epoch = epoch & 1;
+	s->record.frame_count = u->kernel_frames;
+	if (bpf_probe_read_kernel(&d->record, sizeof(d->record) + sizeof(d->kernel), &s->record) ||
+	    bpf_probe_read_kernel(d->regs, sizeof(d->regs), u->entry_regs))
+		return false;
+	d->ip = u->entry_ip;
+	d->exact = u->entry_exact;
+
+	/* The end of the stack is not known here: take the largest piece that can be read. */
+	__u64 sp = u->entry_regs[REG_SP];
+	__u32 bytes = DEFERRED_STACK, got = 0;
+
+	for (int i = 0; i < 8; i++) {
+		if (!read_user(d->stack, bytes, sp)) {
+			got = bytes;
+			break;
+		}
+		bytes = i ? bytes / 2 : 4096 * 2 - (sp & 4095); /* to the end of the next page, then less */
+	}
+	if (got > DEFERRED_STACK)
+		got = DEFERRED_STACK;
+	d->stack_bytes = got;
+	return !bpf_ringbuf_output(&stacks, d, __builtin_offsetof(struct deferred, stack) + got, wakeup());
+}
+
 /* Counts the sample, and sends its stack if the key is new in this epoch. */
 static __always_inline void finish(struct scratch *s)
 {
@@ -191,6 +243,9 @@ static __always_inline void finish(struct scratch *s)
 	__u32 e = epoch & 1;
 	__u64 one = 1, *n;
 
+	if ((s->unwind.stop == STOP_NO_PROCESS || s->unwind.stop == STOP_PENDING) && defer(s))
+		return;
+	s->record.deferred = 0;
 	if (s->unwind.stop != STOP_COMPLETE)
 		push(s, s->unwind.stop, 0, FRAME_STOPPED);
 	count(&stops, s->unwind.stop);
@@ -207,10 +262,8 @@ static __always_inline void finish(struct scratch *s)
 
 	if (frames > MAX_FRAMES)
 		frames = MAX_FRAMES;
-	__u64 wake = bpf_ringbuf_query(&stacks, BPF_RB_AVAIL_DATA) > ring_wakeup_bytes ? BPF_RB_FORCE_WAKEUP :
-										 BPF_RB_NO_WAKEUP;
 
-	if (bpf_ringbuf_output(&stacks, rec, sizeof(*rec) + frames * sizeof(struct frame), wake)) {
+	if (bpf_ringbuf_output(&stacks, rec, sizeof(*rec) + frames * sizeof(struct frame), wakeup())) {
 		count(&drops, DROP_RING_FULL);
 		return;
 	}

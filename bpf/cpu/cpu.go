@@ -5,7 +5,7 @@
 // bpf/include/wire.h; their Go types are generated from it. Package agent/sampler fills and drains them.
 package cpu
 
-//go:generate go tool bpf2go -cc clang-19 -strip llvm-strip-19 -target amd64,arm64 -go-package cpu -type stack_record -type sample_key -type frame -type process -type mapping -type object -type block -type rule -type stop -type drop -type frame_kind cpu cpu.bpf.c -- -O2 -g -Wall -Wextra -Werror -Wno-unused-parameter -I../include
+//go:generate go tool bpf2go -cc clang-19 -strip llvm-strip-19 -target amd64,arm64 -go-package cpu -type stack_record -type deferred -type sample_key -type frame -type process -type mapping -type object -type block -type rule -type stop -type drop -type frame_kind cpu cpu.bpf.c -- -O2 -g -Wall -Wextra -Werror -Wno-unused-parameter -I../include
 
 import (
 	"errors"
@@ -18,16 +18,18 @@ import (
 
 // The records of bpf/include/wire.h.
 type (
-	Key     = cpuSampleKey
-	Record  = cpuStackRecord
-	Frame   = cpuFrame
-	Process = cpuProcess
-	Mapping = cpuMapping
-	Object  = cpuObject
-	Block   = cpuBlock
-	Rule    = cpuRule
-	Stop    = cpuStop
-	Drop    = cpuDrop
+	Key    = cpuSampleKey
+	Record = cpuStackRecord
+	// Deferred is a sample whose user stack the agent walks. On the wire it ends after StackBytes.
+	Deferred = cpuDeferred
+	Frame    = cpuFrame
+	Process  = cpuProcess
+	Mapping  = cpuMapping
+	Object   = cpuObject
+	Block    = cpuBlock
+	Rule     = cpuRule
+	Stop     = cpuStop
+	Drop     = cpuDrop
 )
 
 // Kinds of frames.
@@ -39,6 +41,9 @@ const (
 
 // Slots is how many perf events make one sample: one of them, drawn at random, is taken.
 const Slots = 4
+
+// BlocksPending as an Object's BlockCount says that its table is being compiled.
+const BlocksPending = ^uint32(0)
 
 // ChunkRows is how many rows a chunk of unwind tables holds.
 const ChunkRows = 1 << 18
@@ -54,6 +59,7 @@ var Stops = [...]string{
 	cpuStopSTOP_UNSUPPORTED: "unsupported unwind rule",
 	cpuStopSTOP_NO_PROGRESS: "stack pointer stuck",
 	cpuStopSTOP_TOO_DEEP:    "too deep",
+	cpuStopSTOP_PENDING:     "unwind table not ready",
 }
 
 // Drops names what was lost, by number.

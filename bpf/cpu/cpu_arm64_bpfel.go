@@ -19,6 +19,17 @@ type cpuBlock struct {
 	Count uint32
 }
 
+type cpuDeferred struct {
+	_          structs.HostLayout
+	Record     cpuStackRecord
+	Kernel     [127]cpuFrame
+	Regs       [32]uint64
+	Ip         uint64
+	Exact      uint32
+	StackBytes uint32
+	Stack      [16384]uint8
+}
+
 type cpuDrop uint32
 
 const (
@@ -111,11 +122,16 @@ type cpuScratch struct {
 		Mappings     uint32
 		Count        uint32
 		Stop         uint32
+		KernelFrames uint32
 		Exact        uint8
 		Running      uint8
 		ProcessKnown uint8
-		Pad          [5]uint8
+		Pad          [1]uint8
 		Words        [24]uint64
+		EntryRegs    [32]uint64
+		EntryIp      uint64
+		EntryExact   uint32
+		Pad2         uint32
 	}
 	Kernel [127]uint64
 	Record cpuStackRecord
@@ -134,6 +150,8 @@ type cpuStackRecord struct {
 	Time       uint64
 	Epoch      uint32
 	FrameCount uint32
+	Deferred   uint32
+	Pad        uint32
 }
 
 type cpuStop uint32
@@ -148,7 +166,8 @@ const (
 	cpuStopSTOP_UNSUPPORTED cpuStop = 6
 	cpuStopSTOP_NO_PROGRESS cpuStop = 7
 	cpuStopSTOP_TOO_DEEP    cpuStop = 8
-	cpuStopSTOP_KINDS       cpuStop = 9
+	cpuStopSTOP_PENDING     cpuStop = 9
+	cpuStopSTOP_KINDS       cpuStop = 10
 )
 
 type cpuTick struct {
@@ -165,6 +184,7 @@ const (
 	cpuMapChunks          = "chunks"
 	cpuMapCountsEven      = "counts_even"
 	cpuMapCountsOdd       = "counts_odd"
+	cpuMapDeferreds       = "deferreds"
 	cpuMapDrops           = "drops"
 	cpuMapMappings        = "mappings"
 	cpuMapObjects         = "objects"
@@ -251,6 +271,7 @@ type cpuMapSpecs struct {
 	Chunks      *ebpf.MapSpec `ebpf:"chunks"`
 	CountsEven  *ebpf.MapSpec `ebpf:"counts_even"`
 	CountsOdd   *ebpf.MapSpec `ebpf:"counts_odd"`
+	Deferreds   *ebpf.MapSpec `ebpf:"deferreds"`
 	Drops       *ebpf.MapSpec `ebpf:"drops"`
 	Mappings    *ebpf.MapSpec `ebpf:"mappings"`
 	Objects     *ebpf.MapSpec `ebpf:"objects"`
@@ -303,6 +324,7 @@ type cpuMaps struct {
 	Chunks      *ebpf.Map `ebpf:"chunks"`
 	CountsEven  *ebpf.Map `ebpf:"counts_even"`
 	CountsOdd   *ebpf.Map `ebpf:"counts_odd"`
+	Deferreds   *ebpf.Map `ebpf:"deferreds"`
 	Drops       *ebpf.Map `ebpf:"drops"`
 	Mappings    *ebpf.Map `ebpf:"mappings"`
 	Objects     *ebpf.Map `ebpf:"objects"`
@@ -322,6 +344,7 @@ func (m *cpuMaps) Close() error {
 		m.Chunks,
 		m.CountsEven,
 		m.CountsOdd,
+		m.Deferreds,
 		m.Drops,
 		m.Mappings,
 		m.Objects,

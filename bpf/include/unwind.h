@@ -23,12 +23,10 @@
 #if defined(__TARGET_ARCH_x86)
 #define REG_FP 6
 #define REG_SP 7
-#define REGS 16
 #else
 #define REG_FP 29
 #define REG_SP 31
 #define REG_LR 30
-#define REGS 32
 #endif
 #define ALL_REGS ((__u32)((1ULL << REGS) - 1))
 #define WALKED_REGS (1U << REG_FP | 1U << REG_SP)
@@ -44,11 +42,17 @@ struct unwind {
 	__u32 first, mappings;
 	__u32 count; /* user frames so far */
 	__u32 stop;
+	__u32 kernel_frames;
 	__u8 exact; /* ip is the interrupted instruction, not a return address */
 	__u8 running;
 	__u8 process_known;
-	__u8 pad[5];
+	__u8 pad[1];
 	__u64 words[24]; /* what was read from the stack */
+	/* The registers with which the walk began. */
+	__u64 entry_regs[REGS];
+	__u64 entry_ip;
+	__u32 entry_exact;
+	__u32 pad2;
 };
 
 struct scratch {
@@ -207,6 +211,9 @@ static __always_inline bool user_registers(struct bpf_perf_event_data *ctx, stru
 	u->ip = r.pc;
 #endif
 	u->known = ALL_REGS;
+	__builtin_memcpy(u->entry_regs, u->regs, sizeof(u->regs));
+	u->entry_ip = u->ip;
+	u->entry_exact = u->exact;
 	return true;
 }
 
@@ -461,6 +468,8 @@ static __always_inline int step(struct scratch *s)
 
 	if (!o)
 		return walk_frame_pointer(u, false);
+	if (o->block_count == BLOCKS_PENDING)
+		return stopped(u, STOP_PENDING);
 	if (!u->exact && addr >= o->fp_start && addr < o->fp_end)
 		return walk_frame_pointer(u, true);
 

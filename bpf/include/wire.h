@@ -38,7 +38,8 @@ enum stop {
 	STOP_UNSUPPORTED = 6,  /* unwind information that no rule expresses */
 	STOP_NO_PROGRESS = 7,  /* the stack pointer did not move towards the root */
 	STOP_TOO_DEEP = 8,     /* more than MAX_USER_FRAMES frames */
-	STOP_KINDS = 9,
+	STOP_PENDING = 9,      /* the file's table is being compiled */
+	STOP_KINDS = 10,
 };
 
 /* What distinguishes one counted thing from another. */
@@ -59,8 +60,32 @@ struct stack_record {
 	__u64 time; /* CLOCK_MONOTONIC nanoseconds */
 	__u32 epoch;
 	__u32 frame_count;
+	__u32 deferred; /* 1: a struct deferred; the frames are the kernel's alone */
+	__u32 pad;
 };
-_Static_assert(sizeof(struct stack_record) == 80, "stack_record");
+_Static_assert(sizeof(struct stack_record) == 88, "stack_record");
+
+#if defined(__TARGET_ARCH_x86)
+#define REGS 16
+#else
+#define REGS 32
+#endif
+
+/*
+ * A sample whose user stack the agent must walk itself, because the kernel side did not know the process or
+ * the file yet: a copy of the registers and of the top of the stack. It is not counted in a map.
+ */
+#define DEFERRED_STACK 16384
+struct deferred {
+	struct stack_record record;
+	struct frame kernel[MAX_KERNEL_FRAMES];
+	__u64 regs[REGS]; /* by DWARF number */
+	__u64 ip;
+	__u32 exact; /* 1: ip is the interrupted instruction, 0: a return address */
+	__u32 stack_bytes;
+	__u8 stack[DEFERRED_STACK]; /* from the stack pointer on; the record ends after stack_bytes */
+};
+_Static_assert(__builtin_offsetof(struct deferred, stack) == 88 + MAX_KERNEL_FRAMES * 16 + REGS * 8 + 16, "deferred");
 
 /* A process's executable mappings are a span of the array `mappings`, sorted by start. */
 struct process {
@@ -85,11 +110,12 @@ struct object {
 	__u64 fp_start; /* file addresses whose callers are walked by frame pointers (Go) */
 	__u64 fp_end;
 	__u32 address_block; /* file address >> 16 of the first block */
-	__u32 block_count;   /* 0: no table */
+	__u32 block_count;   /* 0: no table, BLOCKS_PENDING: not yet */
 	__u32 first_block;
 	__u32 first_rule;
 };
 _Static_assert(sizeof(struct object) == 32, "object");
+#define BLOCKS_PENDING 0xffffffff
 
 /* The rows of a block lie in one chunk: chunk = row >> CHUNK_SHIFT. */
 #define CHUNK_SHIFT 18
