@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 )
 
 // Names of the two nodes that no stack has.
@@ -147,11 +148,16 @@ func newFramer(d *Dictionary) *framer {
 
 func (fr *framer) id(s string) uint32 {
 	i, ok := fr.ids[s]
-	if !ok {
+	if ok {
+		return i
+	}
+	if !utf8.ValidString(s) { // protobuf and JSON would refuse it
+		i = fr.id(strings.ToValidUTF8(s, "\uFFFD"))
+	} else {
 		i = uint32(len(fr.strings))
 		fr.strings = append(fr.strings, s)
-		fr.ids[s] = i
 	}
+	fr.ids[s] = i
 	return i
 }
 

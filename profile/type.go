@@ -49,3 +49,61 @@ func ParseType(s string) (Type, error) {
 	}
 	return Type{f[0], f[1], f[2], f[3], f[4], delta}, nil
 }
+
+// TypeError says why a short name of a profile type does not name one.
+type TypeError struct {
+	Query string
+	// Candidates are the types that the query could mean; none if there is no such type.
+	Candidates []Type
+	// Known are all types that exist.
+	Known []Type
+}
+
+func (e *TypeError) Error() string {
+	var b strings.Builder
+	list := e.Candidates
+	switch {
+	case len(e.Known) == 0:
+		return fmt.Sprintf("profile type %q: there are no profiles at all", e.Query)
+	case len(list) > 0:
+		fmt.Fprintf(&b, "profile type %q is ambiguous, it could be one of", e.Query)
+	default:
+		fmt.Fprintf(&b, "profile type %q is unknown, there are", e.Query)
+		list = e.Known
+	}
+	for _, t := range list {
+		b.WriteString("\n  " + t.String())
+	}
+	return b.String()
+}
+
+// ResolveType finds the type among the known ones that query means: its full name; else its sample type or its
+// name; else a prefix of one of the three, as long as that is unambiguous. So "cpu" means
+// process_cpu:cpu:nanoseconds:cpu:nanoseconds whether or not there are also process_cpu:samples:… and
+// cpu_time:…. Errors are *TypeError.
+func ResolveType(query string, known []Type) (Type, error) {
+	rules := []func(Type) bool{
+		func(t Type) bool { return t.String() == query },
+		func(t Type) bool { return t.SampleType == query },
+		func(t Type) bool { return t.Name == query },
+		func(t Type) bool {
+			return strings.HasPrefix(t.String(), query) || strings.HasPrefix(t.SampleType, query)
+		},
+	}
+	for _, rule := range rules {
+		var found []Type
+		for _, t := range known {
+			if rule(t) {
+				found = append(found, t)
+			}
+		}
+		switch len(found) {
+		case 0:
+		case 1:
+			return found[0], nil
+		default:
+			return Type{}, &TypeError{Query: query, Candidates: found, Known: known}
+		}
+	}
+	return Type{}, &TypeError{Query: query, Known: known}
+}
