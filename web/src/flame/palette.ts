@@ -1,0 +1,78 @@
+// Colours of frames: one hue per package or binary, the same on every page load; kernel, unwinding and cut frames have
+// their own, so that they are never taken for code of the application.
+
+import { baseName, packageOf } from "../lib/names";
+import { FrameKind, type FlameTree, type Frame } from "../lib/tree";
+import type { ColourBy } from "../lib/urlstate";
+
+// What the theme decides; lightness and chroma in OKLCH.
+export interface Tokens {
+  readonly lightness: number;
+  readonly chroma: number;
+  readonly text: string;
+  readonly kernel: string;
+  readonly unwind: string;
+  readonly cut: string;
+  readonly root: string;
+  readonly match: string;
+  readonly matchText: string;
+  readonly dim: string;
+  readonly dimText: string;
+  readonly dust: string;
+  readonly gap: string;
+  readonly hatch: string;
+  readonly cursor: string;
+}
+
+// Slots of a palette before the hues begin.
+export const slot = { root: 0, kernel: 1, unwind: 2, cut: 3, firstHue: 4 } as const;
+
+// Hues in degrees. The blues from 235 to 285 are the kernel's; each hue comes in two shades.
+const hues = [28, 48, 70, 92, 115, 140, 165, 190, 212, 300, 325, 350, 10];
+const shades = 2;
+export const slots = slot.firstHue + hues.length * shades;
+
+// colours returns a CSS colour for each slot.
+export function colours(k: Tokens): string[] {
+  const out: string[] = [k.root, k.kernel, k.unwind, k.cut];
+  for (const h of hues) {
+    for (let s = 0; s < shades; s++) {
+      out.push(`oklch(${(k.lightness - s * 0.045).toFixed(3)} ${(k.chroma + s * 0.012).toFixed(3)} ${h})`);
+    }
+  }
+  return out;
+}
+
+// hash is FNV-1a: what matters is that it never changes.
+export function hash(text: string): number {
+  let h = 0x811c9dc5;
+  for (let i = 0; i < text.length; i++) {
+    h ^= text.charCodeAt(i);
+    h = Math.imul(h, 0x01000193);
+  }
+  // Mix, so that names that differ in the last letter fall far apart.
+  h ^= h >>> 15;
+  h = Math.imul(h, 0x2c1b3c6d);
+  h ^= h >>> 12;
+  return h >>> 0;
+}
+
+export function slotOf(f: Frame, by: ColourBy): number {
+  switch (f.kind) {
+    case FrameKind.ROOT:
+      return slot.root;
+    case FrameKind.KERNEL:
+      return slot.kernel;
+    case FrameKind.UNWIND:
+      return slot.unwind;
+    case FrameKind.CUT:
+      return slot.cut;
+  }
+  const key = by === "binary" ? baseName(f.mapping) : packageOf(f);
+  return slot.firstHue + (hash(key) % (hues.length * shades));
+}
+
+// slotsOf returns each frame's slot.
+export function slotsOf(t: FlameTree, by: ColourBy): Uint8Array {
+  return Uint8Array.from(t.frames, (f) => slotOf(f, by));
+}

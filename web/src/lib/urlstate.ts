@@ -1,0 +1,108 @@
+// Everything that makes a view, in the URL: a link shows the same graph to whoever opens it.
+
+import { defaultRange, type TimeRange } from "./timerange";
+
+export type Layout = "both" | "graph" | "table";
+export type Orientation = "icicle" | "flame";
+export type ColourBy = "package" | "binary";
+export type Theme = "system" | "light" | "dark";
+export type SortBy = "self" | "total" | "name";
+
+export interface ViewState {
+  // "" until the server's types are known: then the page chooses one.
+  readonly type: string;
+  readonly selector: string;
+  readonly range: TimeRange;
+  readonly live: boolean;
+  readonly groupBy: string;
+  // Function names from the root's child to the zoomed node.
+  readonly zoom: readonly string[];
+  readonly search: string;
+  readonly layout: Layout;
+  readonly orientation: Orientation;
+  readonly colourBy: ColourBy;
+  readonly sort: SortBy;
+  readonly theme: Theme;
+}
+
+export const initial: ViewState = {
+  type: "",
+  selector: "",
+  range: defaultRange,
+  live: false,
+  groupBy: "",
+  zoom: [],
+  search: "",
+  layout: "both",
+  orientation: "icicle",
+  colourBy: "package",
+  sort: "self",
+  theme: "system",
+};
+
+// joinPath writes names as folded text does, a;b;c, with ; and \ in a name escaped by \.
+export function joinPath(names: readonly string[]): string {
+  return names.map((n) => n.replace(/[\\;]/g, (c) => `\\${c}`)).join(";");
+}
+
+export function splitPath(text: string): string[] {
+  if (text === "") return [];
+  const out: string[] = [];
+  let name = "";
+  for (let i = 0; i < text.length; i++) {
+    const c = text.charAt(i);
+    if (c === "\\" && i + 1 < text.length) name += text.charAt(++i);
+    else if (c === ";") {
+      out.push(name);
+      name = "";
+    } else name += c;
+  }
+  out.push(name);
+  return out;
+}
+
+function oneOf<T extends string>(value: string | null, allowed: readonly T[], otherwise: T): T {
+  return allowed.find((a) => a === value) ?? otherwise;
+}
+
+// parse reads a query string. Unknown parameters and values are left out; nothing throws.
+export function parse(search: string): ViewState {
+  const p = new URLSearchParams(search);
+  return {
+    type: p.get("type") ?? "",
+    selector: p.get("q") ?? "",
+    range: { from: p.get("from") ?? defaultRange.from, to: p.get("to") ?? defaultRange.to },
+    live: p.get("live") === "1",
+    groupBy: p.get("by") ?? "",
+    zoom: splitPath(p.get("zoom") ?? ""),
+    search: p.get("search") ?? "",
+    layout: oneOf(p.get("view"), ["both", "graph", "table"], initial.layout),
+    orientation: oneOf(p.get("draw"), ["icicle", "flame"], initial.orientation),
+    colourBy: oneOf(p.get("colour"), ["package", "binary"], initial.colourBy),
+    sort: oneOf(p.get("sort"), ["self", "total", "name"], initial.sort),
+    theme: oneOf(p.get("theme"), ["system", "light", "dark"], initial.theme),
+  };
+}
+
+// format writes a query string with what differs from the initial view, in a fixed order; "" for the initial view.
+export function format(s: ViewState): string {
+  const p = new URLSearchParams();
+  const put = (key: string, value: string, usual: string): void => {
+    if (value !== usual) p.set(key, value);
+  };
+  put("type", s.type, "");
+  put("q", s.selector, "");
+  put("from", s.range.from, defaultRange.from);
+  put("to", s.range.to, defaultRange.to);
+  put("live", s.live ? "1" : "", "");
+  put("by", s.groupBy, "");
+  put("zoom", joinPath(s.zoom), "");
+  put("search", s.search, "");
+  put("view", s.layout, initial.layout);
+  put("draw", s.orientation, initial.orientation);
+  put("colour", s.colourBy, initial.colourBy);
+  put("sort", s.sort, initial.sort);
+  put("theme", s.theme, initial.theme);
+  const text = p.toString();
+  return text === "" ? "" : `?${text}`;
+}

@@ -1,0 +1,211 @@
+import { useEffect, useMemo, useRef, useState } from "react";
+import type { Api, Selection, SeriesAnswer } from "../api/client";
+import { withEqual } from "../lib/selector";
+import { outline, stack, type Layer } from "../lib/series";
+import { absolute, formatMoment, formatSpan, timeTicks, type Span } from "../lib/timerange";
+import { formatRate, ticks, type Rate } from "../lib/units";
+import type { ViewState } from "../lib/urlstate";
+import { useRequest, useWidth, type Go, type Request } from "./hooks";
+import { Notice } from "./States";
+import { Chevron } from "./RangePicker";
+
+interface Props {
+  readonly api: Api;
+  readonly request: Request<SeriesAnswer>;
+  readonly selection: Selection | undefined;
+  readonly span: Span;
+  readonly name: string;
+  readonly rate: Rate;
+  readonly state: ViewState;
+  readonly go: Go;
+  readonly widen: () => void;
+}
+
+const height = 132;
+const margin = { left: 64, right: 12, top: 8, bottom: 20 };
+
+export function Chart({ api, request, selection, span, name, rate, state, go, widen }: Props) {
+  const [box, width] = useWidth();
+  // What the shown data belong to: while the next answer is on its way, the old one keeps its own axis.
+  const shownSpan = useRef(span);
+  if (!request.loading && request.data !== undefined) shownSpan.current = span;
+  const axis = shownSpan.current;
+  const shownGroup = useRef(state.groupBy);
+  if (!request.loading && request.data !== undefined) shownGroup.current = state.groupBy;
+
+  const { data } = request;
+  const stacked = useMemo(() => stack(data?.series ?? [], axis, data?.stepMillis ?? 0, rate), [data, axis, rate]);
+  const unit = data?.unit ?? "";
+  const inner = { width: Math.max(10, width - margin.left - margin.right), height: height - margin.top - margin.bottom };
+  const yTicks = ticks(stacked.max, unit, rate, 3);
+  const top = yTicks.at(-1) || 1;
+  const x = (ms: number): number => margin.left + ((ms - axis.start) / (axis.end - axis.start)) * inner.width;
+  const y = (v: number): number => margin.top + inner.height - (v / top) * inner.height;
+  const at = (px: number): number => axis.start + (Math.min(Math.max(px - margin.left, 0), inner.width) / inner.width) * (axis.end - axis.start);
+  const paths = useMemo(
+    () =>
+      stacked.layers.map((_, i) =>
+        outline(stacked, i, (s) => Math.min(Math.max(x(stacked.start + s * stacked.step), margin.left), margin.left + inner.width), y),
+      ),
+    [stacked, width, top],
+  );
+
+  // The pointer or the keyboard's mark, and the other end of what is being selected; milliseconds.
+  const [mark, setMark] = useState<number>();
+  const [anchor, setAnchor] = useState<number>();
+  const dragging = useRef(false);
+  useEffect(() => {
+    setAnchor(undefined);
+    dragging.current = false;
+  }, [span.start, span.end]);
+
+  const brushed = mark !== undefined && anchor !== undefined ? { start: Math.min(mark, anchor), end: Math.max(mark, anchor) } : undefined;
+  const apply = (s: Span): void => {
+    setAnchor(undefined);
+    if (s.end - s.start >= Math.max(1000, (axis.end - axis.start) / 500)) go({ range: absolute(s), live: false });
+  };
+
+  const names = useRequest(selection === undefined ? undefined : `${selection.type} ${selection.selector} ${Math.round(span.start / 60_000)}`, (signal) =>
+    api.labelNames(selection as Selection, signal),
+  );
+  const groups = [...new Set([...(names.data ?? []), ...(state.groupBy === "" ? [] : [state.groupBy])])];
+
+  const step = mark === undefined ? -1 : Math.min(stacked.steps - 1, Math.max(0, Math.floor((mark - stacked.start) / stacked.step)));
+  const empty = data !== undefined && stacked.max === 0;
+  const colour = (i: number, l: Layer): string => (l.other ? "var(--series-other)" : `var(--series-${(i % 8) + 1})`);
+  const grouped = shownGroup.current !== "";
+  const mean = formatRate(stacked.mean, unit, rate);
+
+  return (
+    <section className="panel chart" aria-label={`${name} over time`}>
+      <div className="chart-head">
+        <h2>{name}</h2>
+        {data !== undefined && !empty && <span className="quiet num">{mean} on average</span>}
+        <span className="grow" />
+        {brushed !== undefined ? (
+          <span className="quiet num">{formatSpan(brushed)}</span>
+        ) : (
+          <span className="quiet wide">drag to select, double click for twice the range</span>
+        )}
+        <div className="select small">
+          <select aria-label="Group by label" value={state.groupBy} onChange={(e) => go({ groupBy: e.target.value })}>
+            <option value="">not grouped</option>
+            {groups.map((n) => (
+              <option key={n} value={n}>
+                by {n}
+              </option>
+            ))}
+          </select>
+          <Chevron />
+        </div>
+      </div>
+      {request.error !== undefined && <Notice error={request.error} retry={request.retry} />}
+      <div className="chart-box" ref={box} data-stale={request.loading || request.error !== undefined} data-first={data === undefined}>
+        {width > 0 && (
+          <svg
+            width={width}
+            height={height}
+            tabIndex={0}
+            role="application"
+            aria-roledescription="time series"
+            aria-label={`${name}, ${mean} on average. Arrow keys move, shift and arrow keys select, enter zooms in, minus zooms out.`}
+            onPointerDown={(e) => {
+              if (e.button !== 0) return;
+              const px = e.clientX - e.currentTarget.getBoundingClientRect().left;
+              e.currentTarget.setPointerCapture(e.pointerId);
+              dragging.current = true;
+              setMark(at(px));
+              setAnchor(at(px));
+            }}
+            onPointerMove={(e) => setMark(at(e.clientX - e.currentTarget.getBoundingClientRect().left))}
+            onPointerUp={() => {
+              if (dragging.current && brushed !== undefined) apply(brushed);
+              dragging.current = false;
+            }}
+            onPointerCancel={() => {
+              dragging.current = false;
+              setAnchor(undefined);
+            }}
+            onPointerLeave={() => {
+              if (!dragging.current) setMark(undefined);
+            }}
+            onDoubleClick={widen}
+            onBlur={() => {
+              setMark(undefined);
+              setAnchor(undefined);
+            }}
+            onKeyDown={(e) => {
+              const from = mark ?? axis.end;
+              if (e.key === "ArrowLeft" || e.key === "ArrowRight") {
+                const to = from + (e.key === "ArrowLeft" ? -1 : 1) * stacked.step;
+                if (e.shiftKey && anchor === undefined) setAnchor(from);
+                if (!e.shiftKey) setAnchor(undefined);
+                setMark(Math.min(axis.end, Math.max(axis.start, to)));
+              } else if (e.key === "Enter" && brushed !== undefined) apply(brushed);
+              else if (e.key === "Escape") setAnchor(undefined);
+              else if (e.key === "-") widen();
+              else return;
+              e.preventDefault();
+            }}
+          >
+            {yTicks.map((v) => (
+              <g key={v} className="tick">
+                <line x1={margin.left} x2={margin.left + inner.width} y1={Math.round(y(v)) + 0.5} y2={Math.round(y(v)) + 0.5} />
+                <text x={margin.left - 8} y={y(v)} textAnchor="end" dominantBaseline="middle">
+                  {formatRate(v, unit, rate)}
+                </text>
+              </g>
+            ))}
+            {timeTicks(axis, Math.max(2, Math.floor(inner.width / 110))).map((t) => (
+              <text key={t.at} className="tick-x" x={x(t.at)} y={height - 5} textAnchor="middle">
+                {t.label}
+              </text>
+            ))}
+            {paths.map((d, i) => {
+              const l = stacked.layers[i] as Layer;
+              return <path key={`${l.key} ${l.other}`} d={d} fill={colour(i, l)} fillOpacity={grouped ? 0.85 : 0.55} />;
+            })}
+            {brushed !== undefined && (
+              <rect className="brush" x={x(brushed.start)} width={Math.max(0, x(brushed.end) - x(brushed.start))} y={margin.top} height={inner.height} />
+            )}
+            {mark !== undefined && <line className="mark" x1={x(mark)} x2={x(mark)} y1={margin.top} y2={margin.top + inner.height} />}
+            {empty && (
+              <text className="tick" x={margin.left + inner.width / 2} y={margin.top + inner.height / 2} textAnchor="middle">
+                no samples in this range
+              </text>
+            )}
+          </svg>
+        )}
+        {mark !== undefined && step >= 0 && !empty && data !== undefined && (
+          <div className="chart-card num" style={x(mark) > width / 2 ? { right: width - x(mark) + 10 } : { left: x(mark) + 10 }}>
+            <div className="quiet">{formatMoment(stacked.start + step * stacked.step, axis.end - axis.start)}</div>
+            {stacked.layers.map((l, i) => ({ l, i })).filter(({ l }) => (l.values[step] as number) > 0).slice(0, 6).map(({ l, i }) => (
+              <div key={`${l.key} ${l.other}`} className="chart-card-row">
+                {grouped && <i style={{ background: colour(i, l) }} />}
+                {grouped && <span className="ellipsis">{l.other ? "other" : l.key === "" ? "(none)" : l.key}</span>}
+                <b>{formatRate(l.values[step] as number, unit, rate)}</b>
+              </div>
+            ))}
+          </div>
+        )}
+      </div>
+      {grouped && (
+        <ul className="legend">
+          {stacked.layers.map((l, i) => (
+            <li key={`${l.key} ${l.other}`}>
+              <button
+                disabled={l.other || l.key === ""}
+                title={l.other ? "What exceeds the largest few, summed" : `Only ${shownGroup.current}="${l.key}"`}
+                onClick={() => go({ selector: withEqual(state.selector, shownGroup.current, l.key), zoom: [] })}
+              >
+                <i style={{ background: colour(i, l) }} />
+                <span className="ellipsis">{l.other ? "other" : l.key === "" ? `no ${shownGroup.current}` : l.key}</span>
+                <span className="quiet num">{formatRate(rate === "level" ? l.sum / stacked.steps : l.sum / ((axis.end - axis.start) / 1000), unit, rate)}</span>
+              </button>
+            </li>
+          ))}
+        </ul>
+      )}
+    </section>
+  );
+}

@@ -1,0 +1,271 @@
+import { useEffect, useMemo, useRef, useState } from "react";
+import { ApiError, type Api, type Selection } from "../api/client";
+import { pattern, match } from "../lib/search";
+import { widen } from "../lib/timerange";
+import { findPath, frameOf, graft, namesTo, pathTo, type FlameTree } from "../lib/tree";
+import { formatCount, formatShare, formatValue } from "../lib/units";
+import type { ColourBy, Layout, Orientation, ViewState } from "../lib/urlstate";
+import { FlameCanvas } from "./FlameCanvas";
+import { FunctionTable } from "./FunctionTable";
+import { useRequest, type Go } from "./hooks";
+import { Chevron } from "./RangePicker";
+import { Split } from "./Split";
+import { Nothing, Notice, Problem, Skeleton } from "./States";
+
+interface Props {
+  readonly api: Api;
+  readonly selection: Selection | undefined;
+  readonly selectionKey: string | undefined;
+  readonly state: ViewState;
+  readonly go: Go;
+  readonly theme: "light" | "dark";
+}
+
+// What the server cuts by itself, and how much finer each expansion looks.
+const serverShare = 1 / 4000;
+const finer = 16;
+
+export function FlamePanel({ api, selection, selectionKey, state, go, theme }: Props) {
+  const request = useRequest(selectionKey, (signal) => api.flameGraph(selection as Selection, 0, [], signal));
+  // The tree that was asked for, with what was expanded since.
+  const [grown, setGrown] = useState<{ of: FlameTree; tree: FlameTree; share: number }>();
+  const [expandError, setExpandError] = useState<ApiError>();
+  const [expanding, setExpanding] = useState(false);
+  const base = request.data;
+  const tree = grown !== undefined && grown.of === base ? grown.tree : base;
+  const searchBox = useRef<HTMLInputElement>(null);
+
+  const zoomed = useMemo(() => (tree === undefined ? { node: 0, whole: true } : findPath(tree, state.zoom)), [tree, state.zoom]);
+  const wanted = useMemo(() => pattern(state.search), [state.search]);
+  const found = useMemo(
+    () => (tree === undefined || wanted === undefined || typeof wanted === "string" ? undefined : match(tree, wanted, zoomed.node)),
+    [tree, wanted, zoomed.node],
+  );
+
+  // The slash leads to the search from anywhere but a text field.
+  useEffect(() => {
+    const slash = (e: KeyboardEvent): void => {
+      if (e.key !== "/" || e.defaultPrevented || e.ctrlKey || e.metaKey || e.altKey) return;
+      if (e.target instanceof Element && e.target.closest("input, select, textarea") !== null) return;
+      e.preventDefault();
+      searchBox.current?.focus();
+      searchBox.current?.select();
+    };
+    addEventListener("keydown", slash);
+    return () => removeEventListener("keydown", slash);
+  }, []);
+
+  const expand = (node: number): void => {
+    if (tree === undefined || base === undefined || selection === undefined || expanding) return;
+    const at = tree.parent[node] as number;
+    const path = namesTo(tree, at);
+    const whole = tree.total[0] as number;
+    const share = Math.min((grown?.of === base ? grown.share : serverShare) / finer, (tree.total[node] as number) / whole / 400);
+    setExpanding(true);
+    setExpandError(undefined);
+    api.flameGraph(selection, share, path, AbortSignal.timeout(60_000)).then(
+      (part) => {
+        setExpanding(false);
+        // The answer's root is either the root of all or the last function of the path.
+        const named = findPath(part, path);
+        const from = path.length === 0 ? 0 : named.whole ? named.node : 0;
+        if (part.count > 0) setGrown({ of: base, tree: graft(tree, at, part, from), share });
+      },
+      (e: unknown) => {
+        setExpanding(false);
+        setExpandError(e instanceof ApiError ? e : new ApiError(String(e), "failed", ""));
+      },
+    );
+  };
+
+  if (tree === undefined) {
+    return (
+      <section className="panel flame" aria-label="Flame graph">
+        {request.error !== undefined ? <Problem error={request.error} retry={request.retry} /> : <Skeleton />}
+      </section>
+    );
+  }
+  const total = tree.total[0] ?? 0;
+  if (tree.count === 0 || total === 0) {
+    const old = request.loading || request.error !== undefined;
+    return (
+      <section className="panel flame" aria-label="Flame graph" data-stale={old}>
+        {request.error !== undefined ? (
+          <Problem error={request.error} retry={request.retry} />
+        ) : (
+          <Nothing
+            actions={[
+              { label: "Twice the range", act: () => go({ range: widen(state.range, Date.now()) }) },
+              { label: "Last 24 hours", act: () => go({ range: { from: "now-1d", to: "now" } }) },
+              ...(state.selector === "" ? [] : [{ label: "Without the selector", act: () => go({ selector: "", zoom: [] }) }]),
+            ]}
+          >
+            {state.selector === "" ? "There are no samples of this type in this range." : <>No samples in this range carry <code>{state.selector}</code>.</>}
+          </Nothing>
+        )}
+      </section>
+    );
+  }
+
+  const zoomTotal = tree.total[zoomed.node] as number;
+  const zoomTo = (node: number): void => go({ zoom: namesTo(tree, node) });
+  const graph = (
+    <div className="graph">
+      <Crumbs tree={tree} node={zoomed.node} zoom={zoomTo} />
+      {!zoomed.whole && !request.loading && (
+        <p className="crumb-note">
+          <span className="ellipsis">“{state.zoom.at(-1)}” is not in this selection; this is the nearest caller that is.</span>
+          <button onClick={() => zoomTo(zoomed.node)}>Stay here</button>
+        </p>
+      )}
+      <FlameCanvas
+        tree={tree}
+        zoomed={zoomed.node}
+        matches={found?.frame}
+        orientation={state.orientation}
+        colourBy={state.colourBy}
+        theme={theme}
+        zoom={zoomTo}
+        expand={expand}
+        search={() => {
+          searchBox.current?.focus();
+          searchBox.current?.select();
+        }}
+      />
+    </div>
+  );
+  const table = (
+    <FunctionTable
+      api={api}
+      selection={selection}
+      selectionKey={selectionKey}
+      tree={tree}
+      zoomed={zoomed.node}
+      wanted={typeof wanted === "string" ? undefined : wanted}
+      search={state.search}
+      sort={state.sort}
+      go={go}
+    />
+  );
+
+  return (
+    <section className="panel flame" aria-label="Flame graph" aria-busy={request.loading}>
+      <div className="toolbar">
+        <div className="search" data-bad={typeof wanted === "string"}>
+          <input
+            ref={searchBox}
+            type="search"
+            className="mono"
+            aria-label="Search functions"
+            placeholder="Search: text, /regexp/ or “whole name”"
+            value={state.search}
+            spellCheck={false}
+            onChange={(e) => go({ search: e.target.value }, "replace")}
+            onKeyDown={(e) => {
+              if (e.key === "Escape") {
+                go({ search: "" }, "replace");
+                e.currentTarget.blur();
+              }
+            }}
+          />
+          <kbd aria-hidden="true">/</kbd>
+        </div>
+        {typeof wanted === "string" ? (
+          <span className="bad">{wanted}</span>
+        ) : found !== undefined ? (
+          <span className="num found" role="status">
+            <b>{formatShare(found.value, zoomTotal)}</b> · {formatValue(found.value, tree.unit)} in {formatCount(found.nodes)} {found.nodes === 1 ? "node" : "nodes"}
+          </span>
+        ) : (
+          <span className="num quiet totals">
+            <b>{formatValue(total, tree.unit)}</b> in {formatCount(tree.stackCount)} stacks
+            {tree.seriesCount > 1 && <> of {formatCount(tree.seriesCount)} series</>}
+          </span>
+        )}
+        <span className="grow" />
+        {expanding && <span className="quiet">expanding…</span>}
+        <div className="select small">
+          <select aria-label="Colour by" value={state.colourBy} onChange={(e) => go({ colourBy: e.target.value as ColourBy }, "replace")}>
+            <option value="package">colour: package</option>
+            <option value="binary">colour: binary</option>
+          </select>
+          <Chevron />
+        </div>
+        <Toggle<Orientation>
+          label="Orientation"
+          value={state.orientation}
+          options={[
+            ["icicle", "Icicle", "The root on top"],
+            ["flame", "Flame", "The root at the bottom"],
+          ]}
+          set={(orientation) => go({ orientation }, "replace")}
+        />
+        <Toggle<Layout>
+          label="Show"
+          value={state.layout}
+          options={[
+            ["graph", "Graph", "The graph alone"],
+            ["both", "Both", "Graph and table"],
+            ["table", "Table", "The table alone"],
+          ]}
+          set={(layout) => go({ layout }, "replace")}
+        />
+      </div>
+      {request.error !== undefined && <Notice error={request.error} retry={request.retry} />}
+      {expandError !== undefined && <Notice error={expandError} retry={() => setExpandError(undefined)} />}
+      <div className="flame-body" data-stale={request.loading || request.error !== undefined}>
+        {state.layout === "both" ? <Split left={graph} right={table} /> : state.layout === "graph" ? graph : table}
+      </div>
+    </section>
+  );
+}
+
+function Toggle<T extends string>(p: {
+  readonly label: string;
+  readonly value: T;
+  readonly options: readonly (readonly [T, string, string])[];
+  readonly set: (value: T) => void;
+}) {
+  return (
+    <div className="toggle" role="group" aria-label={p.label}>
+      {p.options.map(([value, text, title]) => (
+        <button key={value} aria-pressed={p.value === value} title={title} onClick={() => p.set(value)}>
+          {text}
+        </button>
+      ))}
+    </div>
+  );
+}
+
+// Crumbs is the way to the zoomed node; a long one keeps both ends.
+function Crumbs({ tree, node, zoom }: { tree: FlameTree; node: number; zoom: (node: number) => void }) {
+  const path = pathTo(tree, node);
+  const head = path.length > 7 ? path.slice(0, 2) : path;
+  const tail = path.length > 7 ? path.slice(-4) : [];
+  const crumb = (n: number) => (
+    <li key={n}>
+      <button className="mono" aria-current={n === node} title={frameOf(tree, n).name} onClick={() => zoom(n)}>
+        {frameOf(tree, n).name}
+      </button>
+    </li>
+  );
+  return (
+    <nav className="crumbs" aria-label="Zoomed to">
+      <ol>
+        <li>
+          <button aria-current={node === 0} onClick={() => zoom(0)}>
+            total
+          </button>
+        </li>
+        {head.map(crumb)}
+        {tail.length > 0 && <li className="quiet">… {path.length - 6} …</li>}
+        {tail.map(crumb)}
+      </ol>
+      {node > 0 && (
+        <span className="num quiet">
+          {formatValue(tree.total[node] as number, tree.unit)} · {formatShare(tree.total[node] as number, tree.total[0] as number)}
+        </span>
+      )}
+    </nav>
+  );
+}

@@ -1,0 +1,80 @@
+import type { Api, Selection, TypeInfo } from "../api/client";
+import { defaultRange, isLive } from "../lib/timerange";
+import { friendlyName } from "../lib/types";
+import type { Theme, ViewState } from "../lib/urlstate";
+import type { Go } from "./hooks";
+import { Chevron, RangePicker } from "./RangePicker";
+import { SelectorInput } from "./SelectorInput";
+import { ServicePicker } from "./ServicePicker";
+
+interface Props {
+  readonly api: Api;
+  readonly state: ViewState;
+  readonly go: Go;
+  readonly types: readonly TypeInfo[];
+  readonly type: TypeInfo | undefined;
+  readonly selection: Selection | undefined;
+  readonly busy: boolean;
+  readonly refresh: () => void;
+  readonly theme: "light" | "dark";
+}
+
+const units: Readonly<Record<string, string>> = { nanoseconds: "ns" };
+
+export function TopBar({ api, state, go, types, type, selection, busy, refresh, theme }: Props) {
+  const select = (selector: string): void => go({ selector, zoom: [] });
+  const nextTheme: Theme = theme === "light" ? "dark" : "light";
+  return (
+    <header className="topbar">
+      <a className="brand" href={location.pathname} title="Perfuse: the initial view">
+        <svg viewBox="0 0 16 16" width="18" height="18" aria-hidden="true">
+          <rect x="1" y="1" width="14" height="4" rx="1" />
+          <rect x="1" y="6" width="9" height="4" rx="1" opacity="0.75" />
+          <rect x="1" y="11" width="4" height="4" rx="1" opacity="0.5" />
+          <rect x="6" y="11" width="4" height="4" rx="1" opacity="0.3" />
+        </svg>
+        <span>Perfuse</span>
+      </a>
+      <div className="select type">
+        <select aria-label="Profile type" value={type?.id ?? ""} onChange={(e) => go({ type: e.target.value, zoom: [] })} disabled={types.length === 0}>
+          {type === undefined && <option value="">{types.length === 0 ? "no profiles" : "choose a profile"}</option>}
+          {types.map((t) => (
+            <option key={t.id} value={t.id} title={t.id}>
+              {friendlyName(t)} · {units[t.sampleUnit] ?? t.sampleUnit}
+            </option>
+          ))}
+        </select>
+        <Chevron />
+      </div>
+      <ServicePicker api={api} selection={selection} selector={state.selector} submit={select} />
+      <SelectorInput api={api} selection={selection} value={state.selector} submit={select} />
+      <RangePicker range={state.range} live={state.live} set={(range) => go({ range, live: state.live && isLive(range) })} />
+      <div className="group">
+        <button className="icon" title="Ask again now" aria-label="Refresh" onClick={refresh} data-busy={busy}>
+          <svg viewBox="0 0 16 16" width="16" height="16" aria-hidden="true">
+            <path d="M13.2 6A5.6 5.6 0 1 0 13.6 9M13.6 2.4V6H10" fill="none" stroke="currentColor" strokeWidth="1.6" />
+          </svg>
+        </button>
+        <button
+          className="live"
+          aria-pressed={state.live}
+          title="Ask again every few seconds"
+          onClick={() => go({ live: !state.live, range: state.live || isLive(state.range) ? state.range : defaultRange })}
+        >
+          Live
+        </button>
+      </div>
+      <button
+        className="icon"
+        aria-label={`Theme: ${state.theme}. Change to ${nextTheme}`}
+        title={state.theme === "system" ? "Follows the system: change" : "Change the theme; with shift, follow the system"}
+        onClick={(e) => go({ theme: e.shiftKey ? "system" : nextTheme }, "replace")}
+      >
+        <svg viewBox="0 0 16 16" width="16" height="16" aria-hidden="true">
+          <circle cx="8" cy="8" r="6" fill="none" stroke="currentColor" strokeWidth="1.5" />
+          <path d="M8 2a6 6 0 0 1 0 12z" fill="currentColor" />
+        </svg>
+      </button>
+    </header>
+  );
+}

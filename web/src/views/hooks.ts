@@ -1,0 +1,128 @@
+import { useCallback, useEffect, useMemo, useRef, useState } from "react";
+import { ApiError } from "../api/client";
+import { format, parse, type Theme, type ViewState } from "../lib/urlstate";
+
+export type Go = (change: Partial<ViewState>, how?: "push" | "replace") => void;
+
+// useUrlState keeps the view in the URL. "push" makes an entry to go back to; "replace" is for typing.
+export function useUrlState(): [ViewState, Go] {
+  const [state, setState] = useState(() => parse(location.search));
+  const current = useRef(state);
+  useEffect(() => {
+    const back = (): void => {
+      current.current = parse(location.search);
+      setState(current.current);
+    };
+    addEventListener("popstate", back);
+    return () => removeEventListener("popstate", back);
+  }, []);
+  const go = useCallback<Go>((change, how = "push") => {
+    const next = { ...current.current, ...change };
+    const url = location.pathname + format(next);
+    if (url === location.pathname + location.search) return;
+    current.current = next;
+    if (how === "push") history.pushState(null, "", url);
+    else history.replaceState(null, "", url);
+    setState(next);
+  }, []);
+  return [state, go];
+}
+
+export interface Request<T> {
+  // Of the last question that was answered: kept while the next one is under way.
+  readonly data: T | undefined;
+  readonly error: ApiError | undefined;
+  readonly loading: boolean;
+  readonly retry: () => void;
+}
+
+// useRequest asks again whenever key changes, and not at all while key is undefined.
+export function useRequest<T>(key: string | undefined, ask: (signal: AbortSignal) => Promise<T>): Request<T> {
+  const [answer, setAnswer] = useState<{ key: string; data?: T; error?: ApiError }>();
+  const [kept, setKept] = useState<T>();
+  const [again, setAgain] = useState(0);
+  const latest = useRef(ask);
+  latest.current = ask;
+  const full = key === undefined ? undefined : `${key}#${again}`;
+  useEffect(() => {
+    if (full === undefined) return;
+    const stop = new AbortController();
+    latest.current(stop.signal).then(
+      (data) => {
+        if (stop.signal.aborted) return;
+        setKept(() => data);
+        setAnswer({ key: full, data });
+      },
+      (e: unknown) => {
+        if (stop.signal.aborted) return;
+        setAnswer({ key: full, error: e instanceof ApiError ? e : new ApiError(e instanceof Error ? e.message : String(e), "failed", "") });
+      },
+    );
+    return () => stop.abort();
+  }, [full]);
+  const retry = useCallback(() => setAgain((n) => n + 1), []);
+  return useMemo(
+    () => ({ data: kept, error: answer?.key === full ? answer?.error : undefined, loading: full !== undefined && answer?.key !== full, retry }),
+    [kept, answer, full, retry],
+  );
+}
+
+// useTheme puts the theme on the document and returns which of the two it is now.
+export function useTheme(theme: Theme): "light" | "dark" {
+  const [system, setSystem] = useState(() => matchMedia("(prefers-color-scheme: dark)").matches);
+  useEffect(() => {
+    const query = matchMedia("(prefers-color-scheme: dark)");
+    const changed = (): void => setSystem(query.matches);
+    query.addEventListener("change", changed);
+    return () => query.removeEventListener("change", changed);
+  }, []);
+  const now = theme === "system" ? (system ? "dark" : "light") : theme;
+  // Before children's effects run, which read colours from the document.
+  document.documentElement.dataset["theme"] = now;
+  return now;
+}
+
+// useOutside calls close when a press or the focus goes outside the element.
+export function useOutside(open: boolean, close: () => void): React.RefObject<HTMLDivElement | null> {
+  const ref = useRef<HTMLDivElement>(null);
+  const latest = useRef(close);
+  latest.current = close;
+  useEffect(() => {
+    if (!open) return;
+    const outside = (e: Event): void => {
+      if (e.target instanceof Node && ref.current?.contains(e.target) === false) latest.current();
+    };
+    document.addEventListener("pointerdown", outside);
+    document.addEventListener("focusin", outside);
+    return () => {
+      document.removeEventListener("pointerdown", outside);
+      document.removeEventListener("focusin", outside);
+    };
+  }, [open]);
+  return ref;
+}
+
+// useWidth measures an element.
+export function useWidth(): [React.RefObject<HTMLDivElement | null>, number] {
+  const ref = useRef<HTMLDivElement>(null);
+  const [width, setWidth] = useState(0);
+  useEffect(() => {
+    const e = ref.current;
+    if (e === null) return;
+    const o = new ResizeObserver(() => setWidth(e.clientWidth));
+    o.observe(e);
+    setWidth(e.clientWidth);
+    return () => o.disconnect();
+  }, []);
+  return [ref, width];
+}
+
+// useDelayed is value, but only after it has not changed for so long: for asking while somebody types.
+export function useDelayed<T>(value: T, millis: number): T {
+  const [late, setLate] = useState(value);
+  useEffect(() => {
+    const t = setTimeout(() => setLate(value), millis);
+    return () => clearTimeout(t);
+  }, [value, millis]);
+  return late;
+}
