@@ -20,6 +20,11 @@ func benchmarkFile(b *testing.B, path string) {
 		}
 		b.ReportMetric(float64(len(t.Rows)), "rows")
 		b.ReportMetric(float64(len(t.Rules)), "rules")
+		p, err := Pack(t)
+		if err != nil {
+			b.Fatal(err)
+		}
+		b.ReportMetric(float64(p.Bytes())/float64(len(t.Rows)), "B/row")
 	}
 }
 

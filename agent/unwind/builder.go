@@ -40,6 +40,15 @@ func newBuilder() *builder {
 	return &builder{ids: map[Rule]uint32{NoInfo: 0}, rules: []Rule{NoInfo}, seq: 1}
 }
 
+// expect makes room for what a section of so many bytes is likely to hold.
+func (b *builder) expect(bytes uint64) {
+	if b.steps == nil {
+		// At most what libLLVM needs, 12 MB: the section may be shorter than it says.
+		b.steps = make([]step, 0, min(bytes/6, 1<<20)+64)
+		b.spans = make([]span, 0, min(bytes/48, 1<<17)+64)
+	}
+}
+
 func (b *builder) rule(r Rule) uint32 {
 	if b.rules[b.last] == r {
 		return b.last
@@ -181,9 +190,11 @@ func (e *emitter) piece(s *span, from, to uint64) {
 		e.row(from, 0)
 	}
 	for _, x := range steps[skip:] {
-		if a := s.start + uint64(x.off); a < to {
-			e.row(a, x.rule)
+		a := s.start + uint64(x.off)
+		if a >= to {
+			break
 		}
+		e.row(a, x.rule)
 	}
 	e.end = to
 }

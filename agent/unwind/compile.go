@@ -55,6 +55,7 @@ func compileEhFrame(im *image, b *builder) error {
 			b.stats.Bad++
 			return err
 		}
+		b.expect(n)
 		return newFrames(im, b, r, n, s.addr, true).read()
 	}
 	addr, ok := ehFrameFromHeader(im)

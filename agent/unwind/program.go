@@ -57,12 +57,13 @@ const (
 
 // state is a row of the table that a program describes, reduced to what rules need.
 type state struct {
-	cfa   CFA
-	reg   uint8
-	off   int64
-	extra int64
-	fp    place
-	ra    place
+	cfa     CFA
+	reg     uint8
+	off     int64
+	extra   int64
+	defined int64 // the offset that was defined last, which outlives expressions (as libgcc has it)
+	fp      place
+	ra      place
 }
 
 // program runs call frame instructions.
@@ -184,11 +185,7 @@ func (p *program) exec(f *frames, ci *cie, st *state, c *cursor, start, n, at ui
 			st.setCFA(r, c.sleb()*ci.dataAlign)
 		case cfaDefCFAReg:
 			r := c.uleb()
-			if st.cfa == CFARegister {
-				st.setCFA(r, st.off)
-			} else {
-				st.setUnsupported()
-			}
+			st.setCFA(r, st.defined)
 		case cfaDefCFAOff, cfaDefCFAOffSF:
 			var off int64
 			if op == cfaDefCFAOff {
@@ -196,10 +193,9 @@ func (p *program) exec(f *frames, ci *cie, st *state, c *cursor, start, n, at ui
 			} else {
 				off = c.sleb() * ci.dataAlign
 			}
+			st.defined = off
 			if st.cfa == CFARegister {
 				st.off = off
-			} else {
-				st.setUnsupported()
 			}
 		case cfaDefCFAExpr:
 			st.setCFAExpr(c.take(c.uleb()), p.arm64)
@@ -273,6 +269,7 @@ func (p *program) restore(ci *cie, st *state, r uint64, initial *state) {
 }
 
 func (st *state) setCFA(reg uint64, off int64) {
+	st.defined = off
 	if reg >= 32 {
 		st.setUnsupported()
 		return
@@ -289,7 +286,7 @@ func (st *state) setCFAExpr(b []byte, arm64 bool) {
 	}
 	switch v, ok := evaluate(b); {
 	case ok && v.kind == valueRegister:
-		st.setCFA(uint64(v.reg), v.off)
+		st.cfa, st.reg, st.off, st.extra = CFARegister, v.reg, v.off, 0
 	case ok && v.kind == valueDeref:
 		st.cfa, st.reg, st.off, st.extra = CFADeref, v.reg, v.off, v.extra
 	default:

@@ -255,6 +255,7 @@ func testTruth(t *testing.T, tool, path string) *Table {
 	}
 	compare(t, table, flatten(fs))
 	checkTable(t, table)
+	testPacked(t, table)
 	return table
 }
 
@@ -268,6 +269,11 @@ func compare(t *testing.T, table *Table, want []dumpedRow) {
 		}
 		if i < len(want) {
 			w = want[i]
+		}
+		if w.rule.CFA == CFARegister && w.rule.Reg == dwarfRSP && w.rule.Offset == 0 && g.rule.CFA == CFARegister {
+			// DW_CFA_def_cfa_register after an expression: libgcc keeps the offset from before it, LLVM
+			// puts 0, which cannot be (the return address would lie below the stack). libgcrypt has one.
+			w.rule.Offset = g.rule.Offset
 		}
 		if g != w {
 			t.Errorf("row %d: is %x %+v, want %x %+v", i, g.addr, g.rule, w.addr, w.rule)
@@ -321,7 +327,7 @@ func TestTruth(t *testing.T) {
 	tool := dwarfdump(t)
 	patterns := []string{
 		"/lib/x86_64-linux-gnu/libc.so.6", "/lib64/ld-linux-x86-64.so.2", "/bin/bash", "/usr/bin/openssl",
-		"/usr/lib/x86_64-linux-gnu/libcrypto.so.3", "/usr/lib/x86_64-linux-gnu/libgcc_s.so.1",
+		"/usr/lib/x86_64-linux-gnu/libgcrypt.so.20", "/usr/lib/x86_64-linux-gnu/libstdc++.so.6", "/usr/lib/x86_64-linux-gnu/libgcc_s.so.1",
 	}
 	all := os.Getenv("PERFUSE_ALL_LIBRARIES") != ""
 	if all {
