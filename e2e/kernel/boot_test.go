@@ -1,0 +1,128 @@
+package kernel
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// TestBoot boots every kernel and runs there what must work on it: the tests of every BPF package (which load each
+// program), each as one job. It needs QEMU and a Debian mirror, and about a minute: PERFUSE_TEST_KERNELS names the
+// kernels ("all", or "5.10,6.12").
+func TestBoot(t *testing.T) {
+	wanted := os.Getenv("PERFUSE_TEST_KERNELS")
+	if wanted == "" {
+		t.Skip("PERFUSE_TEST_KERNELS is not set (./task test:kernel sets it)")
+	}
+	for _, tool := range []string{"qemu-system-x86_64", "apt-get", "dpkg-deb"} {
+		if _, err := exec.LookPath(tool); err != nil {
+			t.Skipf("%s is not installed", tool)
+		}
+	}
+	if _, err := findBusybox(); err != nil {
+		t.Skip(err)
+	}
+	root, err := filepath.Abs("../..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	cache := filepath.Join(root, ".tools", "kernels")
+	if err := os.MkdirAll(cache, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	files, jobs := payload(t, root)
+
+	for _, k := range All {
+		if wanted != "all" && !slices.Contains(strings.Split(wanted, ","), k.Name) {
+			continue
+		}
+		t.Run(k.Name, func(t *testing.T) {
+			ctx, cancel := context.WithTimeout(t.Context(), 8*time.Minute)
+			defer cancel()
+			image, err := k.Image(ctx, cache)
+			if errors.Is(err, ErrNoMirror) {
+				t.Skip(err)
+			}
+			if err != nil {
+				t.Fatalf("fetching kernel %s: %v", k.Name, err)
+			}
+			started := time.Now()
+			guest := Guest{Image: image, Files: files, Jobs: jobs, Folder: filepath.Join(cache, k.Name)}
+			results, err := guest.Boot(ctx)
+			for _, r := range results {
+				judge(t, k, r)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Logf("booted, ran %d jobs and powered off in %s", len(results), time.Since(started).Round(time.Second/10))
+		})
+	}
+}
+
+func judge(t *testing.T, k Kernel, r Result) {
+	t.Helper()
+	if r.Job.Name == "uname" {
+		if !strings.HasPrefix(r.Output, k.Name+".") {
+			t.Errorf("this is kernel %q, want %s", r.Output, k.Name)
+		}
+		t.Logf("kernel %s", strings.TrimSpace(r.Output))
+		return
+	}
+	if r.Status != 0 {
+		t.Errorf("%s: exit status %d\n%s", r.Job.Name, r.Status, r.Output)
+		return
+	}
+	for line := range strings.Lines(r.Output) {
+		if strings.Contains(line, "instructions verified") || strings.Contains(line, "SKIP") {
+			t.Logf("%s: %s", r.Job.Name, strings.TrimSpace(line))
+		}
+	}
+}
+
+// payload builds what the guests run: static test binaries of the BPF packages.
+func payload(t *testing.T, root string) (files map[string]string, jobs []Job) {
+	t.Helper()
+	folder := t.TempDir()
+	files = map[string]string{}
+	jobs = []Job{{Name: "uname", Command: "uname -r"}}
+	out, err := goTool(root, "list", "-f", "{{if .TestGoFiles}}{{.ImportPath}}{{end}}", "./bpf/...")
+	if err != nil {
+		t.Fatalf("listing the BPF packages: %v", err)
+	}
+	for _, pkg := range strings.Fields(out) {
+		name := "bpf-" + path.Base(pkg)
+		binary := filepath.Join(folder, name)
+		if _, err := goTool(root, "test", "-c", "-o", binary, pkg); err != nil {
+			t.Fatalf("building the tests of %s: %v", pkg, err)
+		}
+		files["/tests/"+name] = binary
+		jobs = append(jobs, Job{Name: name, Command: "cd /tmp && /tests/" + name + " -test.v -test.timeout 3m"})
+	}
+	if len(jobs) < 2 {
+		t.Fatal("there is no BPF package with tests")
+	}
+	return files, jobs
+}
+
+func goTool(root string, args ...string) (string, error) {
+	cmd := exec.Command("go", args...)
+	cmd.Dir = root
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		return "", fmt.Errorf("running go %s: %w\n%s", args[0], err, stderr.Bytes())
+	}
+	return string(out), nil
+}
