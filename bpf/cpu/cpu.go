@@ -48,6 +48,20 @@ const BlocksPending = ^uint32(0)
 // ChunkRows is how many rows a chunk of unwind tables holds.
 const ChunkRows = 1 << 18
 
+// Why a walk ended.
+const (
+	StopComplete    = cpuStopSTOP_COMPLETE
+	StopNoProcess   = cpuStopSTOP_NO_PROCESS
+	StopNoMapping   = cpuStopSTOP_NO_MAPPING
+	StopNoUnwind    = cpuStopSTOP_NO_UNWIND
+	StopRead        = cpuStopSTOP_READ
+	StopRegister    = cpuStopSTOP_REGISTER
+	StopUnsupported = cpuStopSTOP_UNSUPPORTED
+	StopNoProgress  = cpuStopSTOP_NO_PROGRESS
+	StopTooDeep     = cpuStopSTOP_TOO_DEEP
+	StopPending     = cpuStopSTOP_PENDING
+)
+
 // Stops names why a user stack could not be finished, by number.
 var Stops = [...]string{
 	cpuStopSTOP_COMPLETE:    "complete",

@@ -1,0 +1,322 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/go-kit/log"
+
+	"github.com/perfuse/perfuse/agent/process"
+	"github.com/perfuse/perfuse/agent/sampler"
+	"github.com/perfuse/perfuse/profile"
+	"github.com/perfuse/perfuse/symbolize"
+)
+
+// RecordOptions says what to record. The zero value records the whole machine until the context ends.
+type RecordOptions struct {
+	// Rate is samples per second and CPU. Default 97.
+	Rate int
+	// PID restricts the recording to one process and what it starts from now on.
+	PID int
+	// Command is started once everything is ready, and recorded with all that it starts. The recording
+	// ends with it. It inherits standard input, output and error.
+	Command []string
+	// Signals that arrive here are passed on to the command.
+	Signals <-chan os.Signal
+	// Duration bounds the recording. Default: none.
+	Duration time.Duration
+	// Resolver names native frames. Default: they stay addresses.
+	Resolver symbolize.Resolver
+	// Logger: default none.
+	Logger log.Logger
+	// Progress is called once a second with the samples so far. Default: none.
+	Progress func(samples int64, elapsed time.Duration)
+}
+
+// Recording is what was seen.
+type Recording struct {
+	// Batch has two profiles per process and thread name: CPU time and samples.
+	Batch *profile.Batch
+	// Samples is how many were taken, Lost how many could not be kept.
+	Samples, Lost int64
+	// Stacks counts user stacks by how they ended ("complete" or the reason), over the whole machine.
+	Stacks map[string]uint64
+	// Duration is how long it took.
+	Duration time.Duration
+	// ExitCode is the command's, -1 if there was none or it was killed.
+	ExitCode int
+	// Event is what drove the sampling.
+	Event string
+}
+
+// Record profiles without a server.
+func Record(ctx context.Context, o RecordOptions) (*Recording, error) {
+	if o.Rate == 0 {
+		o.Rate = 97
+	}
+	if o.PID != 0 && len(o.Command) > 0 {
+		return nil, errors.New("recording: give a process or a command, not both")
+	}
+	if o.PID != 0 {
+		if err := syscall.Kill(o.PID, 0); errors.Is(err, syscall.ESRCH) {
+			return nil, fmt.Errorf("recording: there is no process %d", o.PID)
+		}
+	}
+	r := &recorder{opts: o}
+	if o.PID != 0 {
+		r.family = newFamily(process.PID(o.PID), 0)
+	} else if len(o.Command) > 0 {
+		r.family = newFamily(0, process.PID(os.Getpid()))
+	}
+	return r.run(ctx)
+}
+
+type recorder struct {
+	opts    RecordOptions
+	family  *family // nil: everything
+	table   *process.Table
+	sampler *sampler.Sampler
+
+	mu      sync.Mutex
+	batches []*profile.Batch
+	samples int64
+}
+
+func (r *recorder) run(ctx context.Context) (*Recording, error) {
+	late := &lateObserver{}
+	observers := []process.Observer{late}
+	if r.family != nil {
+		observers = append(observers, r.family)
+	}
+	table, err := process.New(process.Options{Observers: observers, Logger: r.opts.Logger})
+	if err != nil {
+		return nil, err
+	}
+	defer table.Close()
+	o := sampler.Options{
+		Rate:     r.opts.Rate,
+		Interval: time.Second,
+		Open:     table.Open,
+		Lookup:   table.Lookup,
+		Sink:     r.accept,
+		Logger:   r.opts.Logger,
+	}
+	if r.family != nil {
+		o.Keep = r.family.has
+	}
+	if r.sampler, err = sampler.New(o); err != nil {
+		return nil, err
+	}
+	defer r.sampler.Close()
+	late.Observer = r.sampler
+
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	var wait sync.WaitGroup
+	tableCtx, stopTable := context.WithCancel(context.WithoutCancel(ctx))
+	defer wait.Wait()
+	defer stopTable()
+	wait.Go(func() {
+		if err := table.Run(tableCtx); err != nil {
+			stop(err)
+		}
+	})
+	select {
+	case <-table.Scanned():
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+
+	start := time.Now()
+	rec := &Recording{ExitCode: -1}
+	sampled := make(chan error, 1)
+	sampleCtx, stopSampling := context.WithCancel(ctx)
+	defer stopSampling()
+	go func() { sampled <- r.sampler.Run(sampleCtx) }()
+	err = r.until(ctx, start, rec, sampled)
+	stopSampling()
+	if err == nil {
+		err = <-sampled
+	}
+	if err != nil {
+		return nil, err
+	}
+	rec.Duration = time.Since(start)
+	return rec, r.finish(context.WithoutCancel(ctx), rec)
+}
+
+// errDone ends a recording that went as planned.
+var errDone = errors.New("done")
+
+// until waits for the end of the recording: the command's, the duration's or the caller's.
+func (r *recorder) until(ctx context.Context, start time.Time, rec *Recording, sampled <-chan error) error {
+	var exited chan error
+	if len(r.opts.Command) > 0 {
+		cmd := exec.Command(r.opts.Command[0], r.opts.Command[1:]...)
+		cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+		if err := cmd.Start(); err != nil {
+			return fmt.Errorf("starting the command: %w", err)
+		}
+		exited = make(chan error, 1)
+		go func() { exited <- cmd.Wait() }()
+		defer func() { rec.ExitCode = cmd.ProcessState.ExitCode() }()
+		defer func() {
+			if cmd.ProcessState == nil {
+				_ = cmd.Process.Kill()
+				<-exited
+			}
+		}()
+		defer r.forward(cmd)()
+	}
+	var timeout <-chan time.Time
+	if r.opts.Duration > 0 {
+		t := time.NewTimer(r.opts.Duration)
+		defer t.Stop()
+		timeout = t.C
+	}
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			if err := context.Cause(ctx); !errors.Is(err, context.Canceled) {
+				return err
+			}
+			return nil
+		case <-timeout:
+			return nil
+		case err := <-exited:
+			var failed *exec.ExitError
+			if err != nil && !errors.As(err, &failed) {
+				return fmt.Errorf("running the command: %w", err)
+			}
+			exited = nil
+			return nil
+		case err := <-sampled:
+			if err == nil {
+				err = errDone
+			}
+			return err
+		case <-tick.C:
+			if r.opts.Progress != nil {
+				r.mu.Lock()
+				n := r.samples
+				r.mu.Unlock()
+				r.opts.Progress(n, time.Since(start))
+			}
+		}
+	}
+}
+
+// forward passes signals on to the command, until the returned function is called.
+func (r *recorder) forward(cmd *exec.Cmd) (stop func()) {
+	done := make(chan struct{})
+	go func() {
+		for {
+			select {
+			case <-done:
+				return
+			case s, ok := <-r.opts.Signals:
+				if !ok {
+					return
+				}
+				_ = cmd.Process.Signal(s)
+			}
+		}
+	}()
+	return func() { close(done) }
+}
+
+func (r *recorder) accept(b *profile.Batch) {
+	var n int64
+	for i := range b.Profiles {
+		n += b.Profiles[i].Total()
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.batches = append(r.batches, b)
+	r.samples += n
+}
+
+func (r *recorder) finish(ctx context.Context, rec *Recording) error {
+	rec.Event = r.sampler.Event()
+	rec.Samples = r.samples
+	stats, err := r.sampler.Stats()
+	if err != nil {
+		return err
+	}
+	rec.Stacks = stats.Stacks
+	for _, n := range stats.Drops {
+		rec.Lost += int64(n)
+	}
+	rec.Batch = profile.Merge(r.batches...)
+	if r.opts.Resolver != nil {
+		// A file that cannot be read costs names, not the recording.
+		if err := symbolize.Batch(ctx, r.opts.Resolver, rec.Batch); err != nil && ctx.Err() != nil {
+			return err
+		}
+	}
+	withCPU(rec.Batch)
+	return nil
+}
+
+// withCPU puts a profile of CPU time before each profile of samples.
+func withCPU(b *profile.Batch) {
+	out := make([]profile.Profile, 0, 2*len(b.Profiles))
+	for _, p := range b.Profiles {
+		t := p
+		t.Type = profile.TypeCPU
+		t.Samples = make([]profile.Sample, len(p.Samples))
+		for i, s := range p.Samples {
+			s.Value *= p.Period
+			t.Samples[i] = s
+		}
+		out = append(out, t, p)
+	}
+	b.Profiles = out
+}
+
+// lateObserver lets the table be made before the sampler that it tells.
+type lateObserver struct{ process.Observer }
+
+// family is a process and its descendants.
+type family struct {
+	process.Observer
+	parent process.PID // members are what this process starts, itself not
+	mu     sync.Mutex
+	pids   map[process.PID]bool
+	all    map[uint32]bool // by generation, the ended ones too
+}
+
+func newFamily(root, parent process.PID) *family {
+	f := &family{parent: parent, pids: map[process.PID]bool{}, all: map[uint32]bool{}}
+	if root != 0 {
+		f.pids[root] = true
+	}
+	return f
+}
+
+func (f *family) has(p *process.Process) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.all[p.Generation]
+}
+
+func (f *family) Started(p *process.Process, _ []process.Mapping) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.pids[p.PID] || f.pids[p.Parent] || f.parent != 0 && p.Parent == f.parent {
+		f.pids[p.PID] = true
+		f.all[p.Generation] = true
+	}
+}
+
+func (f *family) Mapped(*process.Process, process.Mapping) {}
+
+func (f *family) Exited(*process.Process) {}

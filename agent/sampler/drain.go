@@ -1,0 +1,282 @@
+package sampler
+
+import (
+	"cmp"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"slices"
+	"sync"
+	"time"
+	"unsafe"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/ringbuf"
+	"golang.org/x/sys/unix"
+
+	"github.com/perfuse/perfuse/bpf/cpu"
+	"github.com/perfuse/perfuse/profile"
+)
+
+// drain takes what the kernel side counted.
+type drain struct {
+	s     *Sampler
+	epoch uint32
+	build builder
+
+	mu     sync.Mutex
+	stacks [2]map[cpu.Key]seen // by epoch
+	// deferred are samples whose user stacks are still to be walked, by epoch.
+	deferred [2][]deferred
+	bad      uint64
+
+	flushed chan struct{} // one token per Flush that read has answered
+
+	keys   []cpu.Key
+	counts []uint64
+}
+
+// seen is the stack behind a key.
+type seen struct {
+	time   uint64 // CLOCK_MONOTONIC
+	frames []cpu.Frame
+}
+
+func (d *drain) init(s *Sampler) {
+	d.s = s
+	d.stacks = [2]map[cpu.Key]seen{{}, {}}
+	d.flushed = make(chan struct{}, 1)
+	d.keys = make([]cpu.Key, 1024)
+	d.counts = make([]uint64, 1024)
+}
+
+// read takes new stacks off the ring, until it is closed.
+func (d *drain) read(r *ringbuf.Reader) {
+	var rec ringbuf.Record
+	for {
+		err := r.ReadInto(&rec)
+		switch {
+		case err == nil:
+			d.mu.Lock()
+			d.accept(rec.RawSample)
+			d.mu.Unlock()
+		case errors.Is(err, ringbuf.ErrFlushed):
+			d.flushed <- struct{}{}
+		case errors.Is(err, os.ErrClosed):
+			close(d.flushed)
+			return
+		}
+	}
+}
+
+func (d *drain) accept(raw []byte) {
+	const header = int(unsafe.Sizeof(cpu.Record{}))
+	const frame = int(unsafe.Sizeof(cpu.Frame{}))
+	if len(raw) < header {
+		d.bad++
+		return
+	}
+	var rec cpu.Record
+	copy(unsafe.Slice((*byte)(unsafe.Pointer(&rec)), header), raw)
+	if rec.Deferred != 0 {
+		if one, ok := parseDeferred(raw); ok {
+			d.deferred[rec.Epoch&1] = append(d.deferred[rec.Epoch&1], one)
+		} else {
+			d.bad++
+		}
+		return
+	}
+	if len(raw)-header < int(rec.FrameCount)*frame {
+		d.bad++
+		return
+	}
+	frames := make([]cpu.Frame, rec.FrameCount)
+	for i := range frames {
+		b := raw[header+i*frame:]
+		frames[i].Addr = binary.NativeEndian.Uint64(b)
+		frames[i].Object = binary.NativeEndian.Uint32(b[8:])
+		frames[i].Kind = binary.NativeEndian.Uint32(b[12:])
+	}
+	d.stacks[rec.Epoch&1][rec.Key] = seen{rec.Time, frames}
+}
+
+// flip ends the epoch and returns its samples.
+func (d *drain) flip(start, end time.Time) (*profile.Batch, error) {
+	old := d.epoch
+	d.epoch ^= 1
+	if err := d.s.programs.Epoch.Set(d.epoch); err != nil {
+		return nil, fmt.Errorf("setting the epoch: %w", err)
+	}
+	// Programs run with preemption off: after a grace period of the kernel none still uses the old epoch.
+	if _, _, errno := unix.Syscall(unix.SYS_MEMBARRIER, membarrierGlobal, 0, 0); errno != 0 {
+		return nil, fmt.Errorf("waiting for running programs: %w", errno)
+	}
+	if err := d.s.reader.Flush(); err != nil {
+		return nil, fmt.Errorf("flushing the ring of stacks: %w", err)
+	}
+	<-d.flushed
+
+	counted, err := d.take(d.s.programs.Counts[old])
+	if err != nil {
+		return nil, fmt.Errorf("reading counts: %w", err)
+	}
+	d.mu.Lock()
+	stacks := d.stacks[old]
+	d.stacks[old] = make(map[cpu.Key]seen, len(stacks))
+	late := d.deferred[old]
+	d.deferred[old] = nil
+	d.mu.Unlock()
+	return d.build.batch(d.s, counted, stacks, late, start, end), nil
+}
+
+const membarrierGlobal = 1
+
+// take empties a map of counts.
+func (d *drain) take(m *ebpf.Map) (map[cpu.Key]uint64, error) {
+	out := map[cpu.Key]uint64{}
+	var cursor ebpf.MapBatchCursor
+	for {
+		n, err := m.BatchLookupAndDelete(&cursor, d.keys, d.counts, nil)
+		for i := range n {
+			out[d.keys[i]] += d.counts[i]
+		}
+		switch {
+		case errors.Is(err, ebpf.ErrKeyNotExist):
+			return out, nil
+		case errors.Is(err, unix.ENOSPC):
+			// A bucket holds more than the buffer.
+			d.keys = make([]cpu.Key, 2*len(d.keys))
+			d.counts = make([]uint64, 2*len(d.counts))
+		case err != nil:
+			return nil, err
+		}
+	}
+}
+
+// builder makes a batch out of counted stacks.
+type builder struct {
+	dict     *profile.Dictionary
+	frames   map[cpu.Frame]profile.FrameIndex // without frames whose meaning depends on the process
+	profiles map[series]int
+	template profile.Profile
+	out      []profile.Profile
+	stack    profile.Stack
+}
+
+// series is what becomes one profile: a process and a thread name.
+type series struct {
+	generation, tgid uint32
+	comm             [16]int8
+}
+
+func (b *builder) batch(s *Sampler, counted map[cpu.Key]uint64, stacks map[cpu.Key]seen, late []deferred, start, end time.Time) *profile.Batch {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	*b = builder{
+		dict:     profile.NewDictionary(),
+		frames:   map[cpu.Frame]profile.FrameIndex{},
+		profiles: map[series]int{},
+		template: profile.Profile{
+			Type:          profile.TypeCPUSamples,
+			TimeNanos:     start.UnixNano(),
+			DurationNanos: end.Sub(start).Nanoseconds(),
+			Period:        int64(1e9 / s.opts.Rate),
+		},
+	}
+	for _, k := range slices.SortedFunc(maps.Keys(counted), compareKeys) {
+		st, ok := stacks[k]
+		if !ok {
+			s.drain.bad += counted[k]
+			continue
+		}
+		b.sample(s, k, s.owner(k, st.time), st.frames, counted[k])
+	}
+	for i := range late {
+		d := &late[i]
+		r := s.owner(d.key, d.time)
+		b.sample(s, d.key, r, s.walk(d, r), 1)
+	}
+	s.forget(start)
+	return &profile.Batch{Dictionary: b.dict, Profiles: b.out}
+}
+
+func (b *builder) sample(s *Sampler, k cpu.Key, r *running, frames []cpu.Frame, n uint64) {
+	if s.opts.Keep != nil && (r == nil || !s.opts.Keep(r.process)) {
+		return
+	}
+	id := series{k.Generation, k.Tgid, k.Comm}
+	if r != nil {
+		id.generation = r.process.Generation
+	}
+	i, ok := b.profiles[id]
+	if !ok {
+		i = len(b.out)
+		p := b.template
+		p.Labels = labels(r, k)
+		b.profiles[id] = i
+		b.out = append(b.out, p)
+	}
+	b.stack = b.stack[:0]
+	for _, f := range frames {
+		b.stack = append(b.stack, b.frame(s, r, f))
+	}
+	b.out[i].Samples = append(b.out[i].Samples, profile.Sample{
+		Stack: b.dict.Stack(b.stack),
+		Link:  b.dict.Link(profile.Link{TraceID: k.TraceId, SpanID: k.SpanId}),
+		Value: int64(n),
+	})
+}
+
+func compareKeys(a, b cpu.Key) int {
+	return cmp.Or(
+		cmp.Compare(a.Tgid, b.Tgid),
+		cmp.Compare(a.Generation, b.Generation),
+		slices.Compare(a.Comm[:], b.Comm[:]),
+		cmp.Compare(a.Stack, b.Stack),
+		slices.Compare(a.TraceId[:], b.TraceId[:]),
+		slices.Compare(a.SpanId[:], b.SpanId[:]),
+		cmp.Compare(a.Labels, b.Labels),
+	)
+}
+
+// owner finds the process that a sample was taken in. The kernel side does not know its number in the moment
+// after a fork or an exec.
+func (s *Sampler) owner(k cpu.Key, at uint64) *running {
+	if r := s.processes[k.Generation]; r != nil && uint32(r.process.PID) == k.Tgid {
+		return r
+	}
+	p := s.opts.Lookup(pid(k.Tgid), time.Unix(0, int64(at)+s.boot.Nanoseconds()))
+	if p == nil {
+		return nil
+	}
+	if r := s.processes[p.Generation]; r != nil {
+		return r
+	}
+	return &running{process: p}
+}
+
+func labels(r *running, k cpu.Key) profile.Labels {
+	comm := commString(k.Comm)
+	if r == nil {
+		return profile.NewLabels(
+			profile.Label{Name: profile.LabelServiceName, Value: comm},
+			profile.Label{Name: profile.LabelComm, Value: comm},
+			profile.Label{Name: profile.LabelThread, Value: comm},
+		)
+	}
+	ls := slices.Clone(r.process.Labels())
+	return profile.NewLabels(append(ls, profile.Label{Name: profile.LabelThread, Value: comm})...)
+}
+
+func commString(c [16]int8) string {
+	b := make([]byte, 0, len(c))
+	for _, x := range c {
+		if x == 0 {
+			break
+		}
+		b = append(b, byte(x))
+	}
+	return string(b)
+}

@@ -1,0 +1,303 @@
+// Package sampler collects CPU samples: it runs the programs of bpf/cpu, feeds them the processes'
+// mappings and the unwind tables of the files that they map, drains what they counted, and joins it with
+// process, container and symbols into batches of profiles.
+//
+// The kernel side counts in one of two maps, by epoch; a drain flips the epoch, waits until no program is
+// still running with the old one, and then has that map for itself. So no count is lost or seen twice.
+package sampler
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/cilium/ebpf/link"
+	"github.com/cilium/ebpf/ringbuf"
+	"github.com/cilium/ebpf/rlimit"
+	"github.com/go-kit/log"
+	"github.com/go-kit/log/level"
+	"golang.org/x/sys/unix"
+
+	"github.com/perfuse/perfuse/agent/process"
+	"github.com/perfuse/perfuse/bpf/cpu"
+	"github.com/perfuse/perfuse/profile"
+	"github.com/perfuse/perfuse/symbolize/kernel"
+)
+
+// Options configures a Sampler. The zero value of each field but Open and Sink is its default.
+type Options struct {
+	// Rate is samples per second and CPU. Default 19.
+	Rate int
+	// Interval is the time between two batches. Default 10 s.
+	Interval time.Duration
+	// PID restricts sampling to one process, in the kernel. Default 0: all.
+	PID process.PID
+	// Keep decides which processes are reported. Default: all.
+	Keep func(*process.Process) bool
+	// TableBytes bounds the kernel memory for unwind tables. Default 256 MiB.
+	TableBytes uint64
+	// Open opens the file behind a mapping. Required.
+	Open func(*process.Process, process.Mapping) (process.File, error)
+	// Lookup finds the process that had a pid at a time. Required.
+	Lookup func(process.PID, time.Time) *process.Process
+	// Sink receives the batches, from one goroutine. It owns them. Required.
+	Sink func(*profile.Batch)
+	// Logger gets one line per change of state. Default: none.
+	Logger log.Logger
+}
+
+// Sampler implements process.Observer: the process table must be told of it before it runs.
+type Sampler struct {
+	opts     Options
+	programs *cpu.Programs
+	events   *events
+	links    []link.Link
+	reader   *ringbuf.Reader
+	kernel   *kernel.Table
+	boot     time.Duration // wall clock minus CLOCK_MONOTONIC
+
+	mu          sync.Mutex
+	files       *files
+	spans       *arena
+	processes   map[uint32]*running // by generation
+	byPID       map[process.PID]*running
+	scratch     []cpu.Mapping
+	unpublished uint64
+
+	drain drain
+}
+
+// New loads the kernel side. Its error says in one line what is missing.
+func New(o Options) (*Sampler, error) {
+	if o.Rate == 0 {
+		o.Rate = 19
+	}
+	if o.Rate < 1 || o.Rate > 10000 {
+		return nil, fmt.Errorf("sampling rate %d: want 1 to 10000 samples per second", o.Rate)
+	}
+	if o.Interval == 0 {
+		o.Interval = 10 * time.Second
+	}
+	if o.TableBytes == 0 {
+		o.TableBytes = 256 << 20
+	}
+	if o.Logger == nil {
+		o.Logger = log.NewNopLogger()
+	}
+	// Needed before 5.11 only, and harmless to lack after it.
+	limitErr := rlimit.RemoveMemlock()
+	cpus, err := onlineCPUs()
+	if err != nil {
+		return nil, err
+	}
+	perInterval := float64(o.Rate*len(cpus)) * o.Interval.Seconds()
+	p, err := cpu.Load(cpu.Options{
+		OnlyPID:   uint32(o.PID),
+		Stacks:    uint32(min(max(2*perInterval, 4096), 1<<18)),
+		RingBytes: powerOfTwo(min(max(perInterval*1024, 1<<18), 1<<24)),
+	})
+	if err != nil {
+		return nil, explain(err, limitErr)
+	}
+	s := &Sampler{
+		opts:      o,
+		programs:  p,
+		processes: map[uint32]*running{},
+		byPID:     map[process.PID]*running{},
+		spans:     newArena(p.Mappings.MaxEntries()),
+	}
+	s.files = newFiles(p, newTables(p, o.TableBytes), o.Open)
+	if err := s.attach(); err != nil {
+		s.Close()
+		return nil, explain(err, nil)
+	}
+	return s, nil
+}
+
+func powerOfTwo(n float64) uint32 {
+	p := uint32(4096)
+	for float64(p) < n {
+		p *= 2
+	}
+	return p
+}
+
+func (s *Sampler) attach() (err error) {
+	for name, prog := range map[string]link.RawTracepointOptions{
+		"sched_process_exec": {Name: "sched_process_exec", Program: s.programs.Exec},
+		"sched_process_fork": {Name: "sched_process_fork", Program: s.programs.Fork},
+		"sched_process_exit": {Name: "sched_process_exit", Program: s.programs.Exit},
+	} {
+		l, err := link.AttachRawTracepoint(prog)
+		if err != nil {
+			return fmt.Errorf("attaching to %s: %w", name, err)
+		}
+		s.links = append(s.links, l)
+	}
+	if s.reader, err = ringbuf.NewReader(s.programs.Stacks); err != nil {
+		return fmt.Errorf("opening the ring of stacks: %w", err)
+	}
+	if s.kernel, err = kernel.Load("/proc/kallsyms"); err != nil {
+		level.Warn(s.opts.Logger).Log("msg", "kernel frames stay without names", "err", err)
+	}
+	var wall, mono unix.Timespec
+	if err := errors.Join(unix.ClockGettime(unix.CLOCK_REALTIME, &wall), unix.ClockGettime(unix.CLOCK_MONOTONIC, &mono)); err != nil {
+		return fmt.Errorf("reading clocks: %w", err)
+	}
+	s.boot = time.Duration(wall.Nano() - mono.Nano())
+	return nil
+}
+
+// explain turns the kernel's refusals into what to do about them.
+func explain(err, limitErr error) error {
+	if !errors.Is(err, unix.EPERM) && !errors.Is(err, unix.EACCES) {
+		return err
+	}
+	if os.Geteuid() != 0 {
+		return fmt.Errorf("sampling needs root, or CAP_BPF, CAP_PERFMON and CAP_SYS_PTRACE: %w", err)
+	}
+	if limitErr != nil {
+		return fmt.Errorf("sampling on this kernel (before 5.11) needs CAP_SYS_RESOURCE to lift the limit on locked memory: %w", err)
+	}
+	return fmt.Errorf("the kernel refuses the sampler; in a container add CAP_BPF, CAP_PERFMON and CAP_SYS_PTRACE or run privileged: %w", err)
+}
+
+// Event names what the samples are driven by.
+func (s *Sampler) Event() string {
+	if s.events != nil && s.events.cycles {
+		return "cycles"
+	}
+	return "cpu-clock"
+}
+
+// Run samples until ctx ends, then drains once more.
+func (s *Sampler) Run(ctx context.Context) error {
+	var wait sync.WaitGroup
+	defer wait.Wait()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	s.drain.init(s)
+	wait.Go(func() { s.compileTables(ctx) })
+	wait.Go(func() { s.drain.read(s.reader) })
+	defer s.reader.Close()
+
+	var err error
+	if s.events, err = openEvents(s.programs.Sample.FD(), s.opts.Rate); err != nil {
+		return explain(err, nil)
+	}
+	defer s.events.close()
+	level.Info(s.opts.Logger).Log("msg", "sampling", "event", s.Event(), "rate", s.opts.Rate, "cpus", len(s.events.perCPU))
+
+	jitter := time.NewTicker(time.Second)
+	defer jitter.Stop()
+	interval := time.NewTicker(s.opts.Interval)
+	defer interval.Stop()
+	start := time.Now()
+	for {
+		select {
+		case <-jitter.C:
+			s.events.jitter()
+			continue
+		case <-ctx.Done():
+		case <-interval.C:
+		}
+		end := time.Now()
+		b, err := s.drain.flip(start, end)
+		if err != nil {
+			return fmt.Errorf("draining samples: %w", err)
+		}
+		start = end
+		if len(b.Profiles) > 0 {
+			s.opts.Sink(b)
+		}
+		if ctx.Err() != nil {
+			return nil
+		}
+		if err := s.events.follow(); err != nil {
+			level.Warn(s.opts.Logger).Log("msg", "some CPUs are not sampled", "err", err)
+		}
+	}
+}
+
+// compileTables works through the queue of files.
+func (s *Sampler) compileTables(ctx context.Context) {
+	for {
+		s.mu.Lock()
+		j, ok := s.files.next()
+		s.mu.Unlock()
+		if !ok {
+			select {
+			case <-ctx.Done():
+				return
+			case <-s.files.wake:
+			}
+			continue
+		}
+		made, err := j.compile()
+		s.mu.Lock()
+		err = s.files.finished(j.file, made, err, time.Now())
+		s.mu.Unlock()
+		if err != nil {
+			level.Debug(s.opts.Logger).Log("msg", "a file has no unwind table", "err", err)
+		}
+		if ctx.Err() != nil {
+			return
+		}
+	}
+}
+
+// Close unloads the kernel side. Run must have returned.
+func (s *Sampler) Close() error {
+	for _, l := range s.links {
+		l.Close()
+	}
+	if s.reader != nil {
+		s.reader.Close()
+	}
+	s.files.tables.close()
+	s.programs.Close()
+	return nil
+}
+
+// Stats are the sampler's own numbers.
+type Stats struct {
+	// Stacks counts user stacks by how they ended, Drops lost samples by reason.
+	Stacks, Drops map[string]uint64
+	// Files, Tables and TableRows say what is known; Failed and Evicted count since the start.
+	Files, Tables, TableRows, Failed, Evicted uint64
+	// Queued files wait for their table.
+	Queued int
+	// Unpublished counts processes whose mappings found no room in the kernel.
+	Unpublished uint64
+	LastError   error
+}
+
+// Stats reads them.
+func (s *Sampler) Stats() (Stats, error) {
+	stops, drops, err := s.programs.Losses()
+	if err != nil {
+		return Stats{}, err
+	}
+	st := Stats{Stacks: map[string]uint64{}, Drops: map[string]uint64{}}
+	for i, n := range stops {
+		st.Stacks[cpu.Stops[i]] = n
+	}
+	for i, n := range drops {
+		if i > 0 {
+			st.Drops[cpu.Drops[i]] = n
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	st.Files = uint64(len(s.files.byFile))
+	st.Tables = s.files.compiled - s.files.evicted
+	st.TableRows = uint64(s.files.tables.rows)
+	st.Failed, st.Evicted = s.files.failed, s.files.evicted
+	st.Queued = len(s.files.queue)
+	st.Unpublished = s.unpublished
+	st.LastError = s.files.lastError
+	return st, nil
+}
