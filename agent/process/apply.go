@@ -1,0 +1,294 @@
+package process
+
+import (
+	"path"
+	"strings"
+	"time"
+
+	"github.com/go-kit/log/level"
+)
+
+// apply brings the table up to date with one record of the kernel.
+func (t *Table) apply(r *record) {
+	pid := PID(r.pid)
+	if r.kind == recordLost {
+		t.metrics.lost.Add(float64(r.lost))
+		t.lost = true
+		return
+	}
+	if pid == 0 || int32(pid) < 0 {
+		return
+	}
+	switch r.kind {
+	case recordFork:
+		t.applyFork(r)
+	case recordExec:
+		t.applyExec(r)
+	case recordComm:
+		if r.pid == r.tid {
+			if p := t.current(pid); p != nil && r.time >= p.synced {
+				p.rename(r.text)
+			}
+		}
+	case recordMap:
+		t.applyMap(r)
+	case recordExit:
+		t.applyExit(r)
+	}
+}
+
+// current is the live process of a pid, announced or not.
+func (t *Table) current(pid PID) *Process {
+	if p := t.opening[pid]; p != nil {
+		return p
+	}
+	// Only this goroutine writes the map: reading it needs no lock.
+	if p := t.byPID[pid]; p != nil && p.end == 0 {
+		return p
+	}
+	return nil
+}
+
+func (t *Table) newProcess(pid, parent PID, start uint64) *Process {
+	t.generation++
+	return &Process{PID: pid, Parent: parent, Generation: t.generation, StartTime: t.wall(start), table: t, start: start}
+}
+
+func (t *Table) applyFork(r *record) {
+	pid, parent := PID(r.pid), PID(r.ppid)
+	if r.pid != r.tid || r.pid == r.ppid {
+		if p := t.current(pid); p != nil && r.time >= p.synced {
+			p.threads++
+		}
+		return
+	}
+	if p := t.current(pid); p != nil {
+		if r.time <= max(p.start, p.synced) {
+			return // the scan saw it first
+		}
+		t.end(p, r.time) // its exit was lost
+	}
+	from := t.current(parent)
+	if from == nil {
+		t.queue.push(pid)
+		return
+	}
+	t.announce(from)
+	p := t.newProcess(pid, parent, r.time)
+	p.born = r.time + t.sleptFor
+	p.Comm, p.Executable, p.Kernel = from.currentComm(), from.Executable, from.Kernel
+	p.comm, p.threads = p.Comm, 1
+	p.mappings, p.shared = from.share(), true
+	p.identity = from.identity.fork()
+	t.metrics.forks.Inc()
+	t.start(p)
+}
+
+func (t *Table) applyExec(r *record) {
+	pid := PID(r.pid)
+	p := t.newProcess(pid, 0, r.time)
+	p.Comm, p.comm, p.threads = r.text, r.text, 1
+	p.identity = &identity{}
+	if old := t.current(pid); old != nil {
+		if r.time < old.synced {
+			return
+		}
+		p.Parent, p.born = old.Parent, old.born
+		p.identity.inherited = old.identity
+		t.end(old, r.time)
+	}
+	t.metrics.execs.Inc()
+	t.opening[pid] = p
+}
+
+func (t *Table) applyMap(r *record) {
+	p := t.current(PID(r.pid))
+	if p == nil {
+		t.queue.push(PID(r.pid))
+		return
+	}
+	if r.time < p.synced {
+		return
+	}
+	m := r.mapping
+	m.Path = r.text
+	if t.opening[p.PID] == p {
+		if m.File != (FileID{}) {
+			p.Executable = strings.TrimSuffix(m.Path, " (deleted)")
+		}
+		t.announce(p)
+	}
+	t.mapped(p, m)
+}
+
+func (t *Table) mapped(p *Process, m Mapping) {
+	added, full := p.addMapping(m, t.opts.MaxMappings)
+	if full {
+		// Most of them are gone: the kernel does not report munmap. Look at what is really there.
+		t.metrics.mappingsDropped.Inc()
+		t.queue.push(p.PID)
+	}
+	if added {
+		for _, o := range t.opts.Observers {
+			o.Mapped(p, m)
+		}
+	}
+}
+
+// applyExit counts a thread's end. A process ends with its last thread, which need not be the leader.
+func (t *Table) applyExit(r *record) {
+	p := t.current(PID(r.pid))
+	if p == nil || r.time < p.synced {
+		return
+	}
+	p.threads--
+	if r.pid == r.tid {
+		p.leaderGone = true
+	}
+	if !p.leaderGone {
+		return
+	}
+	if p.threads <= 0 {
+		t.end(p, r.time)
+		return
+	}
+	t.queue.watch(p) // should the count be wrong, /proc will tell
+}
+
+// announce tells the observers of an exec'ed process.
+func (t *Table) announce(p *Process) {
+	if t.opening[p.PID] != p {
+		return
+	}
+	delete(t.opening, p.PID)
+	t.start(p)
+}
+
+// announceLate announces the exec'ed processes whose first mapping does not come. It says whether there are
+// others that are still waited for.
+func (t *Table) announceLate() bool {
+	if len(t.opening) == 0 {
+		return false
+	}
+	now := monotonic()
+	for _, p := range t.opening {
+		if now-p.start < uint64(10*time.Millisecond) {
+			continue
+		}
+		if d, err := openProcDir(t.opts.Proc, p.PID); err == nil {
+			exe, _ := d.readlink("exe") // stays unknown if the process is gone
+			p.Executable = strings.TrimSuffix(exe, " (deleted)")
+			d.close()
+		}
+		t.announce(p)
+	}
+	return len(t.opening) > 0
+}
+
+// start enters a process into the table and tells the observers.
+func (t *Table) start(p *Process) {
+	t.mu.Lock()
+	old := t.byPID[p.PID]
+	p.older = old
+	if old != nil {
+		old.newer = p
+	}
+	t.byPID[p.PID] = p
+	t.byGeneration[p.Generation] = p
+	t.mu.Unlock()
+	if !p.Kernel {
+		t.young = append(t.young, p)
+	}
+	for _, o := range t.opts.Observers {
+		o.Started(p, p.mappings)
+	}
+}
+
+// end marks a process as ended and tells the observers.
+func (t *Table) end(p *Process, at uint64) {
+	t.announce(p)
+	t.mu.Lock()
+	p.end = max(at, 1)
+	t.ended = append(t.ended, p)
+	t.mu.Unlock()
+	for _, o := range t.opts.Observers {
+		o.Exited(p)
+	}
+}
+
+// forgetEnded drops the processes whose grace period is over.
+func (t *Table) forgetEnded(now uint64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	n := 0
+	for n < len(t.ended) && (len(t.ended)-n > t.opts.MaxEnded || t.ended[n].end+uint64(t.opts.Grace) < now) {
+		p := t.ended[n]
+		delete(t.byGeneration, p.Generation)
+		if p.newer != nil {
+			p.newer.older = p.older
+		} else if p.older == nil {
+			delete(t.byPID, p.PID)
+		} else {
+			t.byPID[p.PID] = p.older
+		}
+		if p.older != nil {
+			p.older.newer = p.newer
+		}
+		t.ended[n] = nil
+		n++
+	}
+	t.ended = t.ended[n:]
+}
+
+// keepHouse does once a second what has no event of its own.
+func (t *Table) keepHouse() error {
+	t.setBootOffset()
+	now := monotonic()
+	t.forgetEnded(now)
+	t.metrics.garbled.Add(float64(t.events.garbled))
+	t.events.garbled = 0
+	t.queue.checkWatched(t)
+	changed, err := t.events.followCPUs()
+	if changed || t.lost || now-t.queue.filled > uint64(auditEvery) {
+		if t.lost {
+			level.Warn(t.opts.Logger).Log("msg", "kernel records were lost; reading /proc again")
+		}
+		if !t.queue.busy() {
+			t.lost = false
+			t.queue.thorough = true
+			if err := t.queue.fill(t.opts.Proc); err != nil {
+				return err
+			}
+		}
+	}
+	return err
+}
+
+func (t *Table) untilNextTask(kept time.Time) time.Duration {
+	d := housekeep - time.Since(kept)
+	if len(t.young) > 0 {
+		d = min(d, youngAge)
+	}
+	return d
+}
+
+// rename is a prctl(PR_SET_NAME) of the main thread.
+func (p *Process) rename(comm string) {
+	p.mu.Lock()
+	p.comm = comm
+	p.mu.Unlock()
+}
+
+func (p *Process) currentComm() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.comm
+}
+
+// name is the executable's base name, else the comm.
+func (p *Process) name() string {
+	if p.Executable != "" {
+		return path.Base(p.Executable)
+	}
+	return p.currentComm()
+}

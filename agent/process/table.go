@@ -1,0 +1,243 @@
+package process
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/go-kit/log"
+	"github.com/go-kit/log/level"
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sys/unix"
+)
+
+// Observer is told what happens, in order, from the table's one goroutine: a slow observer delays the table.
+// It may call the table. Executions are told apart by Process.Generation.
+//
+// Each execution gets one Started, then any number of Mapped, then one Exited. An exec ends the old
+// execution before it starts the new one. Mapped replaces whatever was in its range.
+type Observer interface {
+	// Started announces a process that was found by the scan (with its mappings), forked (with those of
+	// its parent) or exec'ed (with none: they follow at once). The mappings are read-only.
+	Started(p *Process, mappings []Mapping)
+	Mapped(p *Process, m Mapping)
+	Exited(p *Process)
+}
+
+// Options of a table; the zero value works.
+type Options struct {
+	Observers []Observer
+	// Node is the value of the label node. Default: the host's name.
+	Node string
+	// Relabel rules are applied to the labels of each process, in order.
+	Relabel []RelabelRule
+	// Proc is where procfs is mounted. Default "/proc".
+	Proc string
+	// RingBytes is the size of each CPU's ring, a power of two times the page size. Default 64 KiB.
+	RingBytes int
+	// Grace is how long an ended process stays known. Default one minute.
+	Grace time.Duration
+	// MaxEnded bounds the ended processes that are kept; the oldest go first. Default 8192.
+	MaxEnded int
+	// MaxMappings bounds the executable mappings of one process. Default 16384.
+	MaxMappings int
+	// Logger and Registerer: default none.
+	Logger     log.Logger
+	Registerer prometheus.Registerer
+}
+
+func (o *Options) setDefaults() error {
+	if o.Node == "" {
+		host, err := os.Hostname()
+		if err != nil {
+			return fmt.Errorf("finding the node's name: %w", err)
+		}
+		o.Node = host
+	}
+	if o.Proc == "" {
+		o.Proc = "/proc"
+	}
+	if o.RingBytes == 0 {
+		o.RingBytes = max(64<<10, os.Getpagesize())
+	}
+	if o.Grace == 0 {
+		o.Grace = time.Minute
+	}
+	if o.MaxEnded == 0 {
+		o.MaxEnded = 8192
+	}
+	if o.MaxMappings == 0 {
+		o.MaxMappings = 16384
+	}
+	if o.Logger == nil {
+		o.Logger = log.NewNopLogger()
+	}
+	return nil
+}
+
+// Table is the table of processes. [New] opens the kernel's records, Run scans and then follows them.
+type Table struct {
+	opts    Options
+	metrics *metrics
+	events  *events
+	files   *fileCache
+	relabel *relabeller
+
+	// bootOffset is wall clock minus CLOCK_MONOTONIC, sleptFor CLOCK_BOOTTIME minus CLOCK_MONOTONIC.
+	bootOffset int64
+	sleptFor   uint64
+
+	// Owned by Run's goroutine.
+	generation uint32
+	opening    map[PID]*Process // exec'ed, not announced yet: the first mapping will name the executable
+	queue      scanQueue
+	young      []*Process // executions whose environment is still to be read, in order of start
+	lost       bool       // records were lost since the last rescan
+	buf        []byte
+
+	mu           sync.RWMutex
+	byPID        map[PID]*Process // the newest of each pid
+	byGeneration map[uint32]*Process
+	ended        []*Process // in order of their end
+	scanned      chan struct{}
+}
+
+// New opens the kernel's records, one small ring per CPU. It fails where the agent may not see them.
+func New(opts Options) (*Table, error) {
+	if err := opts.setDefaults(); err != nil {
+		return nil, err
+	}
+	t, err := newTable(opts)
+	if err != nil {
+		return nil, err
+	}
+	if t.events, err = openEvents(t.opts.RingBytes); err != nil {
+		return nil, err
+	}
+	return t, nil
+}
+
+// newTable makes a table without a source of records.
+func newTable(opts Options) (*Table, error) {
+	relabel, err := newRelabeller(opts.Relabel)
+	if err != nil {
+		return nil, err
+	}
+	t := &Table{
+		opts:         opts,
+		files:        newFileCache(),
+		relabel:      relabel,
+		opening:      map[PID]*Process{},
+		byPID:        map[PID]*Process{},
+		byGeneration: map[uint32]*Process{},
+		scanned:      make(chan struct{}),
+	}
+	t.metrics = newMetrics(opts.Registerer, t)
+	t.setBootOffset()
+	return t, nil
+}
+
+func (t *Table) setBootOffset() {
+	offset := int64(clock(unix.CLOCK_REALTIME)) - int64(monotonic())
+	t.mu.Lock()
+	t.bootOffset = offset
+	t.mu.Unlock()
+	t.sleptFor = clock(unix.CLOCK_BOOTTIME) - monotonic()
+}
+
+// wall turns a kernel time into a wall-clock time.
+func (t *Table) wall(mono uint64) time.Time { return time.Unix(0, int64(mono)+t.bootOffset) }
+
+// Lookup returns what ran under a pid at a time (the zero time: now), nil if nothing is known of it. A
+// process that ended within the grace period is found, also a little after its end.
+func (t *Table) Lookup(pid PID, at time.Time) *Process {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	p := t.byPID[pid]
+	if p == nil || at.IsZero() {
+		return p
+	}
+	mono := at.UnixNano() - t.bootOffset
+	for p.older != nil && int64(p.start) > mono {
+		p = p.older
+	}
+	return p
+}
+
+// ByGeneration returns an execution by its number, nil if it is not known (any more).
+func (t *Table) ByGeneration(generation uint32) *Process {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	return t.byGeneration[generation]
+}
+
+// Processes returns those that run now, in no order.
+func (t *Table) Processes() []*Process {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	ps := make([]*Process, 0, len(t.byPID))
+	for _, p := range t.byPID {
+		if p.end == 0 {
+			ps = append(ps, p)
+		}
+	}
+	return ps
+}
+
+// Scanned is closed when the first scan of /proc is done: from then on every process is known.
+func (t *Table) Scanned() <-chan struct{} { return t.scanned }
+
+// Bounds of the pause between two looks at the rings while records keep coming. A reader that waits costs
+// the kernel a wake-up per record; one that pauses costs none. The longest pause is what a new mapping may
+// wait for in a burst; the shortest catches the rest of an exec in one look.
+const (
+	minPause   = 500 * time.Microsecond
+	maxPause   = 4 * time.Millisecond
+	scanBudget = 2 * time.Millisecond
+	housekeep  = time.Second
+)
+
+// Run scans /proc, then follows the kernel's records until ctx ends. It returns nil then.
+func (t *Table) Run(ctx context.Context) error {
+	defer context.AfterFunc(ctx, t.events.ringBell)()
+	if err := t.queue.fill(t.opts.Proc); err != nil {
+		return err
+	}
+	pause, kept := minPause, time.Now()
+	for ctx.Err() == nil {
+		n, held := t.events.drain(t.apply)
+		t.metrics.records.Add(float64(n))
+		openings := t.announceLate()
+		scanning := t.scan(scanBudget)
+		if now := time.Now(); now.Sub(kept) >= housekeep {
+			kept = now
+			if err := t.keepHouse(); err != nil {
+				level.Warn(t.opts.Logger).Log("msg", "following processes", "err", err)
+			}
+		}
+		switch {
+		case scanning:
+		case n > 0 || held || openings:
+			time.Sleep(pause)
+			pause = min(2*pause, maxPause)
+		default:
+			pause = minPause
+			if err := t.events.wait(t.untilNextTask(kept)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// Close releases the kernel's records. Call it after Run has returned.
+func (t *Table) Close() error {
+	if t.events != nil {
+		t.events.close()
+		t.events = nil
+	}
+	t.metrics.unregister()
+	return nil
+}
