@@ -1,0 +1,54 @@
+package debuginfo
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/perfuse/perfuse/symbolize"
+	"github.com/perfuse/perfuse/symbolize/elf"
+	"github.com/perfuse/perfuse/symbolize/table"
+)
+
+// Build writes the symbol table of a binary to path. debug is its split debug file or nil. Temporary files
+// are made in dir. Parts that cannot be read are left out and joined into the warning; the error is
+// symbolize.ErrNoDebugInfo if nothing at all names any code.
+func Build(path, dir string, f, debug *elf.File) (warning, err error) {
+	var b *table.Builder
+	if b, err = table.NewBuilder(dir); err != nil {
+		return nil, err
+	}
+	defer b.Close()
+	err = elf.Guard(func() (err error) {
+		warning, err = collect(b, f, debug)
+		return err
+	})
+	if err != nil {
+		return warning, fmt.Errorf("building a symbol table: %w", err)
+	}
+	if b.Empty() {
+		return warning, fmt.Errorf("building a symbol table: %w", errors.Join(symbolize.ErrNoDebugInfo, warning))
+	}
+	return warning, b.Write(path)
+}
+
+func collect(b *table.Builder, f, debug *elf.File) (warning, err error) {
+	var warnings []error
+	files := []*elf.File{f}
+	if debug != nil {
+		files = append(files, debug)
+	}
+	symbolFiles := files
+	if mini, err := f.MiniDebug(); err != nil {
+		warnings = append(warnings, err)
+	} else if mini != nil {
+		symbolFiles = append(symbolFiles[:len(symbolFiles):len(symbolFiles)], mini)
+	}
+	functions, err := symbolFunctions(symbolFiles...)
+	if err != nil {
+		warnings = append(warnings, err)
+	}
+	if err := addFunctions(b, f, functions); err != nil {
+		return nil, err
+	}
+	return errors.Join(warnings...), nil
+}

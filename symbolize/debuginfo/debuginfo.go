@@ -1,0 +1,37 @@
+// Package debuginfo keeps what names the addresses of executable files, and names them.
+//
+// The agent's side is [Extract]: out of an executable it keeps what symbolization needs and nothing of its
+// code or data. The server's side is [Store]: it takes extracted files, builds one compact symbol table
+// for each build id (room table) in the background, and answers look-ups from a bounded set of mapped
+// tables. [Local] does the same for files of this machine, for recordings without a server.
+//
+// [Build] decides who is believed where several sources speak about an address:
+//
+//  1. Go's pclntab with its inline tree: exact, and always there, also in stripped binaries;
+//  2. DWARF: functions, inlined functions, lines, out of the file or its split debug file;
+//  3. symbol tables (.symtab, .dynsym, the one in .gnu_debugdata), with lines from DWARF where a unit has
+//     lines and no functions (assembly);
+//  4. procedure linkage stubs, named by the function they lead to: write@plt.
+package debuginfo
+
+import "fmt"
+
+// isBuildID says whether s may become a file's name: 4 to 64 bytes in lower-case hex.
+func isBuildID(s string) bool {
+	if len(s) < 8 || len(s) > 128 || len(s)%2 != 0 {
+		return false
+	}
+	for i := range len(s) {
+		if c := s[i]; (c < '0' || c > '9') && (c < 'a' || c > 'f') {
+			return false
+		}
+	}
+	return true
+}
+
+func badBuildID(s string) error {
+	if len(s) > 140 {
+		s = s[:140] + "…"
+	}
+	return fmt.Errorf("%q is no build id (want 8 to 128 hex digits in lower case)", s)
+}
