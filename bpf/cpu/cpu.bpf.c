@@ -195,6 +195,14 @@ static __always_inline bool begin(struct bpf_perf_event_data *ctx, struct scratc
 	return true;
 }
 
+/* Whether the task is replacing its program: its registers are the old one's, its memory is gone. */
+static __always_inline bool executing(void)
+{
+	struct task_struct *task = (void *)bpf_get_current_task();
+
+	return bpf_core_field_exists(task->in_execve) && BPF_CORE_READ_BITFIELD_PROBED(task, in_execve);
+}
+
 static __always_inline __u64 wakeup(void)
 {
 	return bpf_ringbuf_query(&stacks, BPF_RB_AVAIL_DATA) > ring_wakeup_bytes ? BPF_RB_FORCE_WAKEUP :
@@ -219,16 +227,17 @@ static __always_inline bool defer(struct scratch *s)
 	d->ip = u->entry_ip;
 	d->exact = u->entry_exact;
 
-	/* The end of the stack is not known here: take the largest piece that can be read. */
+	/* The end of the stack is not known here: take the largest number of pages that can be read. */
 	__u64 sp = u->entry_regs[REG_SP];
-	__u32 bytes = DEFERRED_STACK, got = 0;
+	__u32 got = 0;
 
-	for (int i = 0; i < 8; i++) {
+	for (int pages = DEFERRED_STACK / 4096; pages > 0; pages--) {
+		__u32 bytes = pages * 4096 - (sp & 4095);
+
 		if (!read_user(d->stack, bytes, sp)) {
 			got = bytes;
 			break;
 		}
-		bytes = i ? bytes / 2 : 4096 * 2 - (sp & 4095); /* to the end of the next page, then less */
 	}
 	if (got > DEFERRED_STACK)
 		got = DEFERRED_STACK;
@@ -243,9 +252,13 @@ static __always_inline void finish(struct scratch *s)
 	__u32 e = epoch & 1;
 	__u64 one = 1, *n;
 
-	if ((s->unwind.stop == STOP_NO_PROCESS || s->unwind.stop == STOP_PENDING) && defer(s))
+	__u32 stop = s->unwind.stop;
+
+	if ((stop == STOP_NO_PROCESS || stop == STOP_NO_MAPPING || stop == STOP_PENDING) && defer(s))
 		return;
-	s->record.deferred = 0;
+	rec->deferred = 0;
+	if (stop == STOP_READ && executing())
+		s->unwind.stop = STOP_EXEC;
 	if (s->unwind.stop != STOP_COMPLETE)
 		push(s, s->unwind.stop, 0, FRAME_STOPPED);
 	count(&stops, s->unwind.stop);

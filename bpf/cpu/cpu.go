@@ -74,6 +74,7 @@ var Stops = [...]string{
 	cpuStopSTOP_NO_PROGRESS: "stack pointer stuck",
 	cpuStopSTOP_TOO_DEEP:    "too deep",
 	cpuStopSTOP_PENDING:     "unwind table not ready",
+	cpuStopSTOP_EXEC:        "program being replaced",
 }
 
 // Drops names what was lost, by number.

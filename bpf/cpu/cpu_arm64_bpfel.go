@@ -27,7 +27,7 @@ type cpuDeferred struct {
 	Ip         uint64
 	Exact      uint32
 	StackBytes uint32
-	Stack      [16384]uint8
+	Stack      [28672]uint8
 }
 
 type cpuDrop uint32
@@ -167,7 +167,8 @@ const (
 	cpuStopSTOP_NO_PROGRESS cpuStop = 7
 	cpuStopSTOP_TOO_DEEP    cpuStop = 8
 	cpuStopSTOP_PENDING     cpuStop = 9
-	cpuStopSTOP_KINDS       cpuStop = 10
+	cpuStopSTOP_EXEC        cpuStop = 10
+	cpuStopSTOP_KINDS       cpuStop = 11
 )
 
 type cpuTick struct {

@@ -64,6 +64,7 @@ struct task_struct {
 	struct mm_struct *mm;
 	struct signal_struct *signal;
 	struct task_struct *group_leader;
+	unsigned int in_execve : 1;
 };
 
 #pragma clang attribute pop

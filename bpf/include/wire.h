@@ -39,7 +39,8 @@ enum stop {
 	STOP_NO_PROGRESS = 7,  /* the stack pointer did not move towards the root */
 	STOP_TOO_DEEP = 8,     /* more than MAX_USER_FRAMES frames */
 	STOP_PENDING = 9,      /* the file's table is being compiled */
-	STOP_KINDS = 10,
+	STOP_EXEC = 10,        /* the task is replacing its program */
+	STOP_KINDS = 11,
 };
 
 /* What distinguishes one counted thing from another. */
@@ -75,7 +76,7 @@ _Static_assert(sizeof(struct stack_record) == 88, "stack_record");
  * A sample whose user stack the agent must walk itself, because the kernel side did not know the process or
  * the file yet: a copy of the registers and of the top of the stack. It is not counted in a map.
  */
-#define DEFERRED_STACK 16384
+#define DEFERRED_STACK 28672
 struct deferred {
 	struct stack_record record;
 	struct frame kernel[MAX_KERNEL_FRAMES];
