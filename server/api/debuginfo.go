@@ -1,0 +1,187 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"connectrpc.com/connect"
+	debuginfov1 "github.com/perfuse/perfuse/proto/perfuse/debuginfo/v1"
+	"github.com/perfuse/perfuse/server/limits"
+)
+
+// Debuginfo keeps files with debug information by build id.
+type Debuginfo interface {
+	// Wanted returns the build ids among those given whose files would be welcome.
+	Wanted(ctx context.Context, buildIDs []string) ([]string, error)
+	// Upload keeps what r gives until io.EOF; any other error of r leaves nothing behind.
+	Upload(ctx context.Context, buildID, file string, r io.Reader) (sizeBytes int64, err error)
+	// List tells what is there, sorted by build id.
+	List(ctx context.Context) ([]DebuginfoState, error)
+}
+
+// DebuginfoState is one file.
+type DebuginfoState struct {
+	BuildID, File string
+	// State is "uploaded", "indexed" or "failed"; Error says why it failed.
+	State, Error          string
+	SizeBytes, IndexBytes int64
+	Uploaded              time.Time
+}
+
+// debuginfoService is debuginfov1connect.DebuginfoServiceHandler.
+type debuginfoService struct{ *API }
+
+const (
+	maxBuildIDs     = 10_000
+	maxBuildIDBytes = 256
+	maxFileBytes    = 4096
+)
+
+func (s debuginfoService) available() error {
+	if s.opts.Debuginfo == nil {
+		return connect.NewError(connect.CodeUnimplemented, errors.New("this server keeps no debug information"))
+	}
+	return nil
+}
+
+func checkBuildID(id string) error {
+	if id == "" || len(id) > maxBuildIDBytes {
+		return invalid("build_id has %d bytes: want 1 to %d", len(id), maxBuildIDBytes)
+	}
+	return nil
+}
+
+func (s debuginfoService) Wanted(ctx context.Context, req *debuginfov1.WantedRequest) (*debuginfov1.WantedResponse, error) {
+	if err := s.available(); err != nil {
+		return nil, err
+	}
+	if n := len(req.GetBuildIds()); n > maxBuildIDs {
+		return nil, invalid("build_ids has %d entries: want at most %d; ask in parts", n, maxBuildIDs)
+	}
+	for _, id := range req.GetBuildIds() {
+		if err := checkBuildID(id); err != nil {
+			return nil, err
+		}
+	}
+	ids, err := s.opts.Debuginfo.Wanted(ctx, req.GetBuildIds())
+	if err != nil {
+		return nil, fmt.Errorf("looking for debug information: %w", err)
+	}
+	return &debuginfov1.WantedResponse{BuildIds: ids}, nil
+}
+
+func (s debuginfoService) Upload(ctx context.Context, stream *connect.ClientStream[debuginfov1.UploadRequest]) (*debuginfov1.UploadResponse, error) {
+	if err := s.available(); err != nil {
+		return nil, err
+	}
+	if !stream.Receive() {
+		if err := stream.Err(); err != nil {
+			return nil, err
+		}
+		return nil, invalid("the stream is empty: want a message with info, then chunks")
+	}
+	info := stream.Msg().GetInfo()
+	if info == nil {
+		return nil, invalid("the first message has no info")
+	}
+	if err := checkBuildID(info.GetBuildId()); err != nil {
+		return nil, err
+	}
+	if n := len(info.GetFile()); n > maxFileBytes {
+		return nil, invalid("info.file has %d bytes: want at most %d", n, maxFileBytes)
+	}
+	chunks := &chunkReader{stream: stream}
+	var body io.Reader = chunks
+	if info.GetZstd() {
+		d := limits.NewDecompressor("zstd", limits.UploadBytes, s.limits.UploadBytes, nil)
+		defer d.Close()
+		if err := d.Reset(chunks); err != nil {
+			return nil, invalid("unpacking the file (zstd): %v", err)
+		}
+		body = d
+	}
+	read := &readErrors{r: body}
+	size, err := s.opts.Debuginfo.Upload(ctx, info.GetBuildId(), info.GetFile(), read)
+	switch {
+	case read.err != nil && chunks.err != nil: // the client's or the line's fault
+		return nil, chunks.err
+	case read.err != nil:
+		var le *limits.Error
+		if errors.As(read.err, &le) {
+			return nil, le
+		}
+		return nil, invalid("unpacking the file (zstd): %v", read.err)
+	case chunks.bytes == 0:
+		return nil, invalid("the file is empty")
+	case err != nil:
+		return nil, fmt.Errorf("keeping debug information of %s: %w", info.GetBuildId(), err)
+	}
+	s.opts.Engine.Forget(info.GetBuildId())
+	return &debuginfov1.UploadResponse{SizeBytes: uint64(size)}, nil
+}
+
+// chunkReader reads the chunks of an upload one after the other.
+type chunkReader struct {
+	stream *connect.ClientStream[debuginfov1.UploadRequest]
+	chunk  []byte
+	bytes  int64
+	err    error
+}
+
+func (c *chunkReader) Read(p []byte) (int, error) {
+	for len(c.chunk) == 0 {
+		if c.err != nil {
+			return 0, c.err
+		}
+		if !c.stream.Receive() {
+			if c.err = c.stream.Err(); c.err != nil {
+				return 0, c.err
+			}
+			return 0, io.EOF
+		}
+		if c.stream.Msg().GetInfo() != nil {
+			c.err = invalid("info came twice: want one message with info, then chunks")
+			return 0, c.err
+		}
+		c.chunk = c.stream.Msg().GetChunk()
+	}
+	n := copy(p, c.chunk)
+	c.chunk = c.chunk[n:]
+	c.bytes += int64(n)
+	return n, nil
+}
+
+// readErrors remembers why reading ended, to tell a bad upload from a store that fails.
+type readErrors struct {
+	r   io.Reader
+	err error
+}
+
+func (r *readErrors) Read(p []byte) (int, error) {
+	n, err := r.r.Read(p)
+	if err != nil && !errors.Is(err, io.EOF) {
+		r.err = err
+	}
+	return n, err
+}
+
+func (s debuginfoService) List(ctx context.Context, _ *debuginfov1.ListRequest) (*debuginfov1.ListResponse, error) {
+	if err := s.available(); err != nil {
+		return nil, err
+	}
+	states, err := s.opts.Debuginfo.List(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("listing debug information: %w", err)
+	}
+	resp := &debuginfov1.ListResponse{}
+	for _, d := range states {
+		resp.Debuginfo = append(resp.Debuginfo, &debuginfov1.Debuginfo{
+			BuildId: d.BuildID, File: d.File, State: d.State, Error: d.Error,
+			SizeBytes: uint64(d.SizeBytes), IndexBytes: uint64(d.IndexBytes), UploadedUnixNano: d.Uploaded.UnixNano(),
+		})
+	}
+	return resp, nil
+}

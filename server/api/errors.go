@@ -1,0 +1,45 @@
+package api
+
+import (
+	"context"
+	"errors"
+
+	"connectrpc.com/connect"
+	"github.com/perfuse/perfuse/profile"
+	"github.com/perfuse/perfuse/server/limits"
+	"github.com/perfuse/perfuse/storage"
+)
+
+// codeOf translates our errors into RPC codes; it is the only place that does.
+//
+//	InvalidArgument    mend the question: selector, time range, profile type, path
+//	NotFound           there is no such type or build id here
+//	ResourceExhausted  ask for less: a limit, named in the error
+//	DeadlineExceeded   the query ran into the client's own deadline
+//	Canceled           the client left
+//	Unavailable        ask again later: the store is closing or cannot read
+func codeOf(err error) connect.Code {
+	var limit *limits.Error
+	var selector *profile.SelectorError
+	var typ *profile.TypeError
+	switch {
+	case errors.As(err, &limit), errors.Is(err, storage.ErrLimit):
+		return connect.CodeResourceExhausted
+	case errors.As(err, &selector), errors.Is(err, errInvalid), errors.Is(err, storage.ErrInvalid):
+		return connect.CodeInvalidArgument
+	case errors.As(err, &typ) && (typ.Query == "" || len(typ.Candidates) > 0):
+		return connect.CodeInvalidArgument
+	case typ != nil:
+		return connect.CodeNotFound
+	case errors.Is(err, context.Canceled):
+		return connect.CodeCanceled
+	case errors.Is(err, context.DeadlineExceeded):
+		return connect.CodeDeadlineExceeded
+	case errors.Is(err, storage.ErrClosed), errors.Is(err, storage.ErrReadOnly):
+		return connect.CodeUnavailable
+	}
+	return connect.CodeInternal
+}
+
+// errInvalid: the request itself makes no sense.
+var errInvalid = errors.New("invalid request")

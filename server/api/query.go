@@ -1,0 +1,233 @@
+package api
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"sort"
+	"strings"
+
+	"github.com/perfuse/perfuse/profile"
+	queryv1 "github.com/perfuse/perfuse/proto/perfuse/query/v1"
+	"github.com/perfuse/perfuse/server/limits"
+	"github.com/perfuse/perfuse/server/query"
+)
+
+// queryService is queryv1connect.QueryServiceHandler.
+type queryService struct{ *API }
+
+func (s queryService) ProfileTypes(ctx context.Context, req *queryv1.ProfileTypesRequest) (*queryv1.ProfileTypesResponse, error) {
+	resp := &queryv1.ProfileTypesResponse{}
+	return resp, s.query(ctx, func(ctx context.Context) error {
+		start, end, err := timeRange(req.GetStartUnixNano(), req.GetEndUnixNano())
+		if err != nil {
+			return err
+		}
+		types, err := s.opts.Store.Types(ctx, start, end)
+		if err != nil {
+			return fmt.Errorf("listing profile types: %w", err)
+		}
+		for _, t := range types {
+			resp.Types = append(resp.Types, &queryv1.ProfileType{
+				Id: t.String(), Name: t.Name, SampleType: t.SampleType, SampleUnit: t.SampleUnit,
+				PeriodType: t.PeriodType, PeriodUnit: t.PeriodUnit, Delta: t.Delta,
+			})
+		}
+		return nil
+	})
+}
+
+func (s queryService) LabelNames(ctx context.Context, req *queryv1.LabelNamesRequest) (*queryv1.LabelNamesResponse, error) {
+	resp := &queryv1.LabelNamesResponse{}
+	return resp, s.query(ctx, func(ctx context.Context) error {
+		sel, err := s.selection(ctx, req.GetSelection(), true)
+		if err != nil {
+			return err
+		}
+		if resp.Names, err = s.opts.Store.LabelNames(ctx, sel); err != nil {
+			return fmt.Errorf("listing label names: %w", err)
+		}
+		return nil
+	})
+}
+
+func (s queryService) LabelValues(ctx context.Context, req *queryv1.LabelValuesRequest) (*queryv1.LabelValuesResponse, error) {
+	resp := &queryv1.LabelValuesResponse{}
+	return resp, s.query(ctx, func(ctx context.Context) error {
+		sel, err := s.selection(ctx, req.GetSelection(), true)
+		if err != nil {
+			return err
+		}
+		most, err := s.atMost(req.GetLimit())
+		if err != nil {
+			return err
+		}
+		if req.GetName() == "" {
+			return invalid("name is empty: want a label's name, as LabelNames lists them")
+		}
+		values, err := s.opts.Store.LabelValues(ctx, req.GetName(), sel)
+		if err != nil {
+			return fmt.Errorf("listing values of label %s: %w", req.GetName(), err)
+		}
+		if p := req.GetPrefix(); p != "" {
+			// Values are sorted, so those with the prefix are neighbours.
+			from := sort.SearchStrings(values, p)
+			values = values[from:]
+			values = values[:sort.Search(len(values), func(i int) bool { return !strings.HasPrefix(values[i], p) })]
+		}
+		if len(values) > most {
+			values, resp.Truncated = values[:most], true
+		}
+		resp.Values = values
+		return nil
+	})
+}
+
+func (s queryService) Labels(ctx context.Context, req *queryv1.LabelsRequest) (*queryv1.LabelsResponse, error) {
+	resp := &queryv1.LabelsResponse{}
+	return resp, s.query(ctx, func(ctx context.Context) error {
+		sel, err := s.selection(ctx, req.GetSelection(), true)
+		if err != nil {
+			return err
+		}
+		most, err := s.atMost(req.GetLimit())
+		if err != nil {
+			return err
+		}
+		sets, err := s.opts.Store.Labels(ctx, sel)
+		if err != nil {
+			return fmt.Errorf("listing label sets: %w", err)
+		}
+		if len(sets) > most {
+			sets, resp.Truncated = sets[:most], true
+		}
+		for _, ls := range sets {
+			resp.Sets = append(resp.Sets, &queryv1.LabelSet{Labels: wireLabels(ls)})
+		}
+		return nil
+	})
+}
+
+// minShare is what a node needs to be seen: half a pixel of a window 2000 pixels wide.
+const minShare = 1.0 / 4000
+
+func (s queryService) FlameGraph(ctx context.Context, req *queryv1.FlameGraphRequest) (*queryv1.FlameGraphResponse, error) {
+	resp := &queryv1.FlameGraphResponse{}
+	return resp, s.query(ctx, func(ctx context.Context) error {
+		share := req.GetMinShare()
+		if share == 0 {
+			share = minShare
+		}
+		if !(share < 1) { // also NaN
+			return invalid("min_share is %g: want a share below 1, 0 for the default, negative to cut nothing", share)
+		}
+		m, err := s.merge(ctx, req.GetSelection())
+		if err != nil {
+			return err
+		}
+		tree := profile.NewTree(m.Batch, m.Profile)
+		if len(req.GetPath()) > 0 {
+			tree = tree.Subtree(req.GetPath())
+		}
+		resp.NodeCount = int64(tree.Len())
+		resp.CutCount = int64(tree.Cut(share))
+		if err := limits.Count(limits.FlameNodes, int64(tree.Len()), s.limits.FlameNodes,
+			"the flame graph has %d nodes; ask with a larger min_share or for less time", tree.Len()); err != nil {
+			return err
+		}
+		resp.Unit = tree.Unit
+		resp.Total = tree.Total[0]
+		resp.Strings = tree.Strings
+		resp.Frames = make([]*queryv1.FlameFrame, len(tree.Frames))
+		backing := make([]queryv1.FlameFrame, len(tree.Frames))
+		for i, f := range tree.Frames {
+			b := &backing[i]
+			b.Name, b.File, b.Mapping, b.Inlined, b.StartLine = f.Name, f.File, f.Mapping, f.Inlined, f.StartLine
+			b.Kind = frameKind(f.Kind)
+			resp.Frames[i] = b
+		}
+		resp.Nodes = tree.AppendNodes(nil)
+		resp.StackCount = int64(len(m.Profile.Samples))
+		resp.SeriesCount = int64(m.Series)
+		return nil
+	})
+}
+
+func (s queryService) merge(ctx context.Context, in *queryv1.Selection) (*query.Merged, error) {
+	sel, err := s.selection(ctx, in, false)
+	if err != nil {
+		return nil, err
+	}
+	return s.opts.Engine.Merge(ctx, sel)
+}
+
+func frameKind(k profile.Kind) queryv1.FrameKind {
+	switch k {
+	case profile.KindKernel:
+		return queryv1.FrameKind_FRAME_KIND_KERNEL
+	case profile.KindJIT:
+		return queryv1.FrameKind_FRAME_KIND_JIT
+	case profile.KindInterpreted:
+		return queryv1.FrameKind_FRAME_KIND_INTERPRETED
+	case profile.KindUnwind:
+		return queryv1.FrameKind_FRAME_KIND_UNWIND
+	case profile.KindCut:
+		return queryv1.FrameKind_FRAME_KIND_CUT
+	case profile.KindRoot:
+		return queryv1.FrameKind_FRAME_KIND_ROOT
+	}
+	return queryv1.FrameKind_FRAME_KIND_NATIVE
+}
+
+func (s queryService) Top(ctx context.Context, req *queryv1.TopRequest) (*queryv1.TopResponse, error) {
+	resp := &queryv1.TopResponse{}
+	return resp, s.query(ctx, func(ctx context.Context) error {
+		most, err := s.atMost(req.GetLimit())
+		if err != nil {
+			return err
+		}
+		if req.GetLimit() == 0 {
+			most = min(most, 100)
+		}
+		m, err := s.merge(ctx, req.GetSelection())
+		if err != nil {
+			return err
+		}
+		tree := profile.NewTree(m.Batch, m.Profile)
+		rows := tree.Top()
+		if req.GetOrder() == queryv1.TopOrder_TOP_ORDER_TOTAL {
+			profile.SortByTotal(rows)
+		}
+		resp.Unit, resp.Total, resp.FunctionCount = tree.Unit, tree.Total[0], int64(len(rows))
+		if len(rows) > most {
+			rows, resp.Truncated = rows[:most], true
+		}
+		for _, r := range rows {
+			resp.Functions = append(resp.Functions, &queryv1.TopFunction{
+				Name: r.Name, File: r.File, Mapping: r.Mapping, Kind: frameKind(r.Kind), Self: r.Self, Total: r.Total,
+			})
+		}
+		return nil
+	})
+}
+
+func (s queryService) Export(ctx context.Context, req *queryv1.ExportRequest) (*queryv1.ExportResponse, error) {
+	resp := &queryv1.ExportResponse{}
+	return resp, s.query(ctx, func(ctx context.Context) error {
+		m, err := s.merge(ctx, req.GetSelection())
+		if err != nil {
+			return err
+		}
+		var out bytes.Buffer
+		switch f := req.GetFormat(); f {
+		case queryv1.ExportFormat_EXPORT_FORMAT_PPROF:
+			err = profile.WritePprof(&out, m.Batch, m.Profile)
+		case queryv1.ExportFormat_EXPORT_FORMAT_FOLDED:
+			err = profile.WriteFolded(&out, m.Batch, m.Profile)
+		default:
+			return invalid("format is %d: want EXPORT_FORMAT_PPROF or EXPORT_FORMAT_FOLDED", f)
+		}
+		resp.Data = out.Bytes()
+		return err
+	})
+}

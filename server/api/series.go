@@ -1,0 +1,153 @@
+package api
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"math"
+	"slices"
+	"time"
+
+	"github.com/perfuse/perfuse/profile"
+	queryv1 "github.com/perfuse/perfuse/proto/perfuse/query/v1"
+	"github.com/perfuse/perfuse/server/limits"
+	"github.com/perfuse/perfuse/storage"
+)
+
+const (
+	defaultSteps  = 200
+	defaultSeries = 20
+)
+
+// niceSteps are the widths that people expect on a time axis.
+var niceSteps = []time.Duration{
+	time.Second, 2 * time.Second, 5 * time.Second, 10 * time.Second, 15 * time.Second, 30 * time.Second,
+	time.Minute, 2 * time.Minute, 5 * time.Minute, 10 * time.Minute, 15 * time.Minute, 30 * time.Minute,
+	time.Hour, 2 * time.Hour, 3 * time.Hour, 6 * time.Hour, 12 * time.Hour, 24 * time.Hour,
+}
+
+// stepFor returns the smallest nice step that cuts a range into at most about 200.
+func stepFor(width time.Duration) time.Duration {
+	want := width / defaultSteps
+	for _, s := range niceSteps {
+		if s >= want {
+			return s
+		}
+	}
+	const day = 24 * time.Hour
+	return (want + day - 1) / day * day
+}
+
+func (s queryService) Series(ctx context.Context, req *queryv1.SeriesRequest) (*queryv1.SeriesResponse, error) {
+	resp := &queryv1.SeriesResponse{}
+	return resp, s.query(ctx, func(ctx context.Context) error {
+		most := int(req.GetLimit())
+		switch {
+		case most < 0:
+			return invalid("limit is %d: want 0 (20 series) or more", most)
+		case most == 0:
+			most = defaultSeries
+		}
+		if slices.Contains(req.GetGroupBy(), "") {
+			return invalid("group_by has an empty name: want names of labels")
+		}
+		sel, err := s.selection(ctx, req.GetSelection(), false)
+		if err != nil {
+			return err
+		}
+		step := time.Duration(req.GetStepNano())
+		if step < 0 {
+			return invalid("step_nano is %d: want 0 (chosen by the server) or more", step)
+		}
+		if step == 0 || s.limits.SeriesPoints > 0 {
+			width, err := s.width(ctx, sel)
+			if err != nil {
+				return err
+			}
+			if step == 0 {
+				step = stepFor(width)
+			}
+			n := int64(width / step)
+			if err := limits.Count(limits.SeriesPoints, n, s.limits.SeriesPoints,
+				"a time series of %d steps of %s; ask for wider steps or less time", n, step); err != nil {
+				return err
+			}
+		}
+		series, err := s.opts.Store.Series(ctx, sel, req.GetGroupBy(), step)
+		if err != nil {
+			return fmt.Errorf("summing over time: %w", err)
+		}
+		if len(series) > most {
+			series, resp.Truncated = largest(series, most), true
+		}
+		for _, t := range series {
+			w := &queryv1.TimeSeries{Labels: wireLabels(t.Labels), TimeUnixNano: make([]int64, len(t.Points)), Values: make([]int64, len(t.Points))}
+			for i, p := range t.Points {
+				w.TimeUnixNano[i], w.Values[i] = p.TimeNanos, p.Value
+			}
+			resp.Series = append(resp.Series, w)
+		}
+		resp.StepNano, resp.Unit = int64(step), sel.Type.SampleUnit
+		return nil
+	})
+}
+
+// width is how long the selection's range is. Where it is not bounded on both sides, the data is asked when
+// it begins and ends, first by days, then more closely.
+func (s queryService) width(ctx context.Context, sel storage.Selection) (time.Duration, error) {
+	if !sel.Start.IsZero() && !sel.End.IsZero() {
+		return sel.End.Sub(sel.Start), nil
+	}
+	width := time.Duration(0)
+	for _, probe := range []time.Duration{24 * time.Hour, 10 * time.Minute} {
+		series, err := s.opts.Store.Series(ctx, sel, nil, probe)
+		if err != nil {
+			return 0, fmt.Errorf("looking for the first and last sample: %w", err)
+		}
+		first, last := int64(math.MaxInt64), int64(math.MinInt64)
+		for _, t := range series {
+			if n := len(t.Points); n > 0 {
+				first, last = min(first, t.Points[0].TimeNanos), max(last, t.Points[n-1].TimeNanos)
+			}
+		}
+		if first > last {
+			return 0, nil
+		}
+		if width = time.Duration(last-first) + probe; width > 2*probe {
+			break
+		}
+	}
+	return width, nil
+}
+
+// largest keeps the most series with the largest sums, in their order, and sums up the others as one with
+// the label other="true".
+func largest(series []storage.TimeSeries, most int) []storage.TimeSeries {
+	sums := make([]float64, len(series))
+	order := make([]int, len(series))
+	for i, t := range series {
+		order[i] = i
+		for _, p := range t.Points {
+			sums[i] += float64(p.Value)
+		}
+	}
+	slices.SortStableFunc(order, func(a, b int) int { return cmp.Compare(sums[b], sums[a]) })
+	keep := order[:most]
+	slices.Sort(keep)
+	other := map[int64]int64{}
+	for _, i := range order[most:] {
+		for _, p := range series[i].Points {
+			other[p.TimeNanos] += p.Value
+		}
+	}
+	out := make([]storage.TimeSeries, 0, most+1)
+	for _, i := range keep {
+		out = append(out, series[i])
+	}
+	rest := storage.TimeSeries{Labels: profile.NewLabels(profile.Label{Name: "other", Value: "true"})}
+	for t, v := range other {
+		rest.Points = append(rest.Points, storage.Point{TimeNanos: t, Value: v})
+	}
+	slices.SortFunc(rest.Points, func(a, b storage.Point) int { return cmp.Compare(a.TimeNanos, b.TimeNanos) })
+	return append(out, rest)
+}

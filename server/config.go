@@ -1,0 +1,299 @@
+package server
+
+import (
+	"bytes"
+	"encoding"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"reflect"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/perfuse/perfuse/server/limits"
+	"go.yaml.in/yaml/v3"
+)
+
+// Config is the server's configuration file. Every key may be left out; what is left out has its default.
+//
+//	http_address: 127.0.0.1:7070
+//	otlp_addresses: [127.0.0.1:4317, 127.0.0.1:4318]   # left out: these two, each if it is free
+//	allowed_hosts: [perfuse.example.com]               # names for a server on loopback behind a proxy
+//	storage:
+//	  path: /var/lib/perfuse
+//	  retention: 30d                                   # 0: for ever
+//	  max_bytes: 0                                     # 0: until the disk is full
+//	ingest:
+//	  drop_attributes: [thread.id]                     # OTLP attributes that never become labels
+//	limits:                                            # see package limits
+//	  body_bytes: 33554432
+//
+// Each key has an environment variable that goes before it: PERFUSE_ and the key in capitals, as in
+// PERFUSE_HTTP_ADDRESS, PERFUSE_STORAGE_PATH, PERFUSE_LIMITS_BODY_BYTES. Lists are separated by commas.
+type Config struct {
+	HTTPAddress   string        `yaml:"http_address"`
+	OTLPAddresses []string      `yaml:"otlp_addresses"`
+	AllowedHosts  []string      `yaml:"allowed_hosts"`
+	Storage       StorageConfig `yaml:"storage"`
+	Ingest        IngestConfig  `yaml:"ingest"`
+	Limits        limits.Limits `yaml:"limits"`
+}
+
+// StorageConfig says where profiles are kept and for how long.
+type StorageConfig struct {
+	Path      string   `yaml:"path"`
+	Retention Duration `yaml:"retention"`
+	MaxBytes  int64    `yaml:"max_bytes"`
+}
+
+// IngestConfig is about profiles on their way in.
+type IngestConfig struct {
+	DropAttributes []string `yaml:"drop_attributes"`
+}
+
+// Duration is written as in Go (90m, 1h30m), or in days (30d) or weeks (2w).
+type Duration time.Duration
+
+// UnmarshalText reads what MarshalText writes.
+func (d *Duration) UnmarshalText(b []byte) error {
+	s := string(b)
+	for suffix, unit := range map[string]time.Duration{"d": 24 * time.Hour, "w": 7 * 24 * time.Hour} {
+		if n, ok := strings.CutSuffix(s, suffix); ok {
+			v, err := strconv.ParseInt(n, 10, 64)
+			if err == nil && v >= 0 && v <= int64(1<<62/unit) {
+				*d = Duration(time.Duration(v) * unit)
+				return nil
+			}
+		}
+	}
+	if s == "0" {
+		*d = 0
+		return nil
+	}
+	v, err := time.ParseDuration(s)
+	if err != nil || v < 0 {
+		return fmt.Errorf("%q is no duration: want one as in 90m, 36h, 30d or 2w", s)
+	}
+	*d = Duration(v)
+	return nil
+}
+
+// MarshalText writes whole days as days.
+func (d Duration) MarshalText() ([]byte, error) {
+	const day = 24 * time.Hour
+	v := time.Duration(d)
+	if v > 0 && v%day == 0 {
+		return fmt.Appendf(nil, "%dd", v/day), nil
+	}
+	return []byte(v.String()), nil
+}
+
+// maxConfigBytes bounds the configuration file.
+const maxConfigBytes = 1 << 20
+
+// LoadConfig reads a configuration file and the environment. An empty path means: only the environment.
+// Errors name the file, the line and the key, and say what is expected.
+func LoadConfig(path string) (Config, error) { return loadConfig(path, os.Environ()) }
+
+func loadConfig(path string, environ []string) (Config, error) {
+	var c Config
+	if path != "" {
+		data, err := readConfig(path)
+		if err != nil {
+			return Config{}, fmt.Errorf("reading configuration %s: %w", path, err)
+		}
+		if err := parseConfig(data, &c); err != nil {
+			return Config{}, fmt.Errorf("reading configuration %s: %w", path, err)
+		}
+	}
+	if err := applyEnvironment(&c, environ); err != nil {
+		return Config{}, err
+	}
+	if err := c.check(); err != nil {
+		return Config{}, fmt.Errorf("checking the configuration: %w", err)
+	}
+	return c, nil
+}
+
+func readConfig(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, errors.New("there is no such file")
+	}
+	if errors.Is(err, os.ErrPermission) {
+		return nil, errors.New("this user may not read it; mend its permissions (chmod, chown) or run as its owner")
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	if info, err := f.Stat(); err == nil && info.IsDir() {
+		return nil, errors.New("it is a directory; want a file")
+	}
+	data, err := io.ReadAll(io.LimitReader(f, maxConfigBytes+1))
+	if err != nil {
+		return nil, err
+	}
+	if len(data) > maxConfigBytes {
+		return nil, fmt.Errorf("it is larger than %d bytes; is it the right file?", maxConfigBytes)
+	}
+	return data, nil
+}
+
+var (
+	unknownKey = regexp.MustCompile(`line (\d+): field (\S+) not found in type (\S+)`)
+	wrongType  = regexp.MustCompile("line (\\d+): cannot unmarshal \\S+ `?(.*?)`? into (\\S+)")
+)
+
+func parseConfig(data []byte, c *Config) error {
+	dec := yaml.NewDecoder(bytes.NewReader(data))
+	dec.KnownFields(true)
+	err := dec.Decode(c)
+	if errors.Is(err, io.EOF) {
+		return nil // empty, or only comments
+	}
+	var typeErr *yaml.TypeError
+	if errors.As(err, &typeErr) && len(typeErr.Errors) > 0 {
+		return errors.New(explain(typeErr.Errors[0]))
+	}
+	if err != nil {
+		return errors.New(strings.TrimPrefix(err.Error(), "yaml: "))
+	}
+	if err := dec.Decode(new(yaml.Node)); !errors.Is(err, io.EOF) {
+		return errors.New("there is more than one document in it; want one")
+	}
+	return nil
+}
+
+// explain says in the words of the file what the YAML package says in those of Go.
+func explain(text string) string {
+	if m := unknownKey.FindStringSubmatch(text); m != nil {
+		known := keysOf(m[3])
+		return fmt.Sprintf("line %s: unknown key %q; known here are %s", m[1], m[2], strings.Join(known, ", "))
+	}
+	if m := wrongType.FindStringSubmatch(text); m != nil {
+		want := m[3]
+		switch {
+		case strings.HasPrefix(want, "int"):
+			want = "a whole number"
+		case want == "time.Duration":
+			want = "a duration as in 10m"
+		case want == "string":
+			want = "text"
+		case want == "[]string":
+			want = "a list of texts"
+		default:
+			want = "keys and values"
+		}
+		return fmt.Sprintf("line %s: want %s, not %q", m[1], want, m[2])
+	}
+	return text
+}
+
+// keysOf lists the keys of a type of ours by its name.
+func keysOf(name string) []string {
+	for _, t := range []reflect.Type{
+		reflect.TypeFor[Config](), reflect.TypeFor[StorageConfig](), reflect.TypeFor[IngestConfig](), reflect.TypeFor[limits.Limits](),
+	} {
+		if t.String() != name {
+			continue
+		}
+		var keys []string
+		for i := range t.NumField() {
+			keys = append(keys, t.Field(i).Tag.Get("yaml"))
+		}
+		return keys
+	}
+	return nil
+}
+
+// applyEnvironment sets fields from PERFUSE_ variables. Other parts of the program have variables of their
+// own; a variable that begins like a section of this file and is no key of it is a mistake.
+func applyEnvironment(c *Config, environ []string) error {
+	fields := map[string]reflect.Value{}
+	collectFields("PERFUSE", reflect.ValueOf(c).Elem(), fields)
+	environ = slices.Sorted(slices.Values(environ))
+	for _, kv := range environ {
+		name, value, _ := strings.Cut(kv, "=")
+		if f, ok := fields[name]; ok {
+			if err := setField(f, value); err != nil {
+				return fmt.Errorf("reading the environment variable %s: %w", name, err)
+			}
+			continue
+		}
+		for _, section := range []string{"PERFUSE_STORAGE_", "PERFUSE_INGEST_", "PERFUSE_LIMITS_"} {
+			if strings.HasPrefix(name, section) {
+				return fmt.Errorf("reading the environment variable %s: there is no such setting", name)
+			}
+		}
+	}
+	return nil
+}
+
+func collectFields(prefix string, v reflect.Value, out map[string]reflect.Value) {
+	for i := range v.NumField() {
+		name := prefix + "_" + strings.ToUpper(v.Type().Field(i).Tag.Get("yaml"))
+		if f := v.Field(i); f.Kind() == reflect.Struct {
+			collectFields(name, f, out)
+		} else {
+			out[name] = f
+		}
+	}
+}
+
+func setField(f reflect.Value, text string) error {
+	if u, ok := f.Addr().Interface().(encoding.TextUnmarshaler); ok {
+		return u.UnmarshalText([]byte(text))
+	}
+	switch p := f.Addr().Interface().(type) {
+	case *string:
+		*p = text
+	case *int64:
+		v, err := strconv.ParseInt(text, 10, 64)
+		if err != nil {
+			return fmt.Errorf("want a whole number, not %q", text)
+		}
+		*p = v
+	case *time.Duration:
+		v, err := time.ParseDuration(text)
+		if err != nil {
+			return fmt.Errorf("want a duration as in 10m, not %q", text)
+		}
+		*p = v
+	case *[]string:
+		*p = []string{}
+		for s := range strings.SplitSeq(text, ",") {
+			if s = strings.TrimSpace(s); s != "" {
+				*p = append(*p, s)
+			}
+		}
+	default:
+		panic("BUG: no way to set a " + f.Type().String() + " from the environment")
+	}
+	return nil
+}
+
+func (c *Config) check() error {
+	addresses := slices.Clone(c.OTLPAddresses)
+	if c.HTTPAddress != "" {
+		addresses = append(addresses, c.HTTPAddress)
+	}
+	for _, a := range addresses {
+		_, port, err := net.SplitHostPort(a)
+		if err != nil {
+			return fmt.Errorf("address %q: want host:port or :port, as in 127.0.0.1:7070", a)
+		}
+		if _, err := strconv.ParseUint(port, 10, 16); err != nil {
+			return fmt.Errorf("address %q: port %q is no number from 0 to 65535", a, port)
+		}
+	}
+	if c.Storage.MaxBytes < 0 {
+		return fmt.Errorf("storage.max_bytes is %d: want 0 (no bound) or more", c.Storage.MaxBytes)
+	}
+	return nil
+}

@@ -1,0 +1,183 @@
+package ingest
+
+import (
+	"bytes"
+	"encoding/base64"
+	"encoding/hex"
+	"errors"
+	"fmt"
+
+	"github.com/perfuse/perfuse/server/limits"
+	collectorv1 "go.opentelemetry.io/proto/otlp/collector/profiles/v1development"
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/proto"
+)
+
+// decode reads the body of a request. Before anything is allocated it estimates what decoding would take and
+// refuses what would exceed lim.DecodedBytes.
+func decode(body []byte, json bool, lim *limits.Limits) (*collectorv1.ExportProfilesServiceRequest, error) {
+	if len(bytes.TrimSpace(body)) == 0 {
+		return nil, invalid("the body is empty: want an ExportProfilesServiceRequest")
+	}
+	var cost int64
+	var err error
+	if json {
+		cost = jsonCost(body)
+	} else if cost, err = wireCost(body); err != nil {
+		return nil, invalid("the body is not an ExportProfilesServiceRequest in protobuf: %v", err)
+	}
+	if err := limits.Count(limits.DecodedBytes, cost, lim.DecodedBytes, "the request would take about %d MiB of memory", cost>>20); err != nil {
+		return nil, err
+	}
+	req := new(collectorv1.ExportProfilesServiceRequest)
+	if !json {
+		if err := proto.Unmarshal(body, req); err != nil {
+			return nil, invalid("the body is not an ExportProfilesServiceRequest in protobuf: %v", err)
+		}
+		return req, nil
+	}
+	if err := (protojson.UnmarshalOptions{DiscardUnknown: true, RecursionLimit: maxDepth}).Unmarshal(body, req); err != nil {
+		return nil, invalid("the body is not an ExportProfilesServiceRequest in JSON: %v", err)
+	}
+	return req, unhexIDs(req)
+}
+
+// unhexIDs undoes what protobuf's own JSON does to OTLP's: OTLP writes ids in hex, protobuf reads bytes as
+// base64. 32 and 16 hex digits are valid base64 of 24 and 12 bytes, so encoding these gives the digits back.
+func unhexIDs(req *collectorv1.ExportProfilesServiceRequest) error {
+	fix := func(b []byte, size int, where string) ([]byte, error) {
+		if len(b) != size*3/2 {
+			return b, nil
+		}
+		id, err := hex.DecodeString(base64.StdEncoding.EncodeToString(b))
+		if err != nil {
+			return nil, invalid("%s: want %d hex digits", where, size*2)
+		}
+		return id, nil
+	}
+	var err error
+	for i, l := range req.GetDictionary().GetLinkTable() {
+		if l.TraceId, err = fix(l.TraceId, 16, fmt.Sprintf("dictionary.link_table[%d].trace_id", i)); err != nil {
+			return err
+		}
+		if l.SpanId, err = fix(l.SpanId, 8, fmt.Sprintf("dictionary.link_table[%d].span_id", i)); err != nil {
+			return err
+		}
+	}
+	for _, rp := range req.GetResourceProfiles() {
+		for _, sp := range rp.GetScopeProfiles() {
+			for _, p := range sp.GetProfiles() {
+				if p.ProfileId, err = fix(p.ProfileId, 16, "profile_id"); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// What decoded things cost in memory: a generated message with its pointer, a string's or a slice's header,
+// an element of a list of numbers.
+const (
+	messageCost = 176
+	stringCost  = 16
+	numberCost  = 8
+	maxDepth    = 64
+)
+
+// jsonCost counts what can become a message or an element. It over-estimates where names contain braces.
+func jsonCost(body []byte) int64 {
+	return int64(len(body)) + messageCost*int64(bytes.Count(body, []byte{'{'})) + (stringCost+numberCost)*int64(bytes.Count(body, []byte{','}))
+}
+
+// shape says what a length-delimited field holds.
+type shape struct {
+	kind   shapeKind
+	fields map[protowire.Number]*shape // of a message; fields that are missing here are kept as raw bytes
+}
+
+type shapeKind uint8
+
+const (
+	raw     shapeKind = iota // text or bytes
+	varints                  // packed numbers of one byte or more
+	message
+)
+
+// requestShape is the part of OTLP's schema that has length-delimited fields.
+var requestShape = func() *shape {
+	type fields = map[protowire.Number]*shape
+	msg := func(f fields) *shape { return &shape{message, f} }
+	ints := &shape{kind: varints}
+	anyValue, keyValue := msg(fields{}), msg(fields{})
+	anyValue.fields[5] = msg(fields{1: anyValue})
+	anyValue.fields[6] = msg(fields{1: keyValue})
+	keyValue.fields[2] = anyValue
+	valueType := msg(nil)
+	sample := msg(fields{2: ints, 4: ints})
+	prof := msg(fields{1: valueType, 2: sample, 5: valueType, 11: ints})
+	resource := msg(fields{1: keyValue, 3: msg(nil)})
+	scope := msg(fields{3: keyValue})
+	dictionary := msg(fields{
+		1: msg(fields{5: ints}),              // mapping_table
+		2: msg(fields{3: msg(nil), 4: ints}), // location_table
+		3: msg(nil),                          // function_table
+		4: msg(nil),                          // link_table
+		6: msg(fields{2: anyValue}),          // attribute_table
+		7: msg(fields{1: ints}),              // stack_table
+	})
+	return msg(fields{1: msg(fields{1: resource, 2: msg(fields{1: scope, 2: prof})}), 2: dictionary})
+}()
+
+// wireCost estimates what decoding a request costs, in bytes, by walking over it without decoding.
+func wireCost(body []byte) (int64, error) {
+	return requestShape.cost(body, 0)
+}
+
+func (s *shape) cost(b []byte, depth int) (int64, error) {
+	if depth > maxDepth {
+		return 0, errTooDeep
+	}
+	sum := int64(messageCost)
+	for len(b) > 0 {
+		num, typ, n := protowire.ConsumeTag(b)
+		if n < 0 {
+			return 0, protowire.ParseError(n)
+		}
+		b = b[n:]
+		if typ != protowire.BytesType {
+			if n = protowire.ConsumeFieldValue(num, typ, b); n < 0 {
+				return 0, protowire.ParseError(n)
+			}
+			b = b[n:]
+			sum += numberCost
+			continue
+		}
+		v, n := protowire.ConsumeBytes(b)
+		if n < 0 {
+			return 0, protowire.ParseError(n)
+		}
+		b = b[n:]
+		child := s.fields[num]
+		switch {
+		case child == nil:
+			sum += int64(len(v)) + stringCost
+		case child.kind == message:
+			c, err := child.cost(v, depth+1)
+			if err != nil {
+				return 0, err
+			}
+			sum += c
+		default:
+			for _, c := range v {
+				if c < 0x80 {
+					sum += numberCost
+				}
+			}
+		}
+	}
+	return sum, nil
+}
+
+var errTooDeep = errors.New("messages are nested too deep")

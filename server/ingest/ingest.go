@@ -1,0 +1,205 @@
+// Package ingest takes profiles in. Every door leads to one normaliser, which turns what a client sent into
+// a profile.Batch, and the store writes that:
+//
+//	OTLP over gRPC, gRPC-web, Connect ─┐
+//	OTLP over HTTP (protobuf, JSON) ───┴▶ decode ▶ validate ▶ normalise ▶ not seen before? ▶ Store.Write ▶ answer
+//
+// It promises: an answer without error means that the store has the profiles on disk. A request is taken as
+// a whole or refused as a whole, with an error that names the field and the index, or the limit. Bytes from
+// outside never panic, and never cost much more memory than the limits say.
+package ingest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/go-kit/log"
+	"github.com/go-kit/log/level"
+	"github.com/perfuse/perfuse/profile"
+	"github.com/perfuse/perfuse/server/limits"
+	"github.com/perfuse/perfuse/storage"
+	"github.com/prometheus/client_golang/prometheus"
+	collectorv1 "go.opentelemetry.io/proto/otlp/collector/profiles/v1development"
+	profilesv1 "go.opentelemetry.io/proto/otlp/profiles/v1development"
+)
+
+// Options for New.
+type Options struct {
+	// Store takes the profiles. Required.
+	Store storage.Store
+	// Limits that hold; zero fields take their defaults.
+	Limits limits.Limits
+	// Refusals counts refused requests. Default: counted nowhere.
+	Refusals *limits.Refusals
+	// DropAttributes are the attributes that never become labels. Default: DefaultDropAttributes.
+	DropAttributes []string
+	// Window is how many profile ids are remembered against storing a profile twice. Default 65536.
+	Window int
+	// Logger gets one line per refused or failed request. Default: none.
+	Logger log.Logger
+	// Registerer gets the metrics. Default: none.
+	Registerer prometheus.Registerer
+	// OnError is told of every request that failed, for the debug page. Default: nobody.
+	OnError func(door string, err error)
+	// Now is the clock. Default time.Now.
+	Now func() time.Time
+}
+
+// Ingester is the way in. Its methods are safe for concurrent use.
+type Ingester struct {
+	opts       Options
+	limits     limits.Limits
+	normaliser Normaliser
+	seen       *seen
+	logger     log.Logger
+	metrics    metrics
+}
+
+// New returns an Ingester.
+func New(opts Options) (*Ingester, error) {
+	if opts.Store == nil {
+		return nil, errors.New("making the ingester: no store")
+	}
+	if opts.DropAttributes == nil {
+		opts.DropAttributes = DefaultDropAttributes
+	}
+	if opts.Window == 0 {
+		opts.Window = 65536
+	}
+	if opts.Logger == nil {
+		opts.Logger = log.NewNopLogger()
+	}
+	if opts.Refusals == nil {
+		opts.Refusals = limits.NewRefusals(nil)
+	}
+	lim := opts.Limits.OrDefault()
+	return &Ingester{
+		opts:       opts,
+		limits:     lim,
+		normaliser: Normaliser{Limits: lim, DropAttributes: opts.DropAttributes, Now: opts.Now},
+		seen:       newSeen(opts.Window),
+		logger:     opts.Logger,
+		metrics:    newMetrics(opts.Registerer),
+	}, nil
+}
+
+// Export stores what a request carries, except profiles that were stored before. Errors: ErrInvalid, a
+// *limits.Error, the store's, or the context's.
+func (g *Ingester) Export(ctx context.Context, req *collectorv1.ExportProfilesServiceRequest) error {
+	var keys []profileKey
+	byProfile := map[*profilesv1.Profile]profileKey{}
+	for _, rp := range req.GetResourceProfiles() {
+		for _, sp := range rp.GetScopeProfiles() {
+			for _, p := range sp.GetProfiles() {
+				if k, ok := keyOf(p); ok {
+					keys = append(keys, k)
+					byProfile[p] = k
+				}
+			}
+		}
+	}
+	fresh, finish, err := g.seen.claim(ctx, keys)
+	if err != nil {
+		return fmt.Errorf("waiting for the same profile on another connection: %w", err)
+	}
+	stored := false
+	defer func() { finish(stored) }()
+	duplicates := 0
+	b, err := g.normaliser.Normalise(req, func(p *profilesv1.Profile) bool {
+		k, hasID := byProfile[p]
+		if hasID && !fresh[k] {
+			duplicates++
+			return false
+		}
+		return true
+	})
+	if err != nil {
+		return err
+	}
+	if err := g.write(ctx, b); err != nil {
+		return err
+	}
+	stored = true
+	g.metrics.duplicates.Add(float64(duplicates))
+	return nil
+}
+
+func (g *Ingester) write(ctx context.Context, b *profile.Batch) error {
+	if len(b.Profiles) == 0 {
+		return nil
+	}
+	start := time.Now()
+	if err := g.opts.Store.Write(ctx, b); err != nil {
+		return fmt.Errorf("storing %d profiles: %w", len(b.Profiles), err)
+	}
+	g.metrics.writeSeconds.Observe(time.Since(start).Seconds())
+	g.metrics.profiles.Add(float64(len(b.Profiles)))
+	n := 0
+	for i := range b.Profiles {
+		n += len(b.Profiles[i].Samples)
+	}
+	g.metrics.samples.Add(float64(n))
+	return nil
+}
+
+// done books the end of a request at a door.
+func (g *Ingester) done(door string, body int, err error) {
+	g.metrics.bytes.WithLabelValues(door).Add(float64(body))
+	if err == nil {
+		g.metrics.requests.WithLabelValues(door, "ok").Inc()
+		return
+	}
+	outcome := "failed"
+	var le *limits.Error
+	switch {
+	case errors.As(err, &le):
+		outcome = "limit"
+		g.opts.Refusals.Add(le.Limit)
+	case errors.Is(err, ErrInvalid), errors.Is(err, storage.ErrInvalid):
+		outcome = "invalid"
+	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+		outcome = "cancelled"
+	}
+	g.metrics.requests.WithLabelValues(door, outcome).Inc()
+	level.Warn(g.logger).Log("msg", "refused profiles", "door", door, "err", err)
+	if g.opts.OnError != nil {
+		g.opts.OnError(door, err)
+	}
+}
+
+type metrics struct {
+	requests     *prometheus.CounterVec
+	bytes        *prometheus.CounterVec
+	profiles     prometheus.Counter
+	samples      prometheus.Counter
+	duplicates   prometheus.Counter
+	writeSeconds prometheus.Histogram
+}
+
+func newMetrics(reg prometheus.Registerer) metrics {
+	counter := func(name, help string) prometheus.Counter {
+		return prometheus.NewCounter(prometheus.CounterOpts{Name: name, Help: help})
+	}
+	m := metrics{
+		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "perfuse_ingest_requests_total",
+			Help: "Requests with profiles, by door (otlp_grpc, otlp_http) and outcome (ok, invalid, limit, failed, cancelled).",
+		}, []string{"door", "outcome"}),
+		bytes: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "perfuse_ingest_bytes_total", Help: "Bytes of requests with profiles after decompression, by door.",
+		}, []string{"door"}),
+		profiles:   counter("perfuse_ingest_profiles_total", "Profiles that were stored."),
+		samples:    counter("perfuse_ingest_samples_total", "Samples that were stored."),
+		duplicates: counter("perfuse_ingest_duplicate_profiles_total", "Profiles that were acknowledged but had been stored before."),
+		writeSeconds: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "perfuse_ingest_write_seconds", Help: "Time for the store to have a batch on disk.",
+			Buckets: []float64{.001, .002, .005, .01, .02, .05, .1, .2, .5, 1, 2, 5, 10},
+		}),
+	}
+	if reg != nil {
+		reg.MustRegister(m.requests, m.bytes, m.profiles, m.samples, m.duplicates, m.writeSeconds)
+	}
+	return m
+}

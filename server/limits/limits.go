@@ -1,0 +1,188 @@
+// Package limits holds the one table of what the server takes and what it answers: sizes, counts, depths and
+// times, each with a default, a name, a setting that changes it and a metric that counts refusals.
+//
+// A limit is exceeded in one way only: the request is refused as a whole with an [*Error] that names the
+// limit, its value and the setting. Nothing is cut silently.
+//
+//	limits:                      environment
+//	  body_bytes: 33554432       PERFUSE_LIMITS_BODY_BYTES
+//	  future: 10m                PERFUSE_LIMITS_FUTURE
+package limits
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// Name is a limit's name, as in the configuration file.
+type Name string
+
+// The limits of the doors through which profiles and debug information come in.
+const (
+	BodyBytes         Name = "body_bytes"
+	DecompressedBytes Name = "decompressed_bytes"
+	UploadBytes       Name = "upload_bytes"
+	DecodedBytes      Name = "decoded_bytes"
+	SamplesPerRequest Name = "samples_per_request"
+	SeriesPerRequest  Name = "series_per_request"
+	FramesPerStack    Name = "frames_per_stack"
+	LabelsPerSeries   Name = "labels_per_series"
+	LabelNameBytes    Name = "label_name_bytes"
+	LabelValueBytes   Name = "label_value_bytes"
+	Future            Name = "future"
+	Past              Name = "past"
+)
+
+// The limits of queries.
+const (
+	QueryTime         Name = "query_time"
+	QueryBytes        Name = "query_bytes"
+	ConcurrentQueries Name = "concurrent_queries"
+	FlameNodes        Name = "flame_nodes"
+	AnswerValues      Name = "answer_values"
+	SeriesPoints      Name = "series_points"
+)
+
+// Limits are the values in force. A field that is 0 takes its default; a negative one switches the limit off.
+type Limits struct {
+	// BodyBytes bounds a request's body as it came over the wire. Default 32 MiB.
+	BodyBytes int64 `yaml:"body_bytes"`
+	// DecompressedBytes bounds one message after decompression. Default 64 MiB.
+	DecompressedBytes int64 `yaml:"decompressed_bytes"`
+	// UploadBytes bounds one uploaded file of debug information, before and after decompression.
+	// Default 2 GiB.
+	UploadBytes int64 `yaml:"upload_bytes"`
+	// DecodedBytes bounds the memory that one message of profiles needs once it is decoded, as estimated
+	// before: an empty sample is two bytes on the wire and about 170 in memory. Default 512 MiB.
+	DecodedBytes int64 `yaml:"decoded_bytes"`
+	// SamplesPerRequest bounds the observations in one request; a sample with ten timestamps counts as
+	// ten. Default 1 000 000.
+	SamplesPerRequest int64 `yaml:"samples_per_request"`
+	// SeriesPerRequest bounds the distinct label sets in one request. Default 10 000.
+	SeriesPerRequest int64 `yaml:"series_per_request"`
+	// FramesPerStack bounds a stack's depth. Default 4096.
+	FramesPerStack int64 `yaml:"frames_per_stack"`
+	// LabelsPerSeries bounds the labels of one series. Default 64.
+	LabelsPerSeries int64 `yaml:"labels_per_series"`
+	// LabelNameBytes bounds a label's name. Default 256.
+	LabelNameBytes int64 `yaml:"label_name_bytes"`
+	// LabelValueBytes bounds a label's value. Default 4096.
+	LabelValueBytes int64 `yaml:"label_value_bytes"`
+	// Future is how far ahead of the server's clock a sample may lie. Default 10 minutes.
+	Future time.Duration `yaml:"future"`
+	// Past is how old a sample may be when it arrives. Default: any age.
+	Past time.Duration `yaml:"past"`
+
+	// QueryTime bounds one query. Default 60 s.
+	QueryTime time.Duration `yaml:"query_time"`
+	// QueryBytes bounds a query's own text. Default 1 MiB.
+	QueryBytes int64 `yaml:"query_bytes"`
+	// ConcurrentQueries is how many queries run at once; others wait for their turn. Default 16.
+	ConcurrentQueries int64 `yaml:"concurrent_queries"`
+	// FlameNodes bounds the nodes of one flame graph after cutting. Default 1 000 000.
+	FlameNodes int64 `yaml:"flame_nodes"`
+	// AnswerValues is how many label values or label sets one answer holds; longer ones are cut and say
+	// so. Default 10 000.
+	AnswerValues int64 `yaml:"answer_values"`
+	// SeriesPoints bounds the steps of one time series. Default 11 000.
+	SeriesPoints int64 `yaml:"series_points"`
+}
+
+// Default returns the limits that hold where nothing is set.
+func Default() Limits {
+	return Limits{
+		BodyBytes:         32 << 20,
+		DecompressedBytes: 64 << 20,
+		UploadBytes:       2 << 30,
+		DecodedBytes:      512 << 20,
+		SamplesPerRequest: 1_000_000,
+		SeriesPerRequest:  10_000,
+		FramesPerStack:    4096,
+		LabelsPerSeries:   64,
+		LabelNameBytes:    256,
+		LabelValueBytes:   4096,
+		Future:            10 * time.Minute,
+		QueryTime:         time.Minute,
+		QueryBytes:        1 << 20,
+		ConcurrentQueries: 16,
+		FlameNodes:        1_000_000,
+		AnswerValues:      10_000,
+		SeriesPoints:      11_000,
+	}
+}
+
+// OrDefault returns l with every 0 replaced by its default.
+func (l Limits) OrDefault() Limits {
+	d := Default()
+	for _, f := range []struct{ v, def *int64 }{
+		{&l.BodyBytes, &d.BodyBytes}, {&l.DecompressedBytes, &d.DecompressedBytes}, {&l.UploadBytes, &d.UploadBytes},
+		{&l.DecodedBytes, &d.DecodedBytes}, {&l.SamplesPerRequest, &d.SamplesPerRequest},
+		{&l.SeriesPerRequest, &d.SeriesPerRequest}, {&l.FramesPerStack, &d.FramesPerStack},
+		{&l.LabelsPerSeries, &d.LabelsPerSeries}, {&l.LabelNameBytes, &d.LabelNameBytes},
+		{&l.LabelValueBytes, &d.LabelValueBytes}, {&l.QueryBytes, &d.QueryBytes},
+		{&l.ConcurrentQueries, &d.ConcurrentQueries}, {&l.FlameNodes, &d.FlameNodes},
+		{&l.AnswerValues, &d.AnswerValues}, {&l.SeriesPoints, &d.SeriesPoints},
+	} {
+		if *f.v == 0 {
+			*f.v = *f.def
+		}
+	}
+	if l.Future == 0 {
+		l.Future = d.Future
+	}
+	if l.QueryTime == 0 {
+		l.QueryTime = d.QueryTime
+	}
+	return l
+}
+
+// Error says that a limit was exceeded.
+type Error struct {
+	Limit Name
+	// What was too much, as the beginning of a sentence: "the request body".
+	What string
+	// Max is the limit's value, as people read it.
+	Max string
+}
+
+// Error names what was too much, the limit and the setting that changes it.
+func (e *Error) Error() string {
+	return fmt.Sprintf("%s: limit %s is %s (to change it: limits.%s in the configuration file, or PERFUSE_LIMITS_%s)",
+		e.What, e.Limit, e.Max, e.Limit, strings.ToUpper(string(e.Limit)))
+}
+
+// Count returns an *Error if n is more than a positive max. what is only formatted then.
+func Count(name Name, n, max int64, what string, args ...any) error {
+	if max <= 0 || n <= max {
+		return nil
+	}
+	return &Error{Limit: name, What: fmt.Sprintf(what, args...), Max: strconv.FormatInt(max, 10)}
+}
+
+// Refusals counts refused requests by limit.
+type Refusals struct{ total *prometheus.CounterVec }
+
+// NewRefusals registers perfuse_limits_refusals_total with reg, which may be nil.
+func NewRefusals(reg prometheus.Registerer) *Refusals {
+	c := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "perfuse_limits_refusals_total",
+		Help: "Requests that were refused because they exceeded a limit, by the limit's name.",
+	}, []string{"limit"})
+	if reg != nil {
+		reg.MustRegister(c)
+	}
+	for _, n := range []Name{
+		BodyBytes, DecompressedBytes, UploadBytes, DecodedBytes, SamplesPerRequest, SeriesPerRequest, FramesPerStack,
+		LabelsPerSeries, LabelNameBytes, LabelValueBytes, Future, Past, QueryTime, QueryBytes, FlameNodes, SeriesPoints,
+	} {
+		c.WithLabelValues(string(n))
+	}
+	return &Refusals{c}
+}
+
+// Add counts one refusal.
+func (r *Refusals) Add(name Name) { r.total.WithLabelValues(string(name)).Inc() }

@@ -1,0 +1,121 @@
+// Package query answers questions about stored profiles: it finds the profile type that is meant, merges
+// what the selection holds, names the addresses that are not named yet, and cuts the answer to size.
+//
+//	text ─▶ profile type ┐
+//	selector, time range ┴▶ Store.Merge ─▶ Symbolize ─▶ profile.Tree | Top | pprof | folded text
+//
+// An [Engine] holds no profiles of its own, only a bounded cache of names. Equal questions over equal data
+// get equal answers, byte for byte.
+package query
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/go-kit/log"
+	"github.com/perfuse/perfuse/profile"
+	"github.com/perfuse/perfuse/storage"
+	"github.com/perfuse/perfuse/symbolize"
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/errgroup"
+)
+
+// Options for New.
+type Options struct {
+	// Store is asked. Required.
+	Store storage.Store
+	// Resolver names native addresses. Default: they stay addresses.
+	Resolver symbolize.Resolver
+	// CacheAddresses is how many resolved addresses are kept. Default 200 000, about 40 MB.
+	CacheAddresses int
+	// Logger gets a line for every file that cannot be symbolized. Default: none.
+	Logger log.Logger
+	// Registerer gets the metrics. Default: none.
+	Registerer prometheus.Registerer
+	// OnError is told what went wrong, for the debug page. Default: nobody.
+	OnError func(where string, err error)
+}
+
+// Engine answers. Its methods are safe for concurrent use.
+type Engine struct {
+	opts    Options
+	cache   *cache
+	logger  log.Logger
+	metrics metrics
+}
+
+// New returns an Engine.
+func New(opts Options) (*Engine, error) {
+	if opts.Store == nil {
+		return nil, errors.New("making the query engine: no store")
+	}
+	if opts.CacheAddresses == 0 {
+		opts.CacheAddresses = 200_000
+	}
+	if opts.Logger == nil {
+		opts.Logger = log.NewNopLogger()
+	}
+	return &Engine{opts: opts, cache: newCache(opts.CacheAddresses), logger: opts.Logger, metrics: newMetrics(opts.Registerer)}, nil
+}
+
+// Merged is everything a selection holds, summed by stack, with names.
+type Merged struct {
+	Batch *profile.Batch
+	// Profile is the batch's only one; it has no samples if nothing was selected.
+	Profile *profile.Profile
+	// Series is how many label sets were merged.
+	Series int
+}
+
+// Merge sums the samples of a selection and names their frames. sel.Type is required.
+func (e *Engine) Merge(ctx context.Context, sel storage.Selection) (*Merged, error) {
+	m := &Merged{}
+	work, workCtx := errgroup.WithContext(ctx)
+	work.Go(func() (err error) {
+		if m.Batch, err = e.opts.Store.Merge(workCtx, sel, nil); err != nil {
+			return fmt.Errorf("merging profiles: %w", err)
+		}
+		return nil
+	})
+	work.Go(func() error {
+		sets, err := e.opts.Store.Labels(workCtx, sel)
+		if err != nil {
+			return fmt.Errorf("counting series: %w", err)
+		}
+		m.Series = len(sets)
+		return nil
+	})
+	if err := work.Wait(); err != nil {
+		return nil, err
+	}
+	if len(m.Batch.Profiles) == 0 {
+		m.Batch.Profiles = []profile.Profile{{Type: *sel.Type}}
+	}
+	m.Profile = &m.Batch.Profiles[0]
+	if err := e.Symbolize(ctx, m.Batch); err != nil {
+		return nil, err
+	}
+	return m, nil
+}
+
+type metrics struct {
+	resolved   prometheus.Counter
+	unresolved *prometheus.CounterVec
+}
+
+func newMetrics(reg prometheus.Registerer) metrics {
+	m := metrics{
+		resolved: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "perfuse_query_resolved_addresses_total", Help: "Addresses that the resolver was asked for and answered.",
+		}),
+		unresolved: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "perfuse_query_unresolved_addresses_total",
+			Help: "Addresses that stayed without a name, by reason (no_debuginfo, not_covered, error).",
+		}, []string{"reason"}),
+	}
+	if reg != nil {
+		reg.MustRegister(m.resolved, m.unresolved)
+	}
+	return m
+}

@@ -1,0 +1,325 @@
+// Package server composes the rooms below it into one process that listens: ingest takes profiles in, query
+// and api answer, the page is what people see. Everything is on one port, told apart by path:
+//
+//	/                                          the page
+//	/perfuse.query.v1.QueryService/…           Connect, gRPC, gRPC-web
+//	/perfuse.debuginfo.v1.DebuginfoService/…   Connect, gRPC, gRPC-web
+//	/opentelemetry.proto.collector.…/Export    OTLP over gRPC (also on 4317 and 4318)
+//	/v1development/profiles                    OTLP over HTTP (also on 4317 and 4318)
+//	/metrics /healthz /readyz /debug/          for those who run it
+//
+// The ports are taken before the store opens, so that a taken port is an error at once and a store that
+// recovers for a while is visible: /healthz answers, everything else is 503 until /readyz is 200.
+//
+//	New: listen ─▶ Run: serve ─▶ Open ─▶ ready ─▶ (context ends) not ready ─▶ drain ─▶ close the store
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/go-kit/log"
+	"github.com/go-kit/log/level"
+	"github.com/perfuse/perfuse/server/api"
+	"github.com/perfuse/perfuse/server/ingest"
+	"github.com/perfuse/perfuse/server/limits"
+	"github.com/perfuse/perfuse/server/query"
+	"github.com/perfuse/perfuse/storage"
+	"github.com/perfuse/perfuse/symbolize"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"golang.org/x/net/netutil"
+)
+
+// Backends are what the server serves from.
+type Backends struct {
+	// Store keeps profiles. Required. The server closes it when Run ends.
+	Store storage.Store
+	// Resolver names native addresses. Default: they stay addresses.
+	Resolver symbolize.Resolver
+	// Debuginfo takes files from agents. Default: none are taken.
+	Debuginfo api.Debuginfo
+	// Close is called after Store.Close. Default: nothing.
+	Close func() error
+}
+
+// Options for New. The zero value lacks only Open.
+type Options struct {
+	// HTTPAddress is where everything is served. Default 127.0.0.1:7070.
+	HTTPAddress string
+	// OTLPAddresses are where OTLP alone is served too. Default (nil) 127.0.0.1:4317 and 127.0.0.1:4318,
+	// each only if it is free; addresses that are given must be. Empty: none.
+	OTLPAddresses []string
+	// AllowedHosts are the host names, beside localhost and addresses, by which browsers may ask a server
+	// that listens on loopback. Default: none.
+	AllowedHosts []string
+
+	// Open returns what to serve from. Run calls it once, with its own context, after the ports are open.
+	// Required.
+	Open func(ctx context.Context) (Backends, error)
+	// Page serves what no other path does. Default: a line of text.
+	Page http.Handler
+	// Limits that hold; zero fields take their defaults.
+	Limits limits.Limits
+	// DropAttributes are OTLP attributes that never become labels. Default: ingest.DefaultDropAttributes.
+	DropAttributes []string
+
+	// Logger gets a line per change of state. Default: none.
+	Logger log.Logger
+	// Registry collects the metrics and is what /metrics shows. Default: one of its own.
+	Registry *prometheus.Registry
+	// Settings is shown on the debug page as the configuration in force. Default: the options' own.
+	Settings any
+	// Status is shown on the debug page: queues, drops, whatever parts beside the server want to tell.
+	// Each is called when the page is. Default: none.
+	Status map[string]func() any
+}
+
+// Server listens. Make it with New, use it with Run.
+type Server struct {
+	opts     Options
+	logger   log.Logger
+	main     net.Listener
+	otlp     []net.Listener
+	registry *prometheus.Registry
+	refusals *limits.Refusals
+	errors   errorLog
+	panics   prometheus.Counter
+	started  time.Time
+
+	backend atomic.Pointer[backend]
+	closing sync.Once
+}
+
+// backend is what handles requests once the store is open.
+type backend struct {
+	Backends
+	http, otlp http.Handler
+}
+
+// New takes the ports. If the server is not run, Close gives them back.
+func New(opts Options) (*Server, error) {
+	if opts.Open == nil {
+		return nil, errors.New("making the server: no way to open a store")
+	}
+	if opts.HTTPAddress == "" {
+		opts.HTTPAddress = "127.0.0.1:7070"
+	}
+	if opts.Logger == nil {
+		opts.Logger = log.NewNopLogger()
+	}
+	if opts.Registry == nil {
+		opts.Registry = prometheus.NewRegistry()
+		opts.Registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	}
+	if opts.Settings == nil {
+		opts.Settings = map[string]any{
+			"http_address": opts.HTTPAddress, "otlp_addresses": opts.OTLPAddresses, "limits": opts.Limits.OrDefault(),
+		}
+	}
+	s := &Server{opts: opts, logger: opts.Logger, registry: opts.Registry, started: time.Now()}
+	s.refusals = limits.NewRefusals(s.registry)
+	s.panics = prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "perfuse_server_panics_total", Help: "Requests that ended in a panic, which is a bug.",
+	})
+	s.registry.MustRegister(s.panics)
+	if err := s.listen(); err != nil {
+		s.Close()
+		return nil, err
+	}
+	return s, nil
+}
+
+// Addr is the address of the one port.
+func (s *Server) Addr() string { return s.main.Addr().String() }
+
+// OTLPAddrs are the additional addresses for OTLP that were free.
+func (s *Server) OTLPAddrs() []string {
+	var out []string
+	for _, l := range s.otlp {
+		out = append(out, l.Addr().String())
+	}
+	return out
+}
+
+// URL is where a browser on this machine finds the page.
+func (s *Server) URL() string { return pageURL(s.main.Addr()) }
+
+// Ready says whether the store is open.
+func (s *Server) Ready() bool { return s.backend.Load() != nil }
+
+// Close gives the ports back. After Run it does nothing.
+func (s *Server) Close() error {
+	var err error
+	s.closing.Do(func() {
+		if s.main != nil {
+			err = s.main.Close()
+		}
+		for _, l := range s.otlp {
+			err = errors.Join(err, l.Close())
+		}
+	})
+	return err
+}
+
+const (
+	// stopTime is how long requests may take to end once the server stops; then their connections are cut.
+	stopTime = 1500 * time.Millisecond
+	// maxConnections at once, per port; more wait in the kernel's queue.
+	maxConnections = 4096
+)
+
+// Run opens the backends and serves until the context ends; it returns nil then, or why it could not serve.
+func (s *Server) Run(ctx context.Context) error {
+	defer s.Close()
+	requests, cut := context.WithCancel(context.WithoutCancel(ctx))
+	defer cut()
+
+	servers := []*http.Server{s.httpServer(requests, s.handler())}
+	listeners := []net.Listener{s.main}
+	for _, l := range s.otlp {
+		servers = append(servers, s.httpServer(requests, s.otlpHandler()))
+		listeners = append(listeners, l)
+	}
+	failed := make(chan error, len(servers))
+	for i, srv := range servers {
+		l := writeDeadlines{netutil.LimitListener(listeners[i], maxConnections)}
+		go func() {
+			if err := srv.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+				failed <- fmt.Errorf("serving on %s: %w", l.Addr(), err)
+			}
+		}()
+	}
+	level.Info(s.logger).Log("msg", "listening", "url", s.URL(), "otlp", fmt.Sprint(s.OTLPAddrs()))
+
+	opened := make(chan error, 1)
+	openCtx, stopOpening := context.WithCancel(ctx)
+	defer stopOpening()
+	go func() { opened <- s.open(openCtx) }()
+
+	var err error
+	open := false
+	for running := true; running; {
+		select {
+		case err = <-opened:
+			opened = nil
+			if running = err == nil; running {
+				open = true
+				level.Info(s.logger).Log("msg", "ready", "after", time.Since(s.started).Round(time.Millisecond))
+			}
+		case err = <-failed:
+			running = false
+		case <-ctx.Done():
+			running = false
+		}
+	}
+
+	// Stop in reverse order: no new work, end what runs, close what it needed.
+	stopOpening()
+	if opened != nil {
+		open = <-opened == nil
+	}
+	b := s.backend.Swap(nil)
+	stopCtx, cancel := context.WithTimeout(context.Background(), stopTime)
+	defer cancel()
+	stopRequests := time.AfterFunc(stopTime/2, cut)
+	defer stopRequests.Stop()
+	var drained sync.WaitGroup
+	for _, srv := range servers {
+		drained.Go(func() {
+			if srv.Shutdown(stopCtx) != nil {
+				srv.Close()
+			}
+		})
+	}
+	drained.Wait()
+	cut()
+	if open {
+		err = errors.Join(err, b.close())
+	}
+	level.Info(s.logger).Log("msg", "stopped", "err", err)
+	return err
+}
+
+func (b *backend) close() error {
+	var err error
+	if e := b.Store.Close(); e != nil {
+		err = fmt.Errorf("closing the store: %w", e)
+	}
+	if b.Backends.Close != nil {
+		if e := b.Backends.Close(); e != nil {
+			err = errors.Join(err, fmt.Errorf("closing the backends: %w", e))
+		}
+	}
+	return err
+}
+
+// open opens the backends and, with them, the paths that need them.
+func (s *Server) open(ctx context.Context) error {
+	backends, err := s.opts.Open(ctx)
+	if err != nil {
+		return err
+	}
+	b := &backend{Backends: backends}
+	if err := s.compose(b); err != nil {
+		return errors.Join(err, b.close())
+	}
+	s.backend.Store(b)
+	return nil
+}
+
+// compose is the list of rooms.
+func (s *Server) compose(b *backend) error {
+	in, err := ingest.New(ingest.Options{
+		Store: b.Store, Limits: s.opts.Limits, Refusals: s.refusals, DropAttributes: s.opts.DropAttributes,
+		Logger: log.With(s.logger, "room", "ingest"), Registerer: s.registry, OnError: s.errors.add,
+	})
+	if err != nil {
+		return err
+	}
+	engine, err := query.New(query.Options{
+		Store: b.Store, Resolver: b.Resolver,
+		Logger: log.With(s.logger, "room", "query"), Registerer: s.registry, OnError: s.errors.add,
+	})
+	if err != nil {
+		return err
+	}
+	services, err := api.New(api.Options{
+		Store: b.Store, Engine: engine, Debuginfo: b.Debuginfo, Limits: s.opts.Limits, Refusals: s.refusals,
+		Logger: log.With(s.logger, "room", "api"), Registerer: s.registry, OnError: s.errors.add,
+	})
+	if err != nil {
+		return err
+	}
+	otlp, all := http.NewServeMux(), http.NewServeMux()
+	rpc, post := in.RPC(), in.HTTP()
+	for _, mux := range []*http.ServeMux{otlp, all} {
+		mux.Handle(ingest.ExportProcedure, rpc)
+		mux.Handle(ingest.ExportPath, post)
+	}
+	services.Mount(all)
+	all.Handle("/", s.page())
+	b.http, b.otlp = all, otlp
+	return nil
+}
+
+func (s *Server) page() http.Handler {
+	if s.opts.Page != nil {
+		return s.opts.Page
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/" {
+			http.NotFound(w, r)
+			return
+		}
+		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+		io.WriteString(w, "Perfuse. This build has no page; ask with profilectl, or see /debug/.\n")
+	})
+}
