@@ -82,7 +82,7 @@ var All = []Workload{
 	// A process of 6 ms is sampled while the kernel still maps it and the agent has just heard of it.
 	{Name: "c-storm", Compiler: "gcc", Steps: command("gcc " + optimised + " src/storm.c -o OUT"), Chain: []string{"main", "alpha", "bravo", "echo"}, Depth: 6, Reach: 95, Others: 30},
 	{Name: "cpp", Compiler: "g++", Steps: command("g++ -O2 -fomit-frame-pointer src/split.cpp -o OUT"),
-		Chain: []string{"main", "demo::alpha", "demo::Throwing::serve", "demo::Engine<demo::Fast>::turn", "demo::Fast::work"}, Depth: 8},
+		Chain: []string{"main", "demo::alpha", "demo::Throwing::serve", "demo::Engine<demo::Fast>::turn", "demo::Fast::work"}, Depth: 7},
 	{Name: "rust", Compiler: "rustc", Steps: command("rustc -O --edition 2021 src/split.rs -o OUT"),
 		Chain: []string{"main", "split::alpha", "split::bravo", "turn"}, Depth: 8},
 	{Name: "go", Compiler: "go", Steps: command("go build -o OUT ./e2e/workloads/src/gosplit"), Chain: goChain, Depth: 7},
