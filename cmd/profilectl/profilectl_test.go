@@ -1,0 +1,166 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/cockroachdb/datadriven"
+
+	"github.com/perfuse/perfuse/profile"
+)
+
+// TestTranscripts runs what is in testdata/*.txt. Directives:
+//
+//	profile [type=T] [at=-10m] [label=value ...]
+//	folded lines                  adds a profile to the server
+//
+//	fail                          from now on every call fails with a limit
+//
+//	run [width=80] [colour]       runs a command line, one argument per line or quoted; width makes the
+//	command line                  output a terminal
+//
+//	file NAME                     shows a file that a command wrote
+func TestTranscripts(t *testing.T) {
+	testdata, err := filepath.Abs("testdata") // each file runs in a directory of its own
+	if err != nil {
+		t.Fatal(err)
+	}
+	datadriven.Walk(t, testdata, func(t *testing.T, path string) {
+		if filepath.Ext(path) != ".txt" {
+			return
+		}
+		now := time.Date(2026, 3, 4, 5, 6, 0, 0, time.UTC)
+		m := &memory{batch: &profile.Batch{Dictionary: profile.NewDictionary()}}
+		url := serve(t, m)
+		t.Chdir(t.TempDir())
+		datadriven.RunTest(t, path, func(t *testing.T, d *datadriven.TestData) string {
+			switch d.Cmd {
+			case "profile":
+				addProfile(t, d, m, now)
+				return ""
+			case "fail":
+				m.err = errTooMuch
+				return ""
+			case "write":
+				if err := os.WriteFile(d.CmdArgs[0].Key, []byte(d.Input), 0o644); err != nil {
+					t.Fatal(err)
+				}
+				return ""
+			case "file":
+				data, err := os.ReadFile(d.CmdArgs[0].Key)
+				if err != nil {
+					t.Fatal(err)
+				}
+				return string(data)
+			case "run":
+				var out, errOut bytes.Buffer
+				a := &app{in: strings.NewReader(""), out: &out, err: &errOut, now: func() time.Time { return now }, http: http.DefaultClient}
+				a.env = func(name string) string { return map[string]string{serverEnv: url}[name] }
+				if d.HasArg("width") {
+					d.ScanArgs(t, "width", &a.outTerm.width)
+					a.outTerm.is, a.outTerm.colour = true, d.HasArg("colour")
+				}
+				code := run(context.Background(), a, splitCommand(d.Input))
+				s := out.String()
+				if errOut.Len() > 0 {
+					s += "--- stderr\n" + errOut.String()
+				}
+				s = strings.ReplaceAll(s, url, "http://SERVER")
+				s = strings.ReplaceAll(s, "\x1b", "^")
+				return fmt.Sprintf("%s--- exit %d\n", s, code)
+			}
+			t.Fatalf("unknown directive %s", d.Cmd)
+			return ""
+		})
+	})
+}
+
+func addProfile(t *testing.T, d *datadriven.TestData, m *memory, now time.Time) {
+	typ := profile.TypeCPU
+	at := now.Add(-10 * time.Minute)
+	ls := map[string]string{}
+	for _, arg := range d.CmdArgs {
+		var err error
+		switch arg.Key {
+		case "type":
+			typ, err = profile.ParseType(arg.Vals[0])
+		case "at":
+			at, err = parseTime(arg.Vals[0], now)
+		default:
+			ls[arg.Key] = arg.Vals[0]
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	b, err := profile.ParseFolded(strings.NewReader(d.Input), typ, profile.LabelsFromMap(ls))
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.Profiles[0].TimeNanos = at.UnixNano()
+	im := profile.NewImporter(m.batch.Dictionary, b.Dictionary)
+	for i := range b.Profiles[0].Samples {
+		s := &b.Profiles[0].Samples[i]
+		s.Stack = im.Stack(s.Stack)
+	}
+	m.batch.Profiles = append(m.batch.Profiles, b.Profiles[0])
+}
+
+// splitCommand splits at spaces, except inside single quotes.
+func splitCommand(s string) (args []string) {
+	for i, part := range strings.Split(strings.TrimSpace(s), "'") {
+		if i%2 == 1 {
+			args = append(args, part)
+			continue
+		}
+		args = append(args, strings.Fields(part)...)
+	}
+	return args
+}
+
+func TestParseTime(t *testing.T) {
+	now := time.Date(2026, 3, 4, 5, 6, 7, 0, time.UTC)
+	f := func(in, want string) {
+		t.Helper()
+		got, err := parseTime(in, now)
+		if err != nil {
+			if want != "error" {
+				t.Errorf("%q: %v", in, err)
+			}
+			return
+		}
+		if s := got.UTC().Format(time.RFC3339Nano); s != want {
+			t.Errorf("%q: got %s, want %s", in, s, want)
+		}
+	}
+	f("now", "2026-03-04T05:06:07Z")
+	f("-1h", "2026-03-04T04:06:07Z")
+	f("-1h30m", "2026-03-04T03:36:07Z")
+	f("-2d", "2026-03-02T05:06:07Z")
+	f("-1.5d", "2026-03-02T17:06:07Z")
+	f("-1w", "2026-02-25T05:06:07Z")
+	f("now-90s", "2026-03-04T05:04:37Z")
+	f("+1m", "2026-03-04T05:07:07Z")
+	f("0", "0001-01-01T00:00:00Z")
+	f("1700000000", "2023-11-14T22:13:20Z")
+	f("1700000000.5", "2023-11-14T22:13:20.5Z")
+	f("2026-01-02T03:04:05Z", "2026-01-02T03:04:05Z")
+	f("2026-01-02T03:04:05.25+02:00", "2026-01-02T01:04:05.25Z")
+	f("2026-01-02 03:04", "2026-01-02T03:04:00Z")
+	f("2026-01-02", "2026-01-02T00:00:00Z")
+	f("yesterday", "error")
+	f("1h", "error")
+	f("--1h", "error")
+	f("-", "error")
+	f("-1x", "error")
+	f("1e300", "error")
+	f("NaN", "error")
+	f("-99999999999999d", "error")
+}

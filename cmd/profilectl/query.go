@@ -1,0 +1,275 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/perfuse/perfuse/profile"
+	queryv1 "github.com/perfuse/perfuse/proto/perfuse/query/v1"
+	"github.com/perfuse/perfuse/proto/perfuse/query/v1/queryv1connect"
+)
+
+// drawing is the flags that say how a merged profile is shown.
+type drawing struct {
+	minShare string
+	limit    int
+	sort     string
+}
+
+func (d *drawing) flags(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&d.minShare, "min-share", "", "leave out what is below this share of the total, as 0.5% (tree: 0.5%, svg: 0.03%, json: 0)")
+	cmd.Flags().IntVar(&d.limit, "limit", 30, "rows of the top table; 0 means all that the server gives")
+	cmd.Flags().StringVar(&d.sort, "sort", "self", "order of the top table: self or total")
+}
+
+// share returns --min-share as a fraction, or what suits the form.
+func (d *drawing) share(form string) (float64, error) {
+	if d.minShare == "" {
+		return map[string]float64{formTree: 0.005, formSVG: 0.0003}[form], nil
+	}
+	n, err := strconv.ParseFloat(strings.TrimSuffix(d.minShare, "%"), 64)
+	if strings.HasSuffix(d.minShare, "%") {
+		n /= 100
+	}
+	if err != nil || !(n >= 0 && n < 1) {
+		return 0, usage("--min-share %q: want a share as 0.5%% or 0.005", d.minShare)
+	}
+	return n, nil
+}
+
+func (d *drawing) check(form string) error {
+	if d.sort != "self" && d.sort != "total" {
+		return usage("--sort %q: want self or total", d.sort)
+	}
+	if d.limit < 0 {
+		return usage("--limit %d: want 0 or more", d.limit)
+	}
+	_, err := d.share(form)
+	return err
+}
+
+func (a *app) query() *cobra.Command {
+	var (
+		when    timeRange
+		draw    drawing
+		typ     string
+		outFlag string
+	)
+	cmd := &cobra.Command{
+		Use:   "query [SELECTOR]",
+		Short: "Show the merged profile of everything that a selector matches",
+		Long: `Show the merged profile of everything that a selector matches, as {service_name="api", namespace=~"prod.*"};
+the empty selector matches everything.
+
+Forms: top    a table of functions with self and total value
+       tree   the call tree, indented
+       svg    a flame graph as a file for browsers
+       folded one line per stack, root first: a;b;c VALUE
+       pprof  for go tool pprof and others
+       json   the call tree for machines`,
+		Example: `  profilectl query '{service_name="api"}' --from -1h -o tree
+  profilectl query '{comm="postgres"}' --type cpu -o flame.svg
+  profilectl query -o pprof > cpu.pb.gz`,
+		Args: between(0, "SELECTOR"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			out, err := parseOutput(outFlag, profileForms)
+			if err != nil {
+				return err
+			}
+			if err := draw.check(out.form); err != nil {
+				return err
+			}
+			if out.form == formPprof && out.file == "" && a.outTerm.is {
+				return out.write(a, nil) // refuse before the server works
+			}
+			v, sel, err := a.selection(cmd.Context(), when, typ, strings.Join(args, ""))
+			if err != nil {
+				return err
+			}
+			switch out.form {
+			case formTop:
+				return a.queryTop(cmd.Context(), v, sel, draw, out)
+			case formFolded, formPprof:
+				return a.export(cmd.Context(), v, sel, out)
+			}
+			return a.queryTree(cmd.Context(), v, sel, draw, out)
+		},
+	}
+	when.flags(cmd, "-1h")
+	draw.flags(cmd)
+	cmd.Flags().StringVar(&typ, "type", "cpu", "profile type, or an unambiguous beginning of its name or sample type")
+	cmd.Flags().StringVarP(&outFlag, "output", "o", formTop, "form ("+strings.Join(profileForms, ", ")+") or a file whose end says it (out.pb.gz, out.svg, ...)")
+	return cmd
+}
+
+// selection checks what was typed, finds the full name of the type, and returns both what to show and what to
+// ask for.
+func (a *app) selection(ctx context.Context, when timeRange, typ, selector string) (*view, *queryv1.Selection, error) {
+	from, to, err := when.parse(a.now())
+	if err != nil {
+		return nil, nil, err
+	}
+	parsed, err := profile.ParseSelector(selector)
+	if err != nil {
+		return nil, nil, err
+	}
+	known, err := a.knownTypes(ctx, time.Time{}, time.Time{})
+	if err != nil {
+		return nil, nil, err
+	}
+	if len(known) == 0 {
+		return nil, nil, nothing("the server at %s has no profiles yet.\nStart an agent with 'perfuse up' or 'perfuse agent', or send some with 'profilectl upload'.", a.server)
+	}
+	t, err := profile.ResolveType(typ, known)
+	if err != nil {
+		return nil, nil, fmt.Errorf("--type: %w", err)
+	}
+	v := &view{title: parsed.String(), typ: t, from: from, to: to}
+	return v, &queryv1.Selection{ProfileType: t.String(), Selector: parsed.String(), StartUnixNano: unixNano(from), EndUnixNano: unixNano(to)}, nil
+}
+
+// empty says that nothing matched, and what to try.
+func (a *app) empty(v *view) error {
+	return nothing("no samples of %s match %s, %s.\nTry a longer range (--from -24h, or 0 for everything); 'profilectl labels' and 'profilectl types' list what there is.",
+		v.typ, v.title, describeRange(v.from, v.to))
+}
+
+func (a *app) queryTree(ctx context.Context, v *view, sel *queryv1.Selection, draw drawing, out output) error {
+	share, _ := draw.share(out.form) // checked
+	min := share
+	if min == 0 {
+		min = -1 // 0 would be the server's default
+	}
+	var resp *queryv1.FlameGraphResponse
+	err := a.ask(ctx, "querying", func(ctx context.Context, c queryv1connect.QueryServiceClient) (err error) {
+		resp, err = c.FlameGraph(ctx, &queryv1.FlameGraphRequest{Selection: sel, MinShare: min})
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	if resp.SeriesCount == 0 {
+		return a.empty(v)
+	}
+	frames := make([]profile.TreeFrame, len(resp.Frames))
+	for i, f := range resp.Frames {
+		frames[i] = profile.TreeFrame{Name: f.Name, File: f.File, Mapping: f.Mapping, Kind: kindOf(f.Kind), Inlined: f.Inlined, StartLine: f.StartLine}
+	}
+	if v.tree, err = profile.DecodeNodes(resp.Nodes, frames, resp.Strings); err != nil {
+		return fmt.Errorf("querying: the server's answer: %w", err)
+	}
+	v.tree.Unit = resp.Unit
+	v.stacks, v.series, v.cut = resp.StackCount, resp.SeriesCount, resp.CutCount
+	return out.write(a, func(w io.Writer) error { return v.draw(w, out, a.outTerm, share) })
+}
+
+// draw writes the view as a tree, an SVG or JSON.
+func (v *view) draw(w io.Writer, out output, term terminal, share float64) error {
+	switch out.form {
+	case formSVG:
+		return v.writeSVG(w)
+	case formJSON:
+		return v.writeJSON(w)
+	}
+	if out.file != "" {
+		term = terminal{}
+	}
+	return v.writeTree(w, term, share)
+}
+
+func (a *app) queryTop(ctx context.Context, v *view, sel *queryv1.Selection, draw drawing, out output) error {
+	req := &queryv1.TopRequest{Selection: sel, Limit: int32(min(draw.limit, 1<<31-1))}
+	if draw.limit == 0 {
+		req.Limit = 1 << 20
+	}
+	if draw.sort == "total" {
+		req.Order = queryv1.TopOrder_TOP_ORDER_TOTAL
+	}
+	var resp *queryv1.TopResponse
+	err := a.ask(ctx, "querying", func(ctx context.Context, c queryv1connect.QueryServiceClient) (err error) {
+		resp, err = c.Top(ctx, req)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	if resp.FunctionCount == 0 && resp.Total == 0 {
+		return a.empty(v)
+	}
+	t := topTable{view: *v, sum: resp.Total, count: resp.FunctionCount}
+	for _, f := range resp.Functions {
+		t.rows = append(t.rows, profile.TopRow{Name: f.Name, File: f.File, Mapping: f.Mapping, Kind: kindOf(f.Kind), Self: f.Self, Total: f.Total})
+	}
+	return out.write(a, func(w io.Writer) error { return t.write(w, a.outTerm) })
+}
+
+// export fetches the profile as a file. Its summary goes to standard error, the form has no place for it.
+func (a *app) export(ctx context.Context, v *view, sel *queryv1.Selection, out output) error {
+	format := queryv1.ExportFormat_EXPORT_FORMAT_PPROF
+	if out.form == formFolded {
+		format = queryv1.ExportFormat_EXPORT_FORMAT_FOLDED
+	}
+	var resp *queryv1.ExportResponse
+	err := a.ask(ctx, "querying", func(ctx context.Context, c queryv1connect.QueryServiceClient) (err error) {
+		resp, err = c.Export(ctx, &queryv1.ExportRequest{Selection: sel, Format: format})
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	stacks, total, err := measure(resp.Data, out.form, v.typ)
+	if err != nil {
+		return fmt.Errorf("querying: the server's answer: %w", err)
+	}
+	if stacks == 0 {
+		return a.empty(v)
+	}
+	if err := out.write(a, func(w io.Writer) error { _, err := w.Write(resp.Data); return err }); err != nil {
+		return err
+	}
+	fmt.Fprintf(a.err, "%s %s: %s, %s, %s, %s\n", v.typ, v.title, amount(total, v.typ.SampleUnit), plural(stacks, "stack"),
+		profile.FormatValue(int64(len(resp.Data)), "bytes"), describeRange(v.from, v.to))
+	return nil
+}
+
+// measure counts what is in a file that the server made.
+func measure(data []byte, form string, typ profile.Type) (stacks, total int64, err error) {
+	var b *profile.Batch
+	if form == formFolded {
+		b, err = profile.ParseFolded(strings.NewReader(string(data)), typ, nil)
+	} else {
+		b, err = profile.ReadPprof(strings.NewReader(string(data)), profile.PprofOptions{Name: typ.Name, MaxBytes: maxAnswerBytes})
+	}
+	if err != nil {
+		return 0, 0, err
+	}
+	for i := range b.Profiles {
+		stacks += int64(len(b.Profiles[i].Samples))
+		total += b.Profiles[i].Total()
+	}
+	return stacks, total, nil
+}
+
+func kindOf(k queryv1.FrameKind) profile.Kind {
+	switch k {
+	case queryv1.FrameKind_FRAME_KIND_KERNEL:
+		return profile.KindKernel
+	case queryv1.FrameKind_FRAME_KIND_JIT:
+		return profile.KindJIT
+	case queryv1.FrameKind_FRAME_KIND_INTERPRETED:
+		return profile.KindInterpreted
+	case queryv1.FrameKind_FRAME_KIND_UNWIND:
+		return profile.KindUnwind
+	case queryv1.FrameKind_FRAME_KIND_CUT:
+		return profile.KindCut
+	case queryv1.FrameKind_FRAME_KIND_ROOT:
+		return profile.KindRoot
+	}
+	return profile.KindNative
+}

@@ -1,0 +1,131 @@
+package main
+
+import (
+	"bufio"
+	"cmp"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+
+	"github.com/perfuse/perfuse/profile"
+)
+
+// treeLine is one line to be drawn: a node, or the sum of a node's children that are too small to be shown.
+type treeLine struct {
+	node   uint32
+	small  int   // > 0: not the node, but so many of its children with their subtrees,
+	sum    int64 // which make up this
+	branch string
+	guide  string // what the lines below begin with
+}
+
+// writeTree draws the flame graph as an indented tree, siblings in order of their totals. Only a branch
+// indents: a function without siblings stands right below its caller, so that deep stacks stay readable.
+// Children below minShare of the total are summed up in one line per parent.
+func (v *view) writeTree(w io.Writer, term terminal, minShare float64) error {
+	bw := bufio.NewWriter(w)
+	fmt.Fprintln(bw, v.summary())
+	if v.tree.Len() > 1 {
+		fmt.Fprintln(bw, term.style(styleBold, fmt.Sprintf("%9s %7s %9s", "TOTAL", "TOTAL%", "SELF")))
+	}
+	limit := minShare * float64(v.total())
+	todo := []treeLine{{node: 0}}
+	for len(todo) > 0 && v.tree.Len() > 1 {
+		l := todo[len(todo)-1]
+		todo = todo[:len(todo)-1]
+		fmt.Fprintln(bw, v.treeLine(l, term))
+		if l.small > 0 {
+			continue
+		}
+		below := v.below(l, limit)
+		slices.Reverse(below)
+		todo = append(todo, below...)
+	}
+	return bw.Flush()
+}
+
+// below returns the lines under l.
+func (v *view) below(l treeLine, limit float64) []treeLine {
+	t := v.tree
+	var lines []treeLine
+	rest := treeLine{node: l.node}
+	for c := range t.Children(l.node) {
+		if float64(t.Total[c]) < limit || t.Frames[t.Frame[c]].Kind == profile.KindCut {
+			rest.small++
+			rest.sum += t.Total[c]
+			continue
+		}
+		lines = append(lines, treeLine{node: c})
+	}
+	slices.SortStableFunc(lines, func(a, b treeLine) int { return cmp.Compare(t.Total[b.node], t.Total[a.node]) })
+	if rest.small > 0 {
+		lines = append(lines, rest)
+	}
+	for i := range lines {
+		lines[i].branch, lines[i].guide = l.guide, l.guide
+		switch {
+		case len(lines) == 1:
+		case i == len(lines)-1:
+			lines[i].branch += "└ "
+			lines[i].guide += "  "
+		default:
+			lines[i].branch += "├ "
+			lines[i].guide += "│ "
+		}
+	}
+	return lines
+}
+
+func (v *view) treeLine(l treeLine, term terminal) string {
+	t := v.tree
+	total, self := t.Total[l.node], t.Self[l.node]
+	frame := t.Frames[t.Frame[l.node]]
+	name, style := printable(t.Name(l.node)), ""
+	var notes []string
+	switch {
+	case l.small > 0:
+		total, self = l.sum, 0
+		name, style = "(small)", styleDim
+	case frame.Kind == profile.KindUnwind:
+		style = styleRed
+	case frame.Kind == profile.KindKernel:
+		style = styleYellow
+		notes = append(notes, "kernel")
+	case frame.Kind == profile.KindJIT || frame.Kind == profile.KindInterpreted:
+		style = styleCyan
+		notes = append(notes, kindName(frame.Kind))
+	}
+	if l.small == 0 {
+		if frame.Inlined {
+			notes = append(notes, "inlined")
+		}
+		if m := t.Strings[frame.Mapping]; m != "" && frame.Kind == profile.KindNative {
+			notes = append(notes, baseName(printable(m)))
+		}
+	}
+	selfText := ""
+	if self != 0 {
+		selfText = v.format(self)
+	}
+	numbers := fmt.Sprintf("%9s %7s %9s  ", v.format(total), v.percent(total), selfText)
+	branch := l.branch
+	// Leave at least half of the rest of the line for names.
+	if n := max(6, (term.width-len([]rune(numbers)))/2); term.width > 0 && len([]rune(branch)) > n {
+		r := []rune(branch)
+		branch = "… " + string(r[len(r)-n+2:])
+	}
+	room := 0
+	if term.width > 0 {
+		room = max(8, term.width-len([]rune(numbers))-len([]rune(branch)))
+	}
+	name = fit(name, room)
+	note := ""
+	if len(notes) > 0 {
+		note = "  " + strings.Join(notes, " ")
+		if room > 0 && len([]rune(name))+len([]rune(note)) > room {
+			note = ""
+		}
+	}
+	return numbers + term.style(styleDim, branch) + term.style(style, name) + term.style(styleDim, note)
+}
