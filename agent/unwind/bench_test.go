@@ -3,6 +3,7 @@ package unwind
 import (
 	"os"
 	"path/filepath"
+	"runtime"
 	"testing"
 )
 
@@ -35,4 +36,9 @@ func BenchmarkLibLLVM(b *testing.B) {
 		b.Skip("no libLLVM here")
 	}
 	benchmarkFile(b, paths[len(paths)-1])
+}
+
+// BenchmarkGo compiles the go command.
+func BenchmarkGo(b *testing.B) {
+	benchmarkFile(b, filepath.Join(runtime.GOROOT(), "bin", "go"))
 }

@@ -21,7 +21,7 @@ type builder struct {
 	steps []step
 	ids   map[Rule]uint32
 	rules []Rule
-	last  uint32 // the rule that was asked for last
+	cache [256]uint32 // the rules that were asked for last, by hash
 	seq   uint32
 	stats Stats
 }
@@ -50,8 +50,9 @@ func (b *builder) expect(bytes uint64) {
 }
 
 func (b *builder) rule(r Rule) uint32 {
-	if b.rules[b.last] == r {
-		return b.last
+	slot := &b.cache[uint8(uint32(r.Offset)>>3+uint32(r.Offset)>>11+uint32(r.FPOff)*5+uint32(r.CFA)*37+uint32(r.Reg)*67)]
+	if b.rules[*slot] == r {
+		return *slot
 	}
 	id, ok := b.ids[r]
 	if !ok {
@@ -59,7 +60,7 @@ func (b *builder) rule(r Rule) uint32 {
 		b.rules = append(b.rules, r)
 		b.ids[r] = id
 	}
-	b.last = id
+	*slot = id
 	return id
 }
 

@@ -19,13 +19,22 @@ func Compile(r io.ReaderAt) (*Table, error) {
 		return nil, err
 	}
 	b := newBuilder()
-	if err := compileFrames(im, b); err != nil {
-		return nil, err
+	info, chains, err := compileGo(im, b)
+	if err != nil {
+		return nil, fmt.Errorf("reading pclntab: %w", err)
+	}
+	// What Go's linker alone has written has no .eh_frame, and its .debug_frame says what pclntab says.
+	if _, ok := im.section(".eh_frame"); ok || info == nil {
+		if err := compileFrames(im, b); err != nil {
+			return nil, err
+		}
 	}
 	if len(b.spans) == 0 {
 		return nil, ErrNone
 	}
-	return b.table(im.machine), nil
+	t := b.table(im.machine)
+	t.Go, t.FramePointers = info, chains
+	return t, nil
 }
 
 // compileFrames reads .eh_frame, then .debug_frame.
