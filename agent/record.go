@@ -11,11 +11,13 @@ import (
 	"time"
 
 	"github.com/go-kit/log"
+	"github.com/go-kit/log/level"
 
 	"github.com/perfuse/perfuse/agent/process"
 	"github.com/perfuse/perfuse/agent/sampler"
 	"github.com/perfuse/perfuse/profile"
 	"github.com/perfuse/perfuse/symbolize"
+	"github.com/perfuse/perfuse/symbolize/debuginfo"
 )
 
 // RecordOptions says what to record. The zero value records the whole machine until the context ends.
@@ -31,8 +33,8 @@ type RecordOptions struct {
 	Signals <-chan os.Signal
 	// Duration bounds the recording. Default: none.
 	Duration time.Duration
-	// Resolver names native frames. Default: they stay addresses.
-	Resolver symbolize.Resolver
+	// Symbols names native frames; it is told of each executable file. Default: they stay addresses.
+	Symbols *debuginfo.Local
 	// Logger: default none.
 	Logger log.Logger
 	// Progress is called once a second with the samples so far. Default: none.
@@ -67,6 +69,9 @@ func Record(ctx context.Context, o RecordOptions) (*Recording, error) {
 		if err := syscall.Kill(o.PID, 0); errors.Is(err, syscall.ESRCH) {
 			return nil, fmt.Errorf("recording: there is no process %d", o.PID)
 		}
+	}
+	if o.Logger == nil {
+		o.Logger = log.NewNopLogger()
 	}
 	r := &recorder{opts: o}
 	if o.PID != 0 {
@@ -110,6 +115,9 @@ func (r *recorder) run(ctx context.Context) (*Recording, error) {
 	if r.family != nil {
 		o.Keep = r.family.has
 	}
+	if r.opts.Symbols != nil {
+		o.Found = r.found
+	}
 	if r.sampler, err = sampler.New(o); err != nil {
 		return nil, err
 	}
@@ -139,6 +147,13 @@ func (r *recorder) run(ctx context.Context) (*Recording, error) {
 	sampleCtx, stopSampling := context.WithCancel(ctx)
 	defer stopSampling()
 	go func() { sampled <- r.sampler.Run(sampleCtx) }()
+	// What runs already has its unwind tables before the command starts.
+	settling, cancel := context.WithTimeout(ctx, 10*time.Second)
+	if err := r.sampler.Settle(settling); err != nil {
+		level.Info(r.opts.Logger).Log("msg", "starting before all unwind tables are ready")
+	}
+	cancel()
+	start = time.Now()
 	err = r.until(ctx, start, rec, sampled)
 	stopSampling()
 	if err == nil {
@@ -233,6 +248,25 @@ func (r *recorder) forward(cmd *exec.Cmd) (stop func()) {
 	return func() { close(done) }
 }
 
+// found keeps a file open for the end of the recording: its process will be gone by then, perhaps its path too.
+func (r *recorder) found(buildID string, p *process.Process, m process.Mapping, f process.File) {
+	var err error
+	if fd, ok := f.(interface{ Fd() uintptr }); ok {
+		var h *os.File
+		if h, err = os.Open(fmt.Sprintf("/proc/self/fd/%d", fd.Fd())); err == nil {
+			err = r.opts.Symbols.AddFile(buildID, m.Path, fmt.Sprintf("/proc/%d/root", p.PID), h)
+		}
+	} else {
+		content := make([]byte, f.Size())
+		if _, err = f.ReadAt(content, 0); err == nil {
+			err = r.opts.Symbols.AddBytes(buildID, m.Path, content)
+		}
+	}
+	if err != nil {
+		level.Debug(r.opts.Logger).Log("msg", "a file stays without names", "file", m.Path, "err", err)
+	}
+}
+
 func (r *recorder) accept(b *profile.Batch) {
 	var n int64
 	for i := range b.Profiles {
@@ -256,10 +290,13 @@ func (r *recorder) finish(ctx context.Context, rec *Recording) error {
 		rec.Lost += int64(n)
 	}
 	rec.Batch = profile.Merge(r.batches...)
-	if r.opts.Resolver != nil {
+	if r.opts.Symbols != nil {
 		// A file that cannot be read costs names, not the recording.
-		if err := symbolize.Batch(ctx, r.opts.Resolver, rec.Batch); err != nil && ctx.Err() != nil {
-			return err
+		if err := symbolize.Batch(ctx, r.opts.Symbols, rec.Batch); err != nil {
+			if ctx.Err() != nil {
+				return err
+			}
+			level.Warn(r.opts.Logger).Log("msg", "some files cannot be symbolized", "err", err)
 		}
 	}
 	withCPU(rec.Batch)

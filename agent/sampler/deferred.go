@@ -3,6 +3,7 @@ package sampler
 import (
 	"encoding/binary"
 	"runtime"
+	"slices"
 	"unsafe"
 
 	"github.com/perfuse/perfuse/agent/unwind"
@@ -19,6 +20,8 @@ type deferred struct {
 	ip     uint64
 	exact  bool
 	stack  []byte // memory from the stack pointer on
+	// retried says that this is the second attempt.
+	retried bool
 }
 
 func parseDeferred(raw []byte) (deferred, bool) {
@@ -67,11 +70,11 @@ type walker struct {
 // walk returns the kernel's frames and then the user's, the last one telling why the walk ended early, if it
 // did. It wants the sampler's lock held.
 func (s *Sampler) walk(d *deferred, r *running) []cpu.Frame {
-	frames := d.kernel
+	frames := slices.Clip(d.kernel)
 	if r == nil {
 		return append(frames, cpu.Frame{Addr: d.ip, Kind: cpu.FrameUser}, stopFrame(cpu.StopNoProcess))
 	}
-	w := walker{s: s, r: r, regs: d.regs, known: ^uint32(0), base: d.regs[regSP], stack: d.stack, ip: d.ip, exact: d.exact}
+	w := walker{s: s, r: r, regs: slices.Clone(d.regs), known: ^uint32(0), base: d.regs[regSP], stack: d.stack, ip: d.ip, exact: d.exact}
 	for range maxWalk {
 		pc := w.ip
 		if !w.exact {
@@ -230,8 +233,12 @@ func (w *walker) rule(r cpu.Rule) (cpu.Stop, bool) {
 		ip = w.regs[regLR]
 	}
 	switch unwind.Save(r.Fp) {
-	case unwind.SaveOffset:
-		v, ok := w.word(cfa + uint64(int64(r.FpOff)))
+	case unwind.SaveOffset, unwind.SaveAtFP:
+		at := cfa
+		if unwind.Save(r.Fp) == unwind.SaveAtFP {
+			at = fp
+		}
+		v, ok := w.word(at + uint64(int64(r.FpOff)))
 		if !ok {
 			return cpu.StopRead, true
 		}

@@ -30,7 +30,9 @@ type drain struct {
 	stacks [2]map[cpu.Key]seen // by epoch
 	// deferred are samples whose user stacks are still to be walked, by epoch.
 	deferred [2][]deferred
-	bad      uint64
+	// again are those that wait for a table that was not ready, once more.
+	again []deferred
+	bad   uint64
 
 	flushed chan struct{} // one token per Flush that read has answered
 
@@ -125,8 +127,8 @@ func (d *drain) flip(start, end time.Time) (*profile.Batch, error) {
 	d.mu.Lock()
 	stacks := d.stacks[old]
 	d.stacks[old] = make(map[cpu.Key]seen, len(stacks))
-	late := d.deferred[old]
-	d.deferred[old] = nil
+	late := append(d.again, d.deferred[old]...)
+	d.again, d.deferred[old] = nil, nil
 	d.mu.Unlock()
 	return d.build.batch(d.s, counted, stacks, late, start, end), nil
 }
@@ -196,7 +198,13 @@ func (b *builder) batch(s *Sampler, counted map[cpu.Key]uint64, stacks map[cpu.K
 	for i := range late {
 		d := &late[i]
 		r := s.owner(d.key, d.time)
-		b.sample(s, d.key, r, s.walk(d, r), 1)
+		frames := s.walk(d, r)
+		if last := frames[len(frames)-1]; last == stopFrame(cpu.StopPending) && !d.retried {
+			d.retried = true
+			s.drain.again = append(s.drain.again, *d)
+			continue
+		}
+		b.sample(s, d.key, r, frames, 1)
 	}
 	s.forget(start)
 	return &profile.Batch{Dictionary: b.dict, Profiles: b.out}

@@ -39,11 +39,13 @@ type files struct {
 	programs *cpu.Programs
 	tables   *tables
 	open     func(*process.Process, process.Mapping) (process.File, error)
+	found    func(string, *process.Process, process.Mapping, process.File)
 	byID     []*file // index 0 is unused
 	byFile   map[process.FileID]*file
 	spare    []uint32
 	queue    []job
 	wake     chan struct{}
+	settled  chan struct{} // closed while nothing is queued or being compiled
 
 	compiled, failed, evicted uint64
 	lastError                 error
@@ -64,14 +66,26 @@ const (
 // vdsoID is the identity of the vDSO: one image for all 64-bit processes of a kernel.
 var vdsoID = process.FileID{Dev: ^uint64(0), Inode: 1}
 
-func newFiles(p *cpu.Programs, t *tables, open func(*process.Process, process.Mapping) (process.File, error)) *files {
+func newFiles(p *cpu.Programs, t *tables, open func(*process.Process, process.Mapping) (process.File, error),
+	found func(string, *process.Process, process.Mapping, process.File)) *files {
 	return &files{
 		programs: p,
 		tables:   t,
 		open:     open,
+		found:    found,
 		byID:     make([]*file, 1, 256),
 		byFile:   map[process.FileID]*file{},
 		wake:     make(chan struct{}, 1),
+		settled:  make(chan struct{}),
+	}
+}
+
+// settle says that the queue is empty and its last job done.
+func (fs *files) settle() {
+	select {
+	case <-fs.settled:
+	default:
+		close(fs.settled)
 	}
 }
 
@@ -107,7 +121,15 @@ func (fs *files) get(p *process.Process, m process.Mapping, now time.Time) *file
 	}
 	f.lastUsed = now
 	fs.byFile[id] = f
+	if fs.found != nil {
+		fs.found(f.buildID, p, m, r)
+	}
 	fs.queue = append(fs.queue, job{f, r})
+	select {
+	case <-fs.settled:
+		fs.settled = make(chan struct{})
+	default:
+	}
 	select {
 	case fs.wake <- struct{}{}:
 	default:
@@ -163,13 +185,15 @@ func (fs *files) announce(f *file, o cpu.Object) error {
 	return nil
 }
 
-// next takes a job from the queue.
+// next takes the newest job: what was mapped a moment ago may not live long, what the first scan found does.
 func (fs *files) next() (job, bool) {
 	if len(fs.queue) == 0 {
 		return job{}, false
 	}
-	j := fs.queue[0]
-	fs.queue = fs.queue[1:]
+	last := len(fs.queue) - 1
+	j := fs.queue[last]
+	fs.queue[last] = job{}
+	fs.queue = fs.queue[:last]
 	return j, true
 }
 
@@ -252,18 +276,21 @@ func (fs *files) evict(now time.Time) bool {
 	return true
 }
 
-// bias returns what to subtract from an address in m to get the file's own address.
+// bias returns what to subtract from an address in m to get the file's own address. The kernel maps whole
+// pages, so m may begin before the segment that it shows: in a page that another segment's end shares.
 func (f *file) bias(m process.Mapping) (uint64, bool) {
-	if f.identity == vdsoID {
-		for i := range f.segments.Segments {
-			if s := &f.segments.Segments[i]; s.Type == elf.SegmentLoad {
-				return m.Start - (s.Vaddr - s.Offset), true
-			}
+	const page = 4096
+	for i := range f.segments.Segments {
+		s := &f.segments.Segments[i]
+		if s.Type != elf.SegmentLoad || s.Flags&elf.FlagExec == 0 {
+			continue
 		}
-		return 0, false
+		lo, hi := s.Offset&^(page-1), (s.Offset+s.Filesz+page-1)&^(page-1)
+		if m.Offset >= lo && m.Offset < hi {
+			return m.Start - m.Offset + s.Offset - s.Vaddr, true
+		}
 	}
-	a, ok := f.segments.MappedAddr(m.Start, m.Start, m.Offset)
-	return m.Start - uint64(a), ok
+	return 0, false
 }
 
 // frameMapping is what frames in this file refer to.

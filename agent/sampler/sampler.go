@@ -43,6 +43,9 @@ type Options struct {
 	Open func(*process.Process, process.Mapping) (process.File, error)
 	// Lookup finds the process that had a pid at a time. Required.
 	Lookup func(process.PID, time.Time) *process.Process
+	// Found is told once of each executable file, while it is open and its process probably lives. It must
+	// not block and not keep r. Default: nobody is told.
+	Found func(buildID string, p *process.Process, m process.Mapping, r process.File)
 	// Sink receives the batches, from one goroutine. It owns them. Required.
 	Sink func(*profile.Batch)
 	// Logger gets one line per change of state. Default: none.
@@ -109,7 +112,7 @@ func New(o Options) (*Sampler, error) {
 		byPID:     map[process.PID]*running{},
 		spans:     newArena(p.Mappings.MaxEntries()),
 	}
-	s.files = newFiles(p, newTables(p, o.TableBytes), o.Open)
+	s.files = newFiles(p, newTables(p, o.TableBytes), o.Open, o.Found)
 	if err := s.attach(); err != nil {
 		s.Close()
 		return nil, explain(err, nil)
@@ -227,6 +230,9 @@ func (s *Sampler) compileTables(ctx context.Context) {
 	for {
 		s.mu.Lock()
 		j, ok := s.files.next()
+		if !ok {
+			s.files.settle()
+		}
 		s.mu.Unlock()
 		if !ok {
 			select {
@@ -246,6 +252,19 @@ func (s *Sampler) compileTables(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
+	}
+}
+
+// Settle waits until no unwind table is waiting to be compiled, or ctx ends. Run must be running.
+func (s *Sampler) Settle(ctx context.Context) error {
+	s.mu.Lock()
+	settled := s.files.settled
+	s.mu.Unlock()
+	select {
+	case <-settled:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
 	}
 }
 

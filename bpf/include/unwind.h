@@ -435,8 +435,8 @@ static __always_inline int walk_rule(struct unwind *u, struct rule *r)
 		return stopped(u, STOP_UNSUPPORTED);
 #endif
 	}
-	if (r->fp == SAVE_OFFSET) {
-		if (read_user(&u->words[1], 8, cfa + (__s64)r->fp_off))
+	if (r->fp == SAVE_OFFSET || r->fp == SAVE_AT_FP) {
+		if (read_user(&u->words[1], 8, (r->fp == SAVE_OFFSET ? cfa : fp) + (__s64)r->fp_off))
 			return stopped(u, STOP_READ);
 		fp = u->words[1];
 	} else if (r->fp == SAVE_UNDEFINED) {

@@ -146,6 +146,7 @@ enum save {
 	SAVE_SAME = 0,
 	SAVE_OFFSET = 1,
 	SAVE_UNDEFINED = 2,
+	SAVE_AT_FP = 3,
 };
 struct rule {
 	__u8 cfa;
