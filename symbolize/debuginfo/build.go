@@ -6,6 +6,7 @@ import (
 
 	"github.com/perfuse/perfuse/symbolize"
 	"github.com/perfuse/perfuse/symbolize/elf"
+	"github.com/perfuse/perfuse/symbolize/gosym"
 	"github.com/perfuse/perfuse/symbolize/table"
 )
 
@@ -49,6 +50,27 @@ func collect(b *table.Builder, f, debug *elf.File) (warning, err error) {
 	}
 	if err := addFunctions(b, f, functions); err != nil {
 		return nil, err
+	}
+	for _, f := range files {
+		g, err := gosym.Find(f)
+		if errors.Is(err, gosym.ErrNotGo) {
+			continue
+		}
+		if err != nil {
+			warnings = append(warnings, err)
+			continue
+		}
+		unreadable, err := addGo(b, g)
+		if err != nil {
+			return nil, err
+		}
+		if unreadable > 0 {
+			warnings = append(warnings, fmt.Errorf("reading the Go pclntab: %d of %d functions are unreadable", unreadable, g.Len()))
+		}
+		if g.Funcdata == 0 {
+			warnings = append(warnings, errors.New("reading the Go pclntab: its inline trees were not found"))
+		}
+		break
 	}
 	return errors.Join(warnings...), nil
 }

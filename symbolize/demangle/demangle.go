@@ -1,5 +1,6 @@
 // Package demangle turns the names that compilers give to symbols into the names that people gave to
-// functions: C++ (Itanium ABI), Rust (legacy and v0) and Swift.
+// functions: C++ (Itanium ABI), Rust (legacy and v0) and Swift. Go needs no demangling, but the
+// arguments of its generic functions become [...], as in Go's own traces and profiles.
 //
 // Parameters and return types are left out, template arguments stay: std::vector<int>::push_back. Clones
 // that a compiler makes of one function (.isra.0, .part.1, .cold) carry the function's name. The symbol's
@@ -42,5 +43,21 @@ func plain(symbol string) (name string, ok bool) {
 		name, err := demangle.ToString(symbol, demangle.NoParams, demangle.NoClones, demangle.MaxLength(maxResultPow))
 		return name, err == nil && name != ""
 	}
+	if name, ok := goGeneric(symbol); ok {
+		return name, true
+	}
 	return swift(symbol)
+}
+
+// goGeneric shortens package.Func[arguments]: a dot before the bracket, and nothing that Go has not.
+func goGeneric(symbol string) (string, bool) {
+	i := strings.IndexByte(symbol, '[')
+	if i <= 0 || strings.IndexByte(symbol[:i], '.') < 0 || strings.ContainsAny(symbol[:i], ":<> ") {
+		return "", false
+	}
+	j := strings.LastIndexByte(symbol, ']')
+	if j < i {
+		return "", false
+	}
+	return symbol[:i] + "[...]" + symbol[j+1:], true
 }
