@@ -132,7 +132,7 @@ function veil(ctx: CanvasRenderingContext2D, p: Paint): void {
   if (p.zoomed <= 0) return;
   const depth = p.tree.depth[p.zoomed] as number;
   ctx.save();
-  ctx.globalAlpha = 0.55;
+  ctx.globalAlpha = p.matches === undefined ? 0.5 : 0.3;
   ctx.fillStyle = p.tokens.gap;
   for (let row = 0; row < depth; row++) {
     const y = p.rowTop(row);

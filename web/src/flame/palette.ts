@@ -37,7 +37,7 @@ export function colours(k: Tokens): string[] {
   const out: string[] = [k.root, k.kernel, k.unwind, k.cut];
   for (const h of hues) {
     for (let s = 0; s < shades; s++) {
-      out.push(`oklch(${(k.lightness - s * 0.045).toFixed(3)} ${(k.chroma + s * 0.012).toFixed(3)} ${h})`);
+      out.push(`oklch(${(k.lightness - s * 0.04).toFixed(3)} ${(k.chroma + s * 0.008).toFixed(3)} ${h})`);
     }
   }
   return out;

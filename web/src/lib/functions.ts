@@ -13,7 +13,7 @@ export interface FunctionRow {
   readonly total: number;
 }
 
-// functionsBelow sums the subtree of root by function name. The root of the tree and "(small)" are no functions.
+// functionsBelow sums the subtree of root by function name; a name that several binaries share has no mapping. The root of the tree and "(small)" are no functions.
 export function functionsBelow(t: FlameTree, root: number): FunctionRow[] {
   const ids = new Map<string, number>();
   const frames: Frame[] = [];
@@ -23,7 +23,7 @@ export function functionsBelow(t: FlameTree, root: number): FunctionRow[] {
     if (id === undefined) {
       id = frames.push(f) - 1;
       ids.set(f.name, id);
-    }
+    } else if (frames[id]?.mapping !== f.mapping) frames[id] = { ...f, mapping: "" };
     return id;
   });
   const self = new Float64Array(frames.length);

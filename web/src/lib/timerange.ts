@@ -51,7 +51,7 @@ export function parseDuration(text: string): number | undefined {
 export function parseTime(text: string, now: number): number | undefined {
   const t = text.trim();
   if (t === "now") return now;
-  const relative = /^(?:now)?([-+])(.+)$/.exec(t);
+  const relative = /^(?:now)?\s*([-+])\s*(.+)$/.exec(t);
   if (relative !== null) {
     const d = parseDuration((relative[2] as string).replace(/\s+/g, ""));
     if (d !== undefined) return now + (relative[1] === "-" ? -d : d);

@@ -236,8 +236,22 @@ export function findPath(t: FlameTree, names: readonly string[]): { node: number
   return { node, whole: true };
 }
 
+// expandable returns the nearest node at or above i whose path of names leads to it alone: where siblings share a name
+// the server would answer with all of them as one.
+export function expandable(t: FlameTree, i: number): number {
+  let at = i;
+  for (let n = i; n > 0; n = t.parent[n] as number) {
+    const p = t.parent[n] as number;
+    const name = frameOf(t, n).name;
+    for (let c = firstChild(t, p); c >= 0; c = nextSibling(t, c)) {
+      if (c !== n && frameOf(t, c).name === name) at = p;
+    }
+  }
+  return at;
+}
+
 // graft returns a tree in which node at and what is below it are replaced by the subtree of part at from: what the
-// server answers when a "(small)" node is expanded. part's values are taken as they are.
+// server answers when a "(small)" node is expanded. The node keeps its frame; part's values are taken as they are.
 export function graft(t: FlameTree, at: number, part: FlameTree, from: number): FlameTree {
   const cutEnd = t.end[at] as number;
   const partEnd = part.end[from] as number;

@@ -37,7 +37,7 @@ export function Chart({ api, request, selection, span, name, rate, state, go, wi
   const stacked = useMemo(() => stack(data?.series ?? [], axis, data?.stepMillis ?? 0, rate), [data, axis, rate]);
   const unit = data?.unit ?? "";
   const inner = { width: Math.max(10, width - margin.left - margin.right), height: height - margin.top - margin.bottom };
-  const yTicks = ticks(stacked.max, unit, rate, 3);
+  const yTicks = ticks(stacked.max, unit, rate, 4);
   const top = yTicks.at(-1) || 1;
   const x = (ms: number): number => margin.left + ((ms - axis.start) / (axis.end - axis.start)) * inner.width;
   const y = (v: number): number => margin.top + inner.height - (v / top) * inner.height;
@@ -99,7 +99,8 @@ export function Chart({ api, request, selection, span, name, rate, state, go, wi
           <Chevron />
         </div>
       </div>
-      {request.error !== undefined && <Notice error={request.error} retry={request.retry} />}
+      {/* The flame graph below tells of a server that is away or of a bad selector. */}
+      {request.error?.kind === "failed" && <Notice error={request.error} retry={request.retry} />}
       <div className="chart-box" ref={box} data-stale={request.loading || request.error !== undefined} data-first={data === undefined}>
         {width > 0 && (
           <svg

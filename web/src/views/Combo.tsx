@@ -1,4 +1,5 @@
 import { useEffect, useId, useRef, useState } from "react";
+import { Chevron } from "./RangePicker";
 
 export interface Choice {
   readonly value: string;
@@ -13,6 +14,7 @@ interface Props {
   readonly choices: readonly Choice[];
   readonly className?: string;
   readonly mono?: boolean;
+  readonly chevron?: boolean;
   // Shown below the choices, such as "more: type to narrow".
   readonly footer?: string;
   readonly invalid?: boolean;
@@ -110,6 +112,7 @@ export function Combo(p: Props) {
           e.preventDefault();
         }}
       />
+      {p.chevron === true && <Chevron />}
       {shown && (
         <div className="popup">
           <ul id={`${id}-list`} role="listbox" aria-label={p.label} ref={list}>

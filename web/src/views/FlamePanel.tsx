@@ -1,10 +1,11 @@
 import { useEffect, useMemo, useRef, useState } from "react";
 import { ApiError, type Api, type Selection } from "../api/client";
+import { shortName } from "../lib/names";
 import { pattern, match } from "../lib/search";
 import { widen } from "../lib/timerange";
-import { findPath, frameOf, graft, namesTo, pathTo, type FlameTree } from "../lib/tree";
+import { expandable, findPath, frameOf, graft, namesTo, pathTo, type FlameTree } from "../lib/tree";
 import { formatCount, formatShare, formatValue } from "../lib/units";
-import type { ColourBy, Layout, Orientation, ViewState } from "../lib/urlstate";
+import { joinPath, type ColourBy, type Layout, type Orientation, type ViewState } from "../lib/urlstate";
 import { FlameCanvas } from "./FlameCanvas";
 import { FunctionTable } from "./FunctionTable";
 import { useRequest, type Go } from "./hooks";
@@ -28,7 +29,7 @@ const finer = 16;
 export function FlamePanel({ api, selection, selectionKey, state, go, theme }: Props) {
   const request = useRequest(selectionKey, (signal) => api.flameGraph(selection as Selection, 0, [], signal));
   // The tree that was asked for, with what was expanded since.
-  const [grown, setGrown] = useState<{ of: FlameTree; tree: FlameTree; share: number }>();
+  const [grown, setGrown] = useState<{ of: FlameTree; tree: FlameTree; shares: ReadonlyMap<string, number> }>();
   const [expandError, setExpandError] = useState<ApiError>();
   const [expanding, setExpanding] = useState(false);
   const base = request.data;
@@ -57,19 +58,19 @@ export function FlamePanel({ api, selection, selectionKey, state, go, theme }: P
 
   const expand = (node: number): void => {
     if (tree === undefined || base === undefined || selection === undefined || expanding) return;
-    const at = tree.parent[node] as number;
+    const at = expandable(tree, tree.parent[node] as number);
     const path = namesTo(tree, at);
-    const whole = tree.total[0] as number;
-    const share = Math.min((grown?.of === base ? grown.share : serverShare) / finer, (tree.total[node] as number) / whole / 400);
+    const key = joinPath(path);
+    const shares = grown?.of === base ? grown.shares : new Map<string, number>();
+    // Of the part's value, as the server takes it: finer than last time, and fine enough for what was folded here.
+    const before = shares.get(key) ?? (serverShare * (tree.total[0] as number)) / (tree.total[at] as number);
+    const share = Math.min(before / finer, (tree.total[node] as number) / (tree.total[at] as number) / 100);
     setExpanding(true);
     setExpandError(undefined);
     api.flameGraph(selection, share, path, AbortSignal.timeout(60_000)).then(
       (part) => {
         setExpanding(false);
-        // The answer's root is either the root of all or the last function of the path.
-        const named = findPath(part, path);
-        const from = path.length === 0 ? 0 : named.whole ? named.node : 0;
-        if (part.count > 0) setGrown({ of: base, tree: graft(tree, at, part, from), share });
+        if (part.count > 0) setGrown({ of: base, tree: graft(tree, at, part, 0), shares: new Map(shares).set(key, share) });
       },
       (e: unknown) => {
         setExpanding(false);
@@ -245,7 +246,7 @@ function Crumbs({ tree, node, zoom }: { tree: FlameTree; node: number; zoom: (no
   const crumb = (n: number) => (
     <li key={n}>
       <button className="mono" aria-current={n === node} title={frameOf(tree, n).name} onClick={() => zoom(n)}>
-        {frameOf(tree, n).name}
+        {shortName(frameOf(tree, n).name)}
       </button>
     </li>
   );

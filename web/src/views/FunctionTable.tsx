@@ -109,9 +109,11 @@ export function FunctionTable({ api, selection, selectionKey, tree, zoomed, want
       <p className="table-foot quiet num">
         {part !== undefined
           ? `${formatCount(rows.length)} functions below ${frameOf(tree, zoomed).name}, as the graph shows them`
-          : rows.length < count
-            ? `${formatCount(rows.length)} of ${formatCount(count)} functions`
-            : `${formatCount(count)} functions`}
+          : all === undefined
+            ? "…"
+            : rows.length < count
+              ? `${formatCount(rows.length)} of ${formatCount(count)} functions`
+              : `${formatCount(count)} functions`}
       </p>
     </div>
   );

@@ -59,12 +59,12 @@ export function HoverCard({ tree, node, zoomed, x, y }: { tree: FlameTree; node:
       </table>
       <div className="card-facts">
         {place !== "" && <div className="mono">{place}</div>}
-        {f.mapping !== "" && f.kind !== FrameKind.KERNEL && (
-          <div title={f.mapping}>
-            in <span className="mono">{baseName(f.mapping)}</span>
-          </div>
-        )}
         <div>
+          {f.mapping !== "" && f.kind !== FrameKind.KERNEL && (
+            <>
+              <span className="mono">{baseName(f.mapping)}</span> ·{" "}
+            </>
+          )}
           {kinds[f.kind]}
           {f.inlined && ", inlined into its caller"}
           {f.kind === FrameKind.ROOT && tree.cutCount > 0 && `; ${formatCount(tree.cutCount)} of ${formatCount(tree.nodeCount)} nodes folded as (small)`}

@@ -37,6 +37,7 @@ export function ServicePicker({ api, selection, selector, submit }: Props) {
   return (
     <Combo
       className="service"
+      chevron
       text={text}
       label="Service"
       placeholder={everything}

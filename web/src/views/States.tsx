@@ -20,7 +20,7 @@ export function Problem(p: { error?: ApiError; title?: string; detail?: string; 
   return (
     <div className="state problem" role="alert">
       <h2>{title}</h2>
-      {detail !== "" && (error !== undefined ? <pre>{detail}</pre> : <p>{detail}</p>)}
+      {detail !== "" && (error !== undefined ? <pre data-lines={detail.includes("\n")}>{detail}</pre> : <p>{detail}</p>)}
       {error?.kind === "away" && (
         <p>
           Is <code>perfuse</code> still running at {location.host}? What you see comes back as soon as it is.
@@ -42,7 +42,7 @@ export function Problem(p: { error?: ApiError; title?: string; detail?: string; 
 export function Notice({ error, retry }: { error: ApiError; retry: () => void }) {
   return (
     <div className="notice" role="alert">
-      <span className="notice-text">{error.kind === "away" ? `The server does not answer: ${error.message}. This is what it said last.` : error.message}</span>
+      <span className="notice-text" data-lines={error.message.includes("\n")}>{error.kind === "away" ? `The server does not answer: ${error.message}. This is what it said last.` : error.message}</span>
       <button onClick={retry}>Try again</button>
     </div>
   );

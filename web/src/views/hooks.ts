@@ -36,34 +36,44 @@ export interface Request<T> {
   readonly retry: () => void;
 }
 
-// useRequest asks again whenever key changes, and not at all while key is undefined.
+const retryMillis = 3000;
+
+// useRequest asks again whenever key changes, and not at all while key is undefined. An error stands until the same
+// question is answered.
 export function useRequest<T>(key: string | undefined, ask: (signal: AbortSignal) => Promise<T>): Request<T> {
-  const [answer, setAnswer] = useState<{ key: string; data?: T; error?: ApiError }>();
+  const [answer, setAnswer] = useState<{ key: string; full: string; error?: ApiError }>();
   const [kept, setKept] = useState<T>();
   const [again, setAgain] = useState(0);
   const latest = useRef(ask);
   latest.current = ask;
   const full = key === undefined ? undefined : `${key}#${again}`;
   useEffect(() => {
-    if (full === undefined) return;
+    if (full === undefined || key === undefined) return;
     const stop = new AbortController();
     latest.current(stop.signal).then(
       (data) => {
         if (stop.signal.aborted) return;
         setKept(() => data);
-        setAnswer({ key: full, data });
+        setAnswer({ key, full });
       },
       (e: unknown) => {
         if (stop.signal.aborted) return;
-        setAnswer({ key: full, error: e instanceof ApiError ? e : new ApiError(e instanceof Error ? e.message : String(e), "failed", "") });
+        setAnswer({ key, full, error: e instanceof ApiError ? e : new ApiError(e instanceof Error ? e.message : String(e), "failed", "") });
       },
     );
     return () => stop.abort();
   }, [full]);
+  // A server that went away may come back: ask again by itself.
+  const away = answer?.error?.kind === "away" && answer.full === full;
+  useEffect(() => {
+    if (!away) return;
+    const timer = setTimeout(() => setAgain((n) => n + 1), retryMillis);
+    return () => clearTimeout(timer);
+  }, [away, full]);
   const retry = useCallback(() => setAgain((n) => n + 1), []);
   return useMemo(
-    () => ({ data: kept, error: answer?.key === full ? answer?.error : undefined, loading: full !== undefined && answer?.key !== full, retry }),
-    [kept, answer, full, retry],
+    () => ({ data: kept, error: answer?.key === key ? answer?.error : undefined, loading: full !== undefined && answer?.full !== full, retry }),
+    [kept, answer, key, full, retry],
   );
 }
 

@@ -1,0 +1,44 @@
+import { expect, test } from "vitest";
+import { outline, stack, type RawSeries } from "./series";
+
+const one = (value: string, times: number[], values: number[]): RawSeries => ({ labels: [{ name: "pod", value }], times, values });
+
+test("sums become rates on the span's grid, gaps stay empty", () => {
+  const s = stack([one("a", [10_000, 30_000], [5, 20])], { start: 0, end: 40_000 }, 10_000, "per-second");
+  expect(s.start).toBe(0);
+  expect(s.steps).toBe(4);
+  expect([...(s.layers[0]?.values ?? [])]).toEqual([0, 0.5, 0, 2]);
+  expect(s.max).toBe(2);
+  expect(s.mean).toBe(25 / 40);
+});
+test("a level is not divided", () => {
+  const s = stack([one("a", [0, 10_000], [7, 9])], { start: 0, end: 20_000 }, 10_000, "level");
+  expect([...(s.layers[0]?.values ?? [])]).toEqual([7, 9]);
+  expect(s.mean).toBe(8);
+});
+test("steps that the span cuts are divided by their part", () => {
+  const s = stack([one("a", [0, 10_000, 20_000], [5, 10, 5])], { start: 5000, end: 25_000 }, 10_000, "per-second");
+  expect([...(s.layers[0]?.values ?? [])]).toEqual([1, 1, 1]);
+});
+test("the grid is the server's, also when its first steps are empty", () => {
+  const s = stack([one("a", [33_000], [10])], { start: 0, end: 50_000 }, 10_000, "per-second");
+  expect(s.start).toBe(-7000);
+  expect([...(s.layers[0]?.values ?? [])]).toEqual([0, 0, 0, 0, 1, 0]);
+});
+test("largest first, other last", () => {
+  const other: RawSeries = { labels: [{ name: "other", value: "true" }], times: [0], values: [100] };
+  const s = stack([one("b", [0], [1]), other, one("a", [0], [9]), one("c", [0], [1])], { start: 0, end: 1000 }, 1000, "per-second");
+  expect(s.layers.map((l) => (l.other ? "other" : l.key))).toEqual(["a", "b", "c", "other"]);
+});
+test("no series, no step: one empty step", () => {
+  const s = stack([], { start: 0, end: 60_000 }, 0, "cores");
+  expect([s.steps, s.max, s.mean, s.layers.length]).toEqual([1, 0, 0, 0]);
+});
+test("absurd steps are bounded", () => {
+  expect(stack([one("a", [0], [1])], { start: 0, end: 86_400_000 }, 1, "level").steps).toBeLessThanOrEqual(5000);
+});
+test("layers lie on each other", () => {
+  const s = stack([one("a", [0, 10_000], [2, 4]), one("b", [0, 10_000], [1, 1])], { start: 0, end: 20_000 }, 10_000, "level");
+  expect(outline(s, 0, (x) => x * 10, (y) => 10 - y)).toBe("M0 8L10 8L10 6L20 6L20 10L10 10L10 10L0 10Z");
+  expect(outline(s, 1, (x) => x * 10, (y) => 10 - y)).toBe("M0 7L10 7L10 5L20 5L20 6L10 6L10 8L0 8Z");
+});
