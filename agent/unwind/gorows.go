@@ -182,9 +182,15 @@ func (g *goCompiler) amd64Rows(f *goFunc, name string) (broken bool) {
 			}
 		}
 		if sw.gone != 0 && pc >= f.start+sw.gone || delta < 0 {
-			r = Rule{CFA: CFAEnd}
-			if delta < 0 {
-				r.CFA = CFAUnsupported
+			switch {
+			case delta < 0: // vfork has taken its return address off the stack
+				r = Rule{CFA: CFAUnsupported}
+			case sw.bare && (name == "runtime.systemstack" || name == "runtime.asmcgocall"):
+				// Without a frame before Go 1.21: rbp is still the caller's, whose caller comes next. One
+				// frame is lost, the rest of the stack is not.
+				r = Rule{CFA: CFARegister, Reg: dwarfRBP, Offset: 16, RA: SaveOffset, RAOff: -8, FP: SaveOffset, FPOff: -16}
+			default:
+				r = Rule{CFA: CFAEnd}
 			}
 		}
 		g.b.add(uint32(pc-f.start), r)

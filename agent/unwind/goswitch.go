@@ -11,6 +11,8 @@ type spWrites struct {
 	// gone is the offset from which on the caller cannot be reached, because the function has left its
 	// stack without keeping a pointer to it: mcall and morestack clear rbp then, gogo has no frame. 0: never.
 	gone uint64
+	// bare says that gone is so because the function has no frame, not because it cleared rbp.
+	bare bool
 	// rbpLost says that rbp does not point to the frame throughout.
 	rbpLost bool
 }
@@ -45,7 +47,7 @@ func findSPWrites(code []byte) (s spWrites) {
 		pos += in.Len
 	}
 	if !frame && write != 0 && (s.gone == 0 || write < s.gone) {
-		s.gone = write
+		s.gone, s.bare = write, true
 	}
 	if s.gone != 0 {
 		s.rbpLost = false
