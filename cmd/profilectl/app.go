@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"github.com/perfuse/perfuse/agent"
 )
 
 const (
@@ -21,10 +23,12 @@ const (
 type app struct {
 	in               io.Reader
 	out, err         io.Writer
+	inTerm           terminal
 	outTerm, errTerm terminal
 	env              func(string) string
 	now              func() time.Time
 	http             *http.Client
+	record           func(context.Context, agent.RecordOptions) (*agent.Recording, error)
 
 	server  string
 	timeout time.Duration
@@ -101,7 +105,7 @@ func (a *app) root() *cobra.Command {
 	}
 	root.PersistentFlags().StringVar(&a.server, "server", server, "the server's URL; also from "+serverEnv)
 	root.PersistentFlags().DurationVar(&a.timeout, "timeout", time.Minute, "give up on an answer after this long")
-	root.AddCommand(a.query(), a.types(), a.labels(), a.series())
+	root.AddCommand(a.query(), a.types(), a.labels(), a.series(), a.recordCommand(), a.debuginfo())
 	return root
 }
 

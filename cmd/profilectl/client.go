@@ -67,7 +67,11 @@ func (a *app) explain(what, server string, err error) error {
 			"Ask for less (a narrower selector, a shorter range), or wait longer with --timeout.",
 		}
 	case connect.CodeResourceExhausted:
-		return &hintError{fmt.Errorf("%s: %s", what, text), "Ask for less: a narrower selector or a shorter range."}
+		err := fmt.Errorf("%s: %s", what, text)
+		if strings.HasPrefix(what, "querying") {
+			return &hintError{err, "Ask for less: a narrower selector or a shorter range."}
+		}
+		return err
 	case connect.CodeUnauthenticated, connect.CodePermissionDenied:
 		return fmt.Errorf("%s: %s refuses: %s", what, server, text)
 	case connect.CodeInvalidArgument, connect.CodeNotFound:

@@ -11,14 +11,17 @@ import (
 	"net/http"
 	"os"
 	"time"
+
+	"github.com/perfuse/perfuse/agent"
 )
 
 func main() {
 	os.Exit(run(context.Background(), &app{
 		in: os.Stdin, out: os.Stdout, err: os.Stderr,
-		outTerm: terminalOf(os.Stdout, os.Getenv), errTerm: terminalOf(os.Stderr, os.Getenv),
-		env:  os.Getenv,
-		now:  time.Now,
-		http: http.DefaultClient,
+		inTerm: terminalOf(os.Stdin, os.Getenv), outTerm: terminalOf(os.Stdout, os.Getenv), errTerm: terminalOf(os.Stderr, os.Getenv),
+		env:    os.Getenv,
+		now:    time.Now,
+		http:   http.DefaultClient,
+		record: agent.Record,
 	}, os.Args[1:]))
 }

@@ -2,8 +2,10 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -61,12 +63,49 @@ func (o output) write(a *app, f func(io.Writer) error) error {
 	if err := f(&buf); err != nil {
 		return err
 	}
-	tmp, err := os.CreateTemp(filepath.Dir(o.file), "."+filepath.Base(o.file)+".*")
+	if err := writeFile(o.file, buf.Bytes()); err != nil {
+		return err
+	}
+	fmt.Fprintf(a.err, "wrote %s, %s\n", o.file, profile.FormatValue(int64(buf.Len()), "bytes"))
+	return nil
+}
+
+// check says whether the file can be written, for those who would find out after a long time only.
+func (o output) check() error {
+	if o.file == "" {
+		return nil
+	}
+	tmp, err := createBeside(o.file)
 	if err != nil {
-		return fmt.Errorf("writing %s: %w", o.file, err)
+		return err
+	}
+	tmp.Close()
+	return os.Remove(tmp.Name())
+}
+
+func createBeside(path string) (*os.File, error) {
+	tmp, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
+	var pe *fs.PathError
+	if errors.As(err, &pe) {
+		err = pe.Err // the temporary file's name says nothing to anybody
+	}
+	if err != nil {
+		return nil, fmt.Errorf("writing %s: %w", path, err)
+	}
+	return tmp, nil
+}
+
+// writeFile writes a file whole or not at all.
+func writeFile(path string, data []byte) error {
+	if st, err := os.Stat(path); err == nil && !st.Mode().IsRegular() {
+		return os.WriteFile(path, data, 0o644) // /dev/null, a pipe
+	}
+	tmp, err := createBeside(path)
+	if err != nil {
+		return err
 	}
 	defer os.Remove(tmp.Name())
-	_, err = tmp.Write(buf.Bytes())
+	_, err = tmp.Write(data)
 	if err == nil {
 		err = tmp.Chmod(0o644)
 	}
@@ -74,11 +113,10 @@ func (o output) write(a *app, f func(io.Writer) error) error {
 		err = e
 	}
 	if err == nil {
-		err = os.Rename(tmp.Name(), o.file)
+		err = os.Rename(tmp.Name(), path)
 	}
 	if err != nil {
-		return fmt.Errorf("writing %s: %w", o.file, err)
+		return fmt.Errorf("writing %s: %w", path, err)
 	}
-	fmt.Fprintf(a.err, "wrote %s, %s\n", o.file, profile.FormatValue(int64(buf.Len()), "bytes"))
 	return nil
 }

@@ -7,12 +7,14 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/cockroachdb/datadriven"
 
+	"github.com/perfuse/perfuse/agent"
 	"github.com/perfuse/perfuse/profile"
 )
 
@@ -27,6 +29,12 @@ import (
 //	command line                  output a terminal
 //
 //	file NAME                     shows a file that a command wrote
+//
+//	write NAME                    writes a file; elf NAME writes one with an ELF header before the text
+//	text
+//
+//	recording [samples=N] [lost=N] [exit=N] [denied]
+//	folded lines of CPU time      is what the recording engine will return
 func TestTranscripts(t *testing.T) {
 	testdata, err := filepath.Abs("testdata") // each file runs in a directory of its own
 	if err != nil {
@@ -38,6 +46,7 @@ func TestTranscripts(t *testing.T) {
 		}
 		now := time.Date(2026, 3, 4, 5, 6, 0, 0, time.UTC)
 		m := &memory{batch: &profile.Batch{Dictionary: profile.NewDictionary()}}
+		var engine fakeEngine
 		url := serve(t, m)
 		t.Chdir(t.TempDir())
 		datadriven.RunTest(t, path, func(t *testing.T, d *datadriven.TestData) string {
@@ -47,6 +56,15 @@ func TestTranscripts(t *testing.T) {
 				return ""
 			case "fail":
 				m.err = errTooMuch
+				return ""
+			case "recording":
+				engine = newFakeEngine(t, d)
+				return ""
+			case "elf":
+				header := "\x7fELF\x02\x01\x01" + strings.Repeat("\x00", 57)
+				if err := os.WriteFile(d.CmdArgs[0].Key, []byte(header+d.Input), 0o644); err != nil {
+					t.Fatal(err)
+				}
 				return ""
 			case "write":
 				if err := os.WriteFile(d.CmdArgs[0].Key, []byte(d.Input), 0o644); err != nil {
@@ -67,19 +85,60 @@ func TestTranscripts(t *testing.T) {
 					d.ScanArgs(t, "width", &a.outTerm.width)
 					a.outTerm.is, a.outTerm.colour = true, d.HasArg("colour")
 				}
+				a.record = engine.record
+				a.errTerm.is = d.HasArg("progress")
 				code := run(context.Background(), a, splitCommand(d.Input))
 				s := out.String()
 				if errOut.Len() > 0 {
 					s += "--- stderr\n" + errOut.String()
 				}
 				s = strings.ReplaceAll(s, url, "http://SERVER")
-				s = strings.ReplaceAll(s, "\x1b", "^")
+				s = strings.NewReplacer("\x1b", "^", "\r", "<CR>").Replace(s)
 				return fmt.Sprintf("%s--- exit %d\n", s, code)
 			}
 			t.Fatalf("unknown directive %s", d.Cmd)
 			return ""
 		})
 	})
+}
+
+// fakeEngine stands for the agent's recording engine, which needs a kernel and privileges.
+type fakeEngine struct {
+	rec agent.Recording
+	err error
+}
+
+func newFakeEngine(t *testing.T, d *datadriven.TestData) (e fakeEngine) {
+	if d.HasArg("denied") {
+		e.err = fmt.Errorf("loading BPF program: %w", os.ErrPermission)
+		return e
+	}
+	b, err := profile.ParseFolded(strings.NewReader(d.Input), profile.TypeCPU, profile.NewLabels(profile.Label{Name: profile.LabelComm, Value: "app"}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	samples := b.Profiles[0]
+	samples.Type = profile.TypeCPUSamples
+	samples.Samples = slices.Clone(samples.Samples)
+	for i := range samples.Samples {
+		samples.Samples[i].Value /= 10_000_000
+	}
+	b.Profiles = append(b.Profiles, samples)
+	e.rec = agent.Recording{Batch: b, Samples: samples.Total(), Duration: 1500 * time.Millisecond, Event: "cpu-clock"}
+	d.MaybeScanArgs(t, "lost", &e.rec.Lost)
+	d.MaybeScanArgs(t, "exit", &e.rec.ExitCode)
+	return e
+}
+
+func (e fakeEngine) record(_ context.Context, o agent.RecordOptions) (*agent.Recording, error) {
+	if e.err != nil {
+		return nil, e.err
+	}
+	if o.Progress != nil {
+		o.Progress(42, time.Second)
+	}
+	e.rec.Event = fmt.Sprintf("as asked: command %q, pid %d, duration %s, rate %d, symbols %t", o.Command, o.PID, o.Duration, o.Rate, o.Symbols != nil)
+	return &e.rec, nil
 }
 
 func addProfile(t *testing.T, d *datadriven.TestData, m *memory, now time.Time) {

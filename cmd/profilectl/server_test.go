@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -12,8 +13,11 @@ import (
 	"time"
 
 	"connectrpc.com/connect"
+	"github.com/klauspost/compress/zstd"
 
 	"github.com/perfuse/perfuse/profile"
+	debuginfov1 "github.com/perfuse/perfuse/proto/perfuse/debuginfo/v1"
+	"github.com/perfuse/perfuse/proto/perfuse/debuginfo/v1/debuginfov1connect"
 	queryv1 "github.com/perfuse/perfuse/proto/perfuse/query/v1"
 	"github.com/perfuse/perfuse/proto/perfuse/query/v1/queryv1connect"
 )
@@ -28,6 +32,7 @@ type memory struct {
 func serve(t *testing.T, m *memory) string {
 	mux := http.NewServeMux()
 	mux.Handle(queryv1connect.NewQueryServiceHandler(m))
+	mux.Handle(debuginfov1connect.NewDebuginfoServiceHandler(&debugFiles{}))
 	s := httptest.NewServer(mux)
 	t.Cleanup(s.Close)
 	return s.URL
@@ -192,6 +197,54 @@ func (m *memory) Export(_ context.Context, req *queryv1.ExportRequest) (*queryv1
 		err = profile.WritePprof(&buf, m.batch, &all)
 	}
 	return &queryv1.ExportResponse{Data: buf.Bytes()}, err
+}
+
+// debugFiles is a debuginfo service that remembers what it was given.
+type debugFiles struct {
+	debuginfov1connect.UnimplementedDebuginfoServiceHandler
+	list []*debuginfov1.Debuginfo
+}
+
+func (d *debugFiles) has(id string) bool {
+	return slices.ContainsFunc(d.list, func(f *debuginfov1.Debuginfo) bool { return f.BuildId == id })
+}
+
+func (d *debugFiles) Wanted(_ context.Context, req *debuginfov1.WantedRequest) (*debuginfov1.WantedResponse, error) {
+	return &debuginfov1.WantedResponse{BuildIds: slices.DeleteFunc(req.BuildIds, d.has)}, nil
+}
+
+func (d *debugFiles) Upload(_ context.Context, stream *connect.ClientStream[debuginfov1.UploadRequest]) (*debuginfov1.UploadResponse, error) {
+	if !stream.Receive() || stream.Msg().GetInfo() == nil {
+		return nil, connect.NewError(connect.CodeInvalidArgument, errors.New("no info"))
+	}
+	info := stream.Msg().GetInfo()
+	var packed bytes.Buffer
+	for stream.Receive() {
+		packed.Write(stream.Msg().GetChunk())
+	}
+	if err := stream.Err(); err != nil {
+		return nil, err
+	}
+	zr, err := zstd.NewReader(&packed)
+	if err != nil {
+		return nil, err
+	}
+	defer zr.Close()
+	data, err := io.ReadAll(zr)
+	if err != nil {
+		return nil, err
+	}
+	if bytes.Contains(data, []byte("refuse me")) {
+		return nil, connect.NewError(connect.CodeResourceExhausted, errors.New("limit upload_bytes (2 GiB) exceeded"))
+	}
+	d.list = append(d.list, &debuginfov1.Debuginfo{
+		BuildId: info.BuildId, File: info.File, State: "indexed", SizeBytes: uint64(len(data)), IndexBytes: 4096, UploadedUnixNano: 1_700_000_000_000_000_000,
+	})
+	return &debuginfov1.UploadResponse{SizeBytes: uint64(len(data))}, nil
+}
+
+func (d *debugFiles) List(context.Context, *debuginfov1.ListRequest) (*debuginfov1.ListResponse, error) {
+	return &debuginfov1.ListResponse{Debuginfo: d.list}, nil
 }
 
 var errTooMuch = connect.NewError(connect.CodeResourceExhausted, errors.New("limit query.max_stacks (100000) exceeded"))

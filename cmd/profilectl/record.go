@@ -1,0 +1,270 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"os/signal"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/go-kit/log"
+	"github.com/go-kit/log/level"
+	"github.com/spf13/cobra"
+
+	"github.com/perfuse/perfuse/agent"
+	"github.com/perfuse/perfuse/profile"
+	"github.com/perfuse/perfuse/symbolize/debuginfo"
+)
+
+// defaultDuration is how long a recording takes that no command ends.
+const defaultDuration = 30 * time.Second
+
+func (a *app) recordCommand() *cobra.Command {
+	var (
+		o       agent.RecordOptions
+		draw    drawing
+		typ     string
+		outFlag string
+	)
+	cmd := &cobra.Command{
+		Use:   "record [--pid N | -- COMMAND...]",
+		Short: "Record a command, a process or the whole machine, without any server",
+		Long: `Record a command with all that it starts, a process, or the whole machine, without any server.
+
+A command is recorded until it ends (or --duration is over), everything else for 30 seconds or --duration;
+Ctrl-C ends a recording early and keeps what there is. Recording needs root or CAP_BPF and CAP_PERFMON.
+What a command prints to standard output goes to standard error if the recording itself goes to standard output.`,
+		Example: `  profilectl record -o out.pb.gz -- go build ./...
+  profilectl record --pid 4711 --duration 10s -o flame.svg
+  profilectl record --sampling-rate 19 -o tree`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			out, err := parseOutput(outFlag, profileForms)
+			if err != nil {
+				return err
+			}
+			switch {
+			case len(args) > 0 && cmd.ArgsLenAtDash() != 0:
+				return usage("unexpected argument %q: a command to record comes after --", args[0])
+			case len(args) > 0 && o.PID != 0:
+				return usage("give --pid or a command, not both")
+			case o.PID < 0:
+				return usage("--pid %d: want a process id", o.PID)
+			case o.Rate < 1 || o.Rate > 10000:
+				return usage("--sampling-rate %d: want 1 to 10000 samples per second and CPU", o.Rate)
+			case o.Duration < 0 || o.Duration == 0 && cmd.Flags().Changed("duration"):
+				return usage("--duration %s: want a duration above 0", o.Duration)
+			}
+			if err := draw.check(out.form); err != nil {
+				return err
+			}
+			if out.form == formPprof && out.file == "" && a.outTerm.is {
+				return out.write(a, nil) // refuse before it is recorded
+			}
+			o.Command = args
+			return a.recordAndShow(cmd.Context(), o, typ, draw, out)
+		},
+	}
+	cmd.Flags().DurationVar(&o.Duration, "duration", 0, "how long; without a command 30s")
+	cmd.Flags().IntVar(&o.PID, "pid", 0, "record this process and what it starts")
+	cmd.Flags().IntVar(&o.Rate, "sampling-rate", 97, "samples per second and CPU")
+	cmd.Flags().StringVar(&typ, "type", "cpu", "what to show: cpu (time) or samples (count); pprof has both")
+	draw.flags(cmd)
+	cmd.Flags().StringVarP(&outFlag, "output", "o", formTop, "form ("+strings.Join(profileForms, ", ")+") or a file whose end says it (out.pb.gz, out.svg, ...)")
+	return cmd
+}
+
+func (a *app) recordAndShow(ctx context.Context, o agent.RecordOptions, typ string, draw drawing, out output) error {
+	what := "the machine"
+	switch {
+	case len(o.Command) > 0:
+		what = strings.Join(o.Command, " ")
+	case o.PID != 0:
+		what = fmt.Sprintf("pid %d", o.PID)
+	}
+	t, err := profile.ResolveType(typ, []profile.Type{profile.TypeCPU, profile.TypeCPUSamples})
+	if err != nil {
+		return fmt.Errorf("--type: %w", err)
+	}
+	if err := out.check(); err != nil {
+		return err
+	}
+	start := a.now()
+	if out.file == "" && a.out == io.Writer(os.Stdout) {
+		// What the command prints must not run into the answer; it inherits what os.Stdout is.
+		defer func(f *os.File) { os.Stdout = f }(os.Stdout)
+		os.Stdout = os.Stderr
+	}
+	rec, err := a.runRecording(ctx, o)
+	if err != nil {
+		if errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.EPERM) {
+			err = &hintError{err, "Recording needs root, or CAP_BPF and CAP_PERFMON; 'perfuse doctor' says what is missing."}
+		}
+		return err
+	}
+	v := recordingView(rec, what, t)
+	v.from, v.to = start, start.Add(rec.Duration)
+	reasons := unfinished(v.tree)
+	err = out.write(a, func(w io.Writer) error { return v.drawBatch(w, rec.Batch, out, draw, a.outTerm) })
+	if err != nil {
+		return err
+	}
+	a.recordSummary(rec, o, v, reasons)
+	switch {
+	case len(o.Command) > 0 && rec.ExitCode > 0:
+		return nothing("the command exited with %d; the recording is whole.", rec.ExitCode)
+	case len(o.Command) > 0 && rec.ExitCode < 0:
+		return nothing("the command was killed; the recording goes up to there.")
+	case rec.Samples == 0:
+		return nothing("nothing ran on a CPU long enough to be sampled: record longer, or at a higher --sampling-rate.")
+	}
+	return nil
+}
+
+// runRecording adds to the options what a terminal user expects: symbols, signals, progress.
+func (a *app) runRecording(ctx context.Context, o agent.RecordOptions) (*agent.Recording, error) {
+	symbols, err := debuginfo.NewLocal(debuginfo.LocalOptions{})
+	if err != nil {
+		return nil, fmt.Errorf("recording: %w", err)
+	}
+	defer symbols.Close()
+	o.Symbols = symbols
+	o.Logger = level.NewFilter(log.NewLogfmtLogger(log.NewSyncWriter(a.err)), level.AllowWarn())
+
+	if len(o.Command) == 0 {
+		if o.Duration == 0 {
+			o.Duration = defaultDuration
+		}
+		var stop context.CancelFunc
+		ctx, stop = signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
+		defer stop()
+		context.AfterFunc(ctx, stop) // a second Ctrl-C ends us at once
+	} else {
+		signals := make(chan os.Signal, 16)
+		signal.Notify(signals, a.forwarded()...)
+		defer signal.Stop(signals)
+		o.Signals = signals
+		if a.inTerm.is {
+			// The terminal sends these to the command, too; all that we have to do is to outlive it.
+			ignored := make(chan os.Signal, 1)
+			signal.Notify(ignored, os.Interrupt, syscall.SIGQUIT)
+			defer signal.Stop(ignored)
+		}
+	}
+	if a.errTerm.is {
+		o.Progress = func(samples int64, elapsed time.Duration) {
+			left := ""
+			if o.Duration > 0 {
+				left = " of " + o.Duration.String()
+			}
+			fmt.Fprintf(a.err, "\r\x1b[Krecording: %s%s, %s", elapsed.Truncate(time.Second), left, plural(samples, "sample"))
+		}
+	}
+	rec, err := a.record(ctx, o)
+	if a.errTerm.is {
+		fmt.Fprint(a.err, "\r\x1b[K")
+	}
+	return rec, err
+}
+
+// forwarded are the signals that the command gets from us.
+func (a *app) forwarded() []os.Signal {
+	s := []os.Signal{syscall.SIGTERM, syscall.SIGHUP, syscall.SIGUSR1, syscall.SIGUSR2}
+	if !a.inTerm.is {
+		s = append(s, os.Interrupt, syscall.SIGQUIT)
+	}
+	return s
+}
+
+// recordingView merges what was recorded of one type.
+func recordingView(rec *agent.Recording, title string, t profile.Type) *view {
+	all := profile.Profile{Type: t}
+	v := &view{title: title, typ: t}
+	for _, p := range rec.Batch.Profiles {
+		if p.Type == t {
+			all.Samples = append(all.Samples, p.Samples...)
+			v.series++
+		}
+	}
+	stacks := map[profile.StackIndex]bool{}
+	for _, s := range all.Samples {
+		stacks[s.Stack] = true
+	}
+	v.stacks = int64(len(stacks))
+	v.tree = profile.NewTree(rec.Batch, &all)
+	return v
+}
+
+// drawBatch writes the recording in any form.
+func (v *view) drawBatch(w io.Writer, b *profile.Batch, out output, draw drawing, term terminal) error {
+	switch out.form {
+	case formPprof:
+		return profile.WritePprof(w, b)
+	case formFolded:
+		return v.tree.WriteFolded(w)
+	case formTop:
+		rows := v.tree.Top()
+		t := topTable{view: *v, sum: v.total(), count: int64(len(rows))}
+		if draw.sort == "total" {
+			profile.SortByTotal(rows)
+		}
+		if draw.limit > 0 {
+			rows = rows[:min(len(rows), draw.limit)]
+		}
+		t.rows = rows
+		return t.write(w, term)
+	}
+	share, err := draw.share(out.form)
+	if err != nil {
+		return err
+	}
+	if share > 0 && out.form == formJSON {
+		v.cut = int64(v.tree.Cut(share))
+	}
+	return v.draw(w, out, term, share)
+}
+
+// recordSummary tells how good the recording is.
+func (a *app) recordSummary(rec *agent.Recording, o agent.RecordOptions, v *view, reasons []reason) {
+	s := fmt.Sprintf("recorded %s for %s: %s at %d Hz", v.title, rec.Duration.Round(time.Millisecond), plural(rec.Samples, "sample"), o.Rate)
+	if rec.Event != "" {
+		s += " (" + rec.Event + ")"
+	}
+	s += fmt.Sprintf(", %d lost", rec.Lost)
+	var sum int64
+	for _, r := range reasons {
+		sum += r.value
+	}
+	if v.total() > 0 {
+		s += ", " + profile.FormatShare(sum, v.total()) + " in unfinished stacks"
+	}
+	fmt.Fprintln(a.err, s)
+	for _, r := range reasons {
+		fmt.Fprintf(a.err, "  %7s  %s\n", profile.FormatShare(r.value, v.total()), r.name)
+	}
+	if len(o.Command) > 0 && rec.ExitCode == 0 {
+		fmt.Fprintln(a.err, "the command exited with 0")
+	}
+}
+
+type reason struct {
+	name  string
+	value int64
+}
+
+// unfinished returns the values of unfinished stacks by reason, the largest first.
+func unfinished(t *profile.Tree) (reasons []reason) {
+	for c := range t.Children(0) {
+		if t.Frames[t.Frame[c]].Kind == profile.KindUnwind {
+			reasons = append(reasons, reason{t.Name(c), t.Total[c]})
+		}
+	}
+	slices.SortStableFunc(reasons, func(a, b reason) int { return cmp.Compare(b.value, a.value) })
+	return reasons
+}
