@@ -2,6 +2,8 @@
 package e2e
 
 import (
+	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -9,45 +11,49 @@ import (
 	"testing"
 )
 
-// built holds the folder of the programs under test, made once for all tests.
-var built struct {
-	sync.Once
+// programs are built from this tree once for all tests.
+var programs = struct {
+	sync.Mutex
 	folder string
-	err    error
-}
+	built  map[string]error
+}{built: map[string]error{}}
 
-// program returns the path of a program of ours, built from this tree.
+// program returns the path of a program of ours.
 func program(t *testing.T, name string) string {
 	t.Helper()
-	built.Do(func() {
-		if built.folder, built.err = os.MkdirTemp("", "perfuse-e2e-"); built.err != nil {
-			return
+	programs.Lock()
+	defer programs.Unlock()
+	if programs.folder == "" {
+		folder, err := os.MkdirTemp("", "perfuse-e2e-")
+		if err != nil {
+			t.Fatal(err)
 		}
-		cmd := exec.Command("go", "build", "-o", built.folder+"/", "./cmd/perfuse", "./cmd/profilectl")
+		programs.folder = folder
+	}
+	path := filepath.Join(programs.folder, name)
+	err, ok := programs.built[name]
+	if !ok {
+		cmd := exec.Command("go", "build", "-o", path, "./cmd/"+name)
 		cmd.Dir = ".."
 		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 		var out []byte
-		if out, built.err = cmd.CombinedOutput(); built.err != nil {
-			built.err = &buildError{built.err, string(out)}
+		if out, err = cmd.CombinedOutput(); err != nil {
+			err = fmt.Errorf("building %s: %w\n%s", name, err, out)
 		}
-	})
-	if built.err != nil {
-		t.Fatalf("building the programs: %v", built.err)
+		programs.built[name] = err
 	}
-	return filepath.Join(built.folder, name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return path
 }
-
-type buildError struct {
-	err    error
-	output string
-}
-
-func (e *buildError) Error() string { return e.err.Error() + "\n" + e.output }
 
 func TestMain(m *testing.M) {
 	code := m.Run()
-	if built.folder != "" {
-		os.RemoveAll(built.folder)
+	if programs.folder != "" {
+		if err := os.RemoveAll(programs.folder); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+		}
 	}
 	os.Exit(code)
 }
@@ -58,7 +64,7 @@ func needSampler(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("sampling every process needs root")
 	}
-	if _, err := os.Stat("/proc/sys/kernel/perf_event_paranoid"); err != nil {
-		t.Skipf("this kernel has no perf events: %v", err)
+	if _, err := os.Stat("/proc/sys/kernel/perf_event_paranoid"); errors.Is(err, os.ErrNotExist) {
+		t.Skip("this kernel has no perf events")
 	}
 }
