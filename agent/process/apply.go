@@ -164,6 +164,10 @@ func (t *Table) announce(p *Process) {
 	t.start(p)
 }
 
+// openingPatience is how long an exec waits for the first mapping, which names its executable. The kernel
+// makes both within one system call.
+const openingPatience = 10 * time.Millisecond
+
 // announceLate announces the exec'ed processes whose first mapping does not come. It says whether there are
 // others that are still waited for.
 func (t *Table) announceLate() bool {
@@ -172,7 +176,7 @@ func (t *Table) announceLate() bool {
 	}
 	now := monotonic()
 	for _, p := range t.opening {
-		if now-p.start < uint64(10*time.Millisecond) {
+		if now-p.start < uint64(openingPatience) {
 			continue
 		}
 		if d, err := openProcDir(t.opts.Proc, p.PID); err == nil {

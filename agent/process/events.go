@@ -21,7 +21,7 @@ import (
 // time and handed out, younger ones wait for the next drain.
 //
 // The rings share one epoll instance. Every record rings the bell (watermark 1), but only a reader that
-// waits hears it; see [Table.Run] for how seldom it waits in a burst.
+// waits hears it; see [pace] for how seldom it waits in a burst.
 type events struct {
 	ringBytes int
 	rings     []*ring
@@ -47,7 +47,7 @@ func openEvents(ringBytes int) (*events, error) {
 		return nil, fmt.Errorf("creating eventfd: %w", err)
 	}
 	e := &events{ringBytes: ringBytes, epoll: epoll, wake: wake, names: interner{max: 1 << 14}}
-	if err := unix.EpollCtl(epoll, unix.EPOLL_CTL_ADD, wake, &unix.EpollEvent{Events: unix.EPOLLIN}); err != nil {
+	if err := unix.EpollCtl(epoll, unix.EPOLL_CTL_ADD, wake, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(wake)}); err != nil {
 		e.close()
 		return nil, fmt.Errorf("watching eventfd: %w", err)
 	}
@@ -103,7 +103,7 @@ func (e *events) followCPUs() (changed bool, err error) {
 		if err != nil {
 			return changed, err
 		}
-		if err := unix.EpollCtl(e.epoll, unix.EPOLL_CTL_ADD, r.fd, &unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLET}); err != nil {
+		if err := unix.EpollCtl(e.epoll, unix.EPOLL_CTL_ADD, r.fd, &unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLET, Fd: int32(r.fd)}); err != nil {
 			r.close()
 			return changed, fmt.Errorf("watching perf event: %w", err)
 		}
@@ -141,15 +141,19 @@ func parseCPUList(s string) ([]int, error) {
 	return cpus, nil
 }
 
-// wait returns when there are records, when ring is called, or after the timeout.
+// wait returns when there are records or ringBell is called or after the timeout.
 func (e *events) wait(timeout time.Duration) error {
 	var ready [8]unix.EpollEvent
-	_, err := unix.EpollWait(e.epoll, ready[:], int(max(timeout, 0).Milliseconds()))
+	n, err := unix.EpollWait(e.epoll, ready[:], int((max(timeout, 0)+time.Millisecond-1)/time.Millisecond))
 	if err != nil && !errors.Is(err, unix.EINTR) {
 		return fmt.Errorf("waiting for perf events: %w", err)
 	}
-	var buf [8]byte
-	unix.Read(e.wake, buf[:])
+	for i := range max(n, 0) {
+		if int(ready[i].Fd) == e.wake {
+			var buf [8]byte
+			unix.Read(e.wake, buf[:])
+		}
+	}
 	return nil
 }
 

@@ -189,12 +189,7 @@ func (t *Table) Processes() []*Process {
 // Scanned is closed when the first scan of /proc is done: from then on every process is known.
 func (t *Table) Scanned() <-chan struct{} { return t.scanned }
 
-// Bounds of the pause between two looks at the rings while records keep coming. A reader that waits costs
-// the kernel a wake-up per record; one that pauses costs none. The longest pause is what a new mapping may
-// wait for in a burst; the shortest catches the rest of an exec in one look.
 const (
-	minPause   = 500 * time.Microsecond
-	maxPause   = 4 * time.Millisecond
 	scanBudget = 2 * time.Millisecond
 	housekeep  = time.Second
 )
@@ -205,7 +200,7 @@ func (t *Table) Run(ctx context.Context) error {
 	if err := t.queue.fill(t.opts.Proc); err != nil {
 		return err
 	}
-	pause, kept := minPause, time.Now()
+	pace, kept := newPace(), time.Now()
 	for ctx.Err() == nil {
 		n, held := t.events.drain(t.apply)
 		t.metrics.records.Add(float64(n))
@@ -219,17 +214,48 @@ func (t *Table) Run(ctx context.Context) error {
 		}
 		switch {
 		case scanning:
-		case n > 0 || held || openings:
-			time.Sleep(pause)
-			pause = min(2*pause, maxPause)
+		case held:
+			time.Sleep(100 * time.Microsecond)
 		default:
-			pause = minPause
-			if err := t.events.wait(t.untilNextTask(kept)); err != nil {
+			if d := pace.next(time.Now()); n > 0 && d > 0 {
+				time.Sleep(d)
+				continue
+			}
+			timeout := t.untilNextTask(kept)
+			if openings {
+				timeout = min(timeout, openingPatience)
+			}
+			if err := t.events.wait(timeout); err != nil {
 				return err
 			}
 		}
 	}
 	return nil
+}
+
+// pace bounds how often the table wakes up. A wake-up of a sleeping thread costs 20 to 150 microseconds in a
+// virtual machine, several times what the records of one exec cost; so a quiet machine's records are read at
+// once, and in a burst the table looks wakeups times a second and finds many records each time.
+type pace struct {
+	tokens float64
+	last   time.Time
+}
+
+const (
+	wakeups     = 25 // a second, for long
+	wakeupBurst = 50 // that many more at once
+)
+
+func newPace() *pace { return &pace{tokens: wakeupBurst, last: time.Now()} }
+
+// next takes note of a wake-up and returns how long to wait before the next one.
+func (p *pace) next(now time.Time) time.Duration {
+	p.tokens = max(min(p.tokens+now.Sub(p.last).Seconds()*wakeups, wakeupBurst)-1, -1)
+	p.last = now
+	if p.tokens >= 0 {
+		return 0
+	}
+	return time.Duration(-p.tokens * float64(time.Second) / wakeups)
 }
 
 // Close releases the kernel's records. Call it after Run has returned.
