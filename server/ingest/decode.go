@@ -27,7 +27,7 @@ func decode(body []byte, json bool, lim *limits.Limits) (*collectorv1.ExportProf
 	} else if cost, err = wireCost(body); err != nil {
 		return nil, invalid("the body is not an ExportProfilesServiceRequest in protobuf: %v", err)
 	}
-	if err := limits.Count(limits.DecodedBytes, cost, lim.DecodedBytes, "the request would take about %d MiB of memory", cost>>20); err != nil {
+	if err := limits.Count(limits.DecodedBytes, cost, lim.DecodedBytes, "the request would take about %d bytes of memory", cost); err != nil {
 		return nil, err
 	}
 	req := new(collectorv1.ExportProfilesServiceRequest)

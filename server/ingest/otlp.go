@@ -161,6 +161,7 @@ func (c *converter) profile(p *profilesv1.Profile, at *place) error {
 				times.Samples[i].Value *= nanos
 			}
 			c.profiles = append(c.profiles, times)
+			out.Type.PeriodUnit, out.Period = cpu.PeriodUnit, nanos
 		}
 		c.profiles = append(c.profiles, out)
 	}

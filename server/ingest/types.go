@@ -31,20 +31,32 @@ func profileType(name, sampleType, sampleUnit, periodType, periodUnit string, de
 	if t.SampleUnit == "" {
 		t.SampleUnit = "count"
 	}
-	if t.Name != "" {
-		return t
+	if t.Name == "" {
+		t.Name = typeName(t)
 	}
-	switch {
-	case t.SampleType == "samples" && t.PeriodType != "" && t.PeriodType != "cpu":
-		t.Name = t.PeriodType
-	case t.SampleType == "samples", t.SampleType == "cpu":
-		t.Name = "process_cpu"
-	case strings.HasPrefix(t.SampleType, "alloc"), strings.HasPrefix(t.SampleType, "inuse"), t.SampleType == "page_faults":
-		t.Name = "memory"
-	default:
-		t.Name = t.SampleType
+	// Senders that leave the period out mean the usual one; with it their profiles are of one type with
+	// everybody else's.
+	if t.PeriodType == "" && t.PeriodUnit == "" {
+		switch {
+		case t.Name == "process_cpu" && (t.SampleType == "cpu" || t.SampleType == "samples"):
+			t.PeriodType, t.PeriodUnit = "cpu", "nanoseconds"
+		case t.Name == "memory" && t.SampleType != "page_faults":
+			t.PeriodType, t.PeriodUnit = "space", "bytes"
+		}
 	}
 	return t
+}
+
+func typeName(t profile.Type) string {
+	switch {
+	case t.SampleType == "samples" && t.PeriodType != "" && t.PeriodType != "cpu":
+		return t.PeriodType
+	case t.SampleType == "samples", t.SampleType == "cpu":
+		return "process_cpu"
+	case strings.HasPrefix(t.SampleType, "alloc"), strings.HasPrefix(t.SampleType, "inuse"), t.SampleType == "page_faults":
+		return "memory"
+	}
+	return t.SampleType
 }
 
 // nanosecondsPer is the length of the units in which a period of CPU time is given.

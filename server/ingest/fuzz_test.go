@@ -1,0 +1,117 @@
+package ingest
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/perfuse/perfuse/profile"
+	"github.com/perfuse/perfuse/server/limits"
+	"github.com/perfuse/perfuse/storage"
+	collectorv1 "go.opentelemetry.io/proto/otlp/collector/profiles/v1development"
+	"google.golang.org/protobuf/encoding/prototext"
+	"google.golang.org/protobuf/proto"
+)
+
+// FuzzOTLP: whatever the body, the answer is an error of a known kind or a batch that keeps the data model,
+// in which every count of the request is found again.
+func FuzzOTLP(f *testing.F) {
+	files, err := filepath.Glob("testdata/normalise/*")
+	if err != nil || len(files) == 0 {
+		f.Fatalf("no seeds: %v", err)
+	}
+	for _, file := range files {
+		b, err := os.ReadFile(file)
+		if err != nil {
+			f.Fatal(err)
+		}
+		// The requests of a transcript lie between a line "otlp …" or "json …" and "----".
+		var dictionary string
+		for _, block := range strings.Split(string(b), "\n\n") {
+			input, _, _ := strings.Cut(block, "\n----")
+			for strings.HasPrefix(input, "#") {
+				_, input, _ = strings.Cut(input, "\n")
+			}
+			command, input, _ := strings.Cut(input, "\n")
+			switch {
+			case strings.HasPrefix(command, "dictionary"):
+				dictionary = "dictionary {" + input + "}"
+			case strings.HasPrefix(command, "json"):
+				f.Add([]byte(input), true)
+			case strings.HasPrefix(command, "otlp"):
+				if !strings.Contains(input, "dictionary") {
+					input = dictionary + input
+				}
+				req := new(collectorv1.ExportProfilesServiceRequest)
+				if err := prototext.Unmarshal([]byte(input), req); err != nil {
+					f.Fatalf("%s: %v in %s", file, err, input)
+				}
+				body, err := proto.Marshal(req)
+				if err != nil {
+					f.Fatal(err)
+				}
+				f.Add(body, false)
+			}
+		}
+	}
+	n := Normaliser{
+		Limits:         limits.Limits{DecodedBytes: 1 << 20, Future: time.Hour}.OrDefault(),
+		DropAttributes: DefaultDropAttributes,
+		Now:            func() time.Time { return testNow },
+	}
+	known := func(t *testing.T, err error) {
+		var le *limits.Error
+		if !errors.Is(err, ErrInvalid) && !errors.As(err, &le) {
+			t.Fatalf("an error of an unknown kind: %v", err)
+		}
+	}
+	f.Fuzz(func(t *testing.T, body []byte, json bool) {
+		req, err := decode(body, json, &n.Limits)
+		if err != nil {
+			known(t, err)
+			return
+		}
+		b, err := n.Normalise(req, nil)
+		if err != nil {
+			known(t, err)
+			return
+		}
+		if err := storage.Validate(b); err != nil {
+			t.Fatalf("the batch breaks the data model: %v", err)
+		}
+		var want, got uint64
+		for _, rp := range req.GetResourceProfiles() {
+			for _, sp := range rp.GetScopeProfiles() {
+				for _, p := range sp.GetProfiles() {
+					keyOf(p)
+					for _, s := range p.GetSamples() {
+						for _, v := range s.GetValues() {
+							want += uint64(v)
+						}
+						if len(s.GetValues()) == 0 {
+							want += uint64(len(s.GetTimestampsUnixNano()))
+						}
+					}
+				}
+			}
+		}
+		for i := range b.Profiles {
+			p := &b.Profiles[i]
+			// CPU time is derived from the counts that follow it.
+			if i+1 < len(b.Profiles) && p.Type.SampleType == "cpu" && b.Profiles[i+1].Type.SampleType == "samples" && p.Period > 0 &&
+				len(p.Samples) == len(b.Profiles[i+1].Samples) && p.Total() == b.Profiles[i+1].Total()*p.Period {
+				continue
+			}
+			got += uint64(p.Total())
+			if profile.NewTree(b, p).Total[0] != p.Total() {
+				t.Fatal("the tree lost something")
+			}
+		}
+		if got != want {
+			t.Fatalf("the request counts %d, the batch %d:\n%s", want, got, describe(b))
+		}
+	})
+}
