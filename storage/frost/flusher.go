@@ -1,0 +1,371 @@
+package frost
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/go-kit/log/level"
+
+	"github.com/perfuse/perfuse/storage/dictionary"
+	"github.com/perfuse/perfuse/storage/disk"
+)
+
+// flusher turns sealed heads into blocks, frees the log, drops old blocks. It is one goroutine, so blocks are
+// made in order and the freed part of the log is always a prefix.
+type flusher struct {
+	stop   context.CancelFunc
+	done   chan struct{}
+	wake   chan struct{}
+	dictID uint64           // of the next dictionary file
+	filed  dictionary.Marks // how far dictionary files go
+
+	errMu sync.Mutex
+	err   error // of the last attempt
+}
+
+func (s *Store) blocksDir() string     { return filepath.Join(s.o.Dir, "blocks") }
+func (s *Store) dictionaryDir() string { return filepath.Join(s.o.Dir, "dictionary") }
+
+func (s *Store) lastError() error {
+	s.errMu.Lock()
+	defer s.errMu.Unlock()
+	return s.err
+}
+
+func (s *Store) setError(err error) {
+	s.errMu.Lock()
+	defer s.errMu.Unlock()
+	s.err = err
+}
+
+// openFlusher loads the dictionary files and the blocks' indices, and removes what a crash left behind.
+func (s *Store) openFlusher() error {
+	for _, dir := range []string{s.blocksDir(), s.dictionaryDir()} {
+		if err := s.o.fs.MkdirAll(dir); err != nil {
+			return fmt.Errorf("opening storage: making %s: %w", dir, err)
+		}
+	}
+	if err := s.loadDictionary(); err != nil {
+		return fmt.Errorf("opening storage: %w", err)
+	}
+	if err := s.loadBlocks(); err != nil {
+		return fmt.Errorf("opening storage: %w", err)
+	}
+	return nil
+}
+
+func (s *Store) readFile(name string) (b []byte, err error) {
+	f, err := s.o.fs.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	size, err := f.Size()
+	if err != nil {
+		return nil, err
+	}
+	return io.ReadAll(io.NewSectionReader(f, 0, size))
+}
+
+func (s *Store) loadDictionary() error {
+	names, err := s.o.fs.List(s.dictionaryDir())
+	if err != nil {
+		return fmt.Errorf("listing the dictionary: %w", err)
+	}
+	for _, name := range names {
+		hex, ok := strings.CutSuffix(name, ".dict")
+		id, err := strconv.ParseUint(hex, 16, 64)
+		if !ok || err != nil {
+			continue
+		}
+		s.dictID = max(s.dictID, id+1)
+		b, err := s.readFile(filepath.Join(s.dictionaryDir(), name))
+		if err != nil {
+			return fmt.Errorf("reading dictionary file %s: %w", name, err)
+		}
+		body, err := unseal(dictMagic, b)
+		if err == nil {
+			_, err = s.dict.Apply(body)
+		}
+		if err != nil {
+			// Its entries are missing: stacks that need them are shown without. The rest is intact.
+			level.Error(s.o.Logger).Log("msg", "a dictionary file is damaged and not used", "file", name, "err", err)
+		}
+	}
+	s.filed = s.dict.Marks()
+	return nil
+}
+
+func (s *Store) loadBlocks() error {
+	names, err := s.o.fs.List(s.blocksDir())
+	if err != nil {
+		return fmt.Errorf("listing blocks: %w", err)
+	}
+	for _, name := range names {
+		path := filepath.Join(s.blocksDir(), name)
+		switch base, ext := strings.TrimSuffix(name, filepath.Ext(name)), filepath.Ext(name); {
+		case ext == ".tmp" || ext == ".parquet" && !slices.Contains(names, base+".meta"):
+			// A crash came before the index was written: the log still has these rows.
+			if err := s.o.fs.Remove(path); err != nil {
+				return fmt.Errorf("removing an unfinished block: %w", err)
+			}
+		case ext == ".meta":
+			b, err := s.readFile(path)
+			if err != nil {
+				return fmt.Errorf("reading the index of block %s: %w", base, err)
+			}
+			m, err := decodeMeta(b)
+			if err != nil {
+				return fmt.Errorf("reading the index of block %s: %w; move its files away to go on without it", base, err)
+			}
+			blk := s.newBlock(m)
+			for id := range m.span.series {
+				s.index.add(id, s.dict)
+			}
+			s.blocks = append(s.blocks, blk)
+		}
+	}
+	return nil
+}
+
+func (s *Store) newBlock(m *meta) *block {
+	path := filepath.Join(s.blocksDir(), m.name()+".parquet")
+	return &block{meta: m, open: func() (io.ReaderAt, io.Closer, error) {
+		f, err := s.o.fs.Open(path)
+		if err != nil {
+			return nil, nil, err
+		}
+		return f, f, nil
+	}}
+}
+
+func (s *Store) startFlusher() {
+	ctx, cancel := context.WithCancel(context.Background())
+	s.stop, s.done, s.wake = cancel, make(chan struct{}), make(chan struct{}, 1)
+	go s.runFlusher(ctx)
+}
+
+func (s *Store) stopFlusher() {
+	s.stop()
+	<-s.done
+}
+
+func (s *Store) wakeFlusher() {
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (s *Store) runFlusher(ctx context.Context) {
+	defer close(s.done)
+	tick := time.NewTicker(min(s.o.HeadAge/4+1, time.Minute))
+	defer tick.Stop()
+	for {
+		var again <-chan time.Time
+		if err := s.maintain(ctx); err != nil && ctx.Err() == nil {
+			if old := s.lastError(); old == nil || old.Error() != err.Error() {
+				level.Error(s.o.Logger).Log("msg", "maintaining storage", "err", err)
+			}
+			s.setError(err)
+			s.metrics.flushErrors.Inc()
+			again = time.After(s.o.retry)
+		} else {
+			s.setError(nil)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-s.wake:
+		case <-again:
+		case <-tick.C:
+			s.sealOld(ctx)
+		}
+	}
+}
+
+// sealOld ends a head that is older than Options.HeadAge, and lets a broken log look whether it is well again.
+func (s *Store) sealOld(ctx context.Context) {
+	_ = s.log.Probe() // it says why not in Stats
+	s.mu.RLock()
+	old := s.active.totals.rows > 0 && s.o.Now().Sub(s.active.opened) >= s.o.HeadAge
+	s.mu.RUnlock()
+	if old {
+		_ = s.Flush(ctx) // logged where it failed, tried again with the next tick
+	}
+}
+
+// Flush ends the head: what is in memory becomes a block soon.
+func (s *Store) Flush(ctx context.Context) error {
+	return s.group.Submit(ctx, &commit{seal: true})
+}
+
+// maintain does what there is to do now.
+func (s *Store) maintain(ctx context.Context) error {
+	for {
+		s.mu.RLock()
+		var h *head
+		if len(s.sealed) > 0 {
+			h = s.sealed[0]
+		}
+		s.mu.RUnlock()
+		if h == nil {
+			break
+		}
+		if err := s.flush(ctx, h); err != nil {
+			return err
+		}
+	}
+	return s.retain()
+}
+
+// flush makes a block of the oldest sealed head. It can fail, or the process end, after every step:
+//
+//  1. dictionary file        more than blocks need so far: harmless
+//  2. Parquet file           without an index it is removed when the store is opened; the log has its rows
+//  3. verified               else it is written again
+//  4. index file             from here on the block stands for its log segments, which are not replayed
+//  5. block for head         in one step for readers
+//  6. log segments freed     tried again with the next block, or when the store is opened
+func (s *Store) flush(ctx context.Context, h *head) error {
+	began := s.o.Now()
+	if err := s.fileDictionary(); err != nil {
+		return err
+	}
+	m := &meta{segments: h.segments, totals: h.totals, span: h.span}
+	b := s.newBlock(m)
+	count := &counter{ctx: ctx}
+	err := disk.WriteFile(s.o.fs, s.blocksDir(), m.name()+".parquet", func(w io.Writer) error {
+		count.w = w
+		return h.write(count)
+	})
+	if err != nil {
+		return fmt.Errorf("writing block %s: %w", m.name(), err)
+	}
+	m.size = count.n
+	if err := s.blockDB.verify(ctx, b); err != nil {
+		return errors.Join(err, b.close())
+	}
+	err = disk.WriteFile(s.o.fs, s.blocksDir(), m.name()+".meta", func(w io.Writer) error {
+		_, err := w.Write(m.encode())
+		return err
+	})
+	if err != nil {
+		return errors.Join(err, b.close())
+	}
+	s.mu.Lock()
+	s.sealed = s.sealed[1:]
+	s.blocks = append(s.blocks, b)
+	s.mu.Unlock()
+	level.Info(s.o.Logger).Log("msg", "wrote a block", "block", m.name(), "rows", m.totals.rows, "samples", m.totals.samples,
+		"bytes", m.size, "series", len(m.span.series), "took", s.o.Now().Sub(began))
+	s.metrics.flushed(m)
+	var freed error
+	if s.log != nil { // not while it is replayed
+		freed = s.log.Free(m.segments[1] + 1)
+	}
+	return errors.Join(freed, h.close())
+}
+
+// fileDictionary writes what the dictionary has beyond its files.
+func (s *Store) fileDictionary() error {
+	now := s.dict.Marks()
+	if now == s.filed {
+		return nil
+	}
+	name := fmt.Sprintf("%016x.dict", s.dictID)
+	err := disk.WriteFile(s.o.fs, s.dictionaryDir(), name, func(w io.Writer) error {
+		_, err := w.Write(seal(dictMagic, s.dict.AppendDelta(nil, s.filed, now)))
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	s.dictID++
+	s.filed = now
+	return nil
+}
+
+// counter counts bytes, and fails once its context is done.
+type counter struct {
+	ctx context.Context
+	w   io.Writer
+	n   int64
+}
+
+func (c *counter) Write(p []byte) (int, error) {
+	if err := c.ctx.Err(); err != nil {
+		return 0, err
+	}
+	n, err := c.w.Write(p)
+	c.n += int64(n)
+	return n, err
+}
+
+// retain drops blocks that are too old or too many. A block is only dropped once its log segments are freed,
+// else they would be replayed.
+func (s *Store) retain() error {
+	if err := s.log.Free(s.freeBefore()); err != nil {
+		return err
+	}
+	for {
+		b, why := s.expired()
+		if b == nil {
+			return nil
+		}
+		// The index goes first: without it the block does not exist, and what is left is removed with the next
+		// opening.
+		if err := s.o.fs.Remove(filepath.Join(s.blocksDir(), b.name()+".meta")); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("dropping block %s: %w", b.name(), err)
+		}
+		s.mu.Lock()
+		s.blocks = slices.DeleteFunc(slices.Clone(s.blocks), func(x *block) bool { return x == b })
+		s.mu.Unlock()
+		level.Info(s.o.Logger).Log("msg", "dropped a block", "block", b.name(), "why", why, "bytes", b.size)
+		err := b.close()
+		if err := errors.Join(err, s.o.fs.SyncDir(s.blocksDir()), s.o.fs.Remove(filepath.Join(s.blocksDir(), b.name()+".parquet"))); err != nil {
+			return fmt.Errorf("dropping block %s: %w", b.name(), err)
+		}
+	}
+}
+
+func (s *Store) freeBefore() uint64 {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if len(s.sealed) > 0 {
+		return s.sealed[0].segments[0]
+	}
+	return s.active.segments[0]
+}
+
+// expired returns a block that is to be dropped, and why.
+func (s *Store) expired() (*block, string) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	var oldest *block
+	size := int64(0)
+	for _, b := range s.blocks {
+		size += b.size
+		if oldest == nil || b.span.last < oldest.span.last {
+			oldest = b
+		}
+	}
+	switch {
+	case oldest == nil:
+		return nil, ""
+	case s.o.Retention > 0 && oldest.span.last < s.o.Now().Add(-s.o.Retention).UnixNano():
+		return oldest, "age"
+	case s.o.RetentionBytes > 0 && size > s.o.RetentionBytes:
+		return oldest, "size"
+	}
+	return nil, ""
+}

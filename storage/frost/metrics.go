@@ -1,0 +1,123 @@
+package frost
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/perfuse/perfuse/storage"
+)
+
+// metrics are the store's, named perfuse_storage_*.
+type metrics struct {
+	reg  prometheus.Registerer
+	all  []prometheus.Collector
+	now  func() time.Time
+	took prometheus.Histogram
+
+	writes, commits, samples, rows, logBytes, flushErrors prometheus.Counter
+	blocks, blockBytes                                    prometheus.Counter
+	refused                                               *prometheus.CounterVec
+	queries                                               *prometheus.HistogramVec
+}
+
+func newMetrics(reg prometheus.Registerer, s *Store) (*metrics, error) {
+	m := &metrics{reg: reg, now: s.o.Now}
+	counter := func(name, help string) prometheus.Counter {
+		c := prometheus.NewCounter(prometheus.CounterOpts{Name: "perfuse_storage_" + name, Help: help})
+		m.all = append(m.all, c)
+		return c
+	}
+	gauge := func(name, help string, f func(Stats) float64) {
+		m.all = append(m.all, prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "perfuse_storage_" + name, Help: help}, func() float64 { return f(s.Stats()) }))
+	}
+	m.writes = counter("writes_total", "Batches that were acknowledged.")
+	m.commits = counter("commits_total", "Group commits: one log record and one sync each.")
+	m.rows = counter("rows_total", "Rows that were stored.")
+	m.samples = counter("samples_total", "Samples that were stored.")
+	m.logBytes = counter("log_bytes_total", "Bytes written to the log.")
+	m.blocks = counter("blocks_written_total", "Blocks that were written.")
+	m.blockBytes = counter("blocks_written_bytes_total", "Bytes of blocks that were written.")
+	m.flushErrors = counter("maintenance_errors_total", "Failed attempts to write or drop blocks.")
+	m.refused = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "perfuse_storage_writes_refused_total", Help: "Batches that were refused, by reason."}, []string{"reason"})
+	m.took = prometheus.NewHistogram(prometheus.HistogramOpts{Name: "perfuse_storage_write_seconds", Help: "Time until a batch was acknowledged.", Buckets: prometheus.ExponentialBuckets(0.0005, 2, 14)})
+	m.queries = prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "perfuse_storage_query_seconds", Help: "Time of queries, by kind.", Buckets: prometheus.ExponentialBuckets(0.0005, 4, 9)}, []string{"kind"})
+	m.all = append(m.all, m.refused, m.took, m.queries)
+	gauge("read_only", "1 while writes are refused.", func(st Stats) float64 {
+		if st.ReadOnly != "" {
+			return 1
+		}
+		return 0
+	})
+	gauge("series", "Series that are known.", func(st Stats) float64 { return float64(st.Series) })
+	gauge("stacks", "Stacks that are known.", func(st Stats) float64 { return float64(st.Stacks) })
+	gauge("head_rows", "Rows that are in memory and in the log, not in a block.", func(st Stats) float64 { return float64(st.Head.Rows) })
+	gauge("head_bytes", "Size of those rows.", func(st Stats) float64 { return float64(st.Head.Bytes) })
+	gauge("block_count", "Blocks.", func(st Stats) float64 { return float64(len(st.Blocks)) })
+	gauge("block_bytes", "Size of all blocks.", func(st Stats) float64 { return float64(st.BlockBytes) })
+	gauge("log_segments", "Log segments on disk.", func(st Stats) float64 { return float64(st.LogSegments) })
+	gauge("log_bytes", "Size of the log on disk.", func(st Stats) float64 { return float64(st.LogBytes) })
+	gauge("log_losses", "Damaged places that opening the log found.", func(st Stats) float64 { return float64(len(st.Losses)) })
+	if reg == nil {
+		return m, nil
+	}
+	for i, c := range m.all {
+		if err := reg.Register(c); err != nil {
+			m.all = m.all[:i]
+			m.unregister()
+			return nil, fmt.Errorf("registering storage metrics: %w", err)
+		}
+	}
+	return m, nil
+}
+
+func (m *metrics) unregister() {
+	if m.reg == nil {
+		return
+	}
+	for _, c := range m.all {
+		m.reg.Unregister(c)
+	}
+}
+
+// write counts the end of a Write.
+func (m *metrics) write(began time.Time, err *error) {
+	reason := ""
+	switch {
+	case *err == nil:
+		m.writes.Inc()
+		m.took.Observe(m.now().Sub(began).Seconds())
+		return
+	case errors.Is(*err, storage.ErrInvalid):
+		reason = "invalid"
+	case errors.Is(*err, storage.ErrReadOnly):
+		reason = "read_only"
+	case errors.Is(*err, storage.ErrLimit):
+		reason = "limit"
+	default:
+		reason = "other"
+	}
+	m.refused.WithLabelValues(reason).Inc()
+}
+
+func (m *metrics) committed(rows []row, logged int) {
+	m.commits.Inc()
+	m.rows.Add(float64(len(rows)))
+	m.logBytes.Add(float64(logged))
+	n := int64(0)
+	for i := range rows {
+		n += rows[i].samples
+	}
+	m.samples.Add(float64(n))
+}
+
+func (m *metrics) flushed(b *meta) {
+	m.blocks.Inc()
+	m.blockBytes.Add(float64(b.size))
+}
+
+func (m *metrics) query(kind string, began time.Time) {
+	m.queries.WithLabelValues(kind).Observe(m.now().Sub(began).Seconds())
+}

@@ -1,0 +1,477 @@
+package frost
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"math"
+	"runtime"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"github.com/perfuse/perfuse/profile"
+	"github.com/perfuse/perfuse/storage"
+	"github.com/perfuse/perfuse/storage/dictionary"
+)
+
+// group is the place of a series in an answer; 0 is none.
+type group uint32
+
+// question is a selection in the store's terms, and what it is to be read from.
+type question struct {
+	s      *Store
+	groups []group          // by series
+	labels []profile.Labels // by group, from 1 on
+	bounds bounds
+	linked bool
+	traces map[profile.TraceID]bool
+	spans  map[profile.SpanID]bool
+	names  map[dictionary.StringID]bool
+	heads  []*head
+	blocks []*block
+}
+
+func nanos(t time.Time, unset int64) int64 {
+	switch {
+	case t.IsZero():
+		return unset
+	case t.Unix() <= math.MinInt64/int64(time.Second):
+		return math.MinInt64
+	case t.Unix() >= math.MaxInt64/int64(time.Second):
+		return math.MaxInt64
+	}
+	return t.UnixNano()
+}
+
+// timeRange returns the bounds of a selection in nanoseconds, the end not included.
+func timeRange(start, end time.Time) (from, to int64) {
+	return max(nanos(start, 0), 0), nanos(end, math.MaxInt64)
+}
+
+// ask makes a question of a selection. groupOf gives each series' labels in the answer. The caller must call
+// release. A question that nothing can answer has neither heads nor blocks.
+func (s *Store) ask(sel storage.Selection, from, to int64, groupOf func(*seriesEntry) profile.Labels) *question {
+	q := &question{s: s, linked: len(sel.TraceIDs)+len(sel.SpanIDs)+len(sel.SpanNames) > 0, labels: make([]profile.Labels, 1)}
+	if len(sel.TraceIDs) > 0 {
+		q.traces = setOf(sel.TraceIDs)
+	}
+	if len(sel.SpanIDs) > 0 {
+		q.spans = setOf(sel.SpanIDs)
+	}
+	if len(sel.SpanNames) > 0 {
+		q.names = map[dictionary.StringID]bool{}
+		for _, n := range sel.SpanNames {
+			if id, ok := s.dict.FindText(n); ok {
+				q.names[id] = true
+			}
+		}
+	}
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	q.groups = make([]group, len(s.index.byID))
+	q.bounds = bounds{services: [2]int64{math.MaxInt64, -1}, series: [2]int64{math.MaxInt64, -1}, from: from, to: to}
+	known := map[string]group{}
+	var selected []dictionary.SeriesID
+	s.index.match(sel.Type, sel.Selector, func(id dictionary.SeriesID, e *seriesEntry) {
+		ls := groupOf(e)
+		key := ls.String()
+		g, ok := known[key]
+		if !ok {
+			g = group(len(q.labels))
+			q.labels = append(q.labels, ls)
+			known[key] = g
+		}
+		q.groups[id] = g
+		selected = append(selected, id)
+		// A value that a series has is in the dictionary.
+		service, _ := s.dict.FindText(e.labels.Get(profile.LabelServiceName))
+		q.bounds.services[0], q.bounds.services[1] = min(q.bounds.services[0], int64(service)), max(q.bounds.services[1], int64(service))
+		q.bounds.series[0], q.bounds.series[1] = min(q.bounds.series[0], int64(id)), max(q.bounds.series[1], int64(id))
+	})
+	if len(selected) == 0 || from >= to {
+		return q
+	}
+	has := func(sp *span) bool {
+		if !sp.overlaps(from, to) {
+			return false
+		}
+		a, b := bucketOf(from), bucketOf(to-1)
+		if len(sp.series) < len(selected) {
+			for id, rs := range sp.series {
+				if int(id) < len(q.groups) && q.groups[id] != 0 && rs.overlap(a, b) {
+					return true
+				}
+			}
+			return false
+		}
+		return slices.ContainsFunc(selected, func(id dictionary.SeriesID) bool {
+			rs := sp.series[id]
+			return rs != nil && rs.overlap(a, b)
+		})
+	}
+	for _, h := range append(s.sealed[:len(s.sealed):len(s.sealed)], s.active) {
+		if has(&h.span) {
+			h.readers.Add(1)
+			q.heads = append(q.heads, h)
+		}
+	}
+	for _, b := range s.blocks {
+		if has(&b.span) {
+			b.readers.Add(1)
+			q.blocks = append(q.blocks, b)
+		}
+	}
+	return q
+}
+
+func setOf[T comparable](list []T) map[T]bool {
+	m := make(map[T]bool, len(list))
+	for _, v := range list {
+		m[v] = true
+	}
+	return m
+}
+
+// release lets go of what the question reads from.
+func (q *question) release() {
+	for _, h := range q.heads {
+		h.readers.Done()
+	}
+	for _, b := range q.blocks {
+		b.readers.Done()
+	}
+	q.heads, q.blocks = nil, nil
+}
+
+// part is a row and those of its samples that are selected.
+type part struct {
+	row     *row
+	group   group
+	samples *samplesOf
+	// all says that every sample is selected; else picked has the indices of those that are.
+	all    bool
+	picked []int
+}
+
+// count is the number of selected samples.
+func (p *part) count() int {
+	if p.all {
+		return len(p.samples.stacks)
+	}
+	return len(p.picked)
+}
+
+// each calls f with the index in the row of every selected sample.
+func (p *part) each(f func(i int)) {
+	if p.all {
+		for i := range p.samples.stacks {
+			f(i)
+		}
+		return
+	}
+	for _, i := range p.picked {
+		f(i)
+	}
+}
+
+// time is when sample i was taken.
+func (p *part) time(i int) int64 {
+	if len(p.samples.times) == 0 {
+		return p.row.time
+	}
+	return p.samples.times[i]
+}
+
+// scan calls each of fns, from one goroutine each, with the selected parts of the data.
+func (q *question) scan(ctx context.Context, fns ...func(*part) error) error {
+	readers := make([]func(*recordColumns) error, len(fns))
+	for i, fn := range fns {
+		var decoded samplesOf
+		p := part{samples: &decoded}
+		readers[i] = func(c *recordColumns) error {
+			for i := range c.n {
+				id := c.ints[colSeries][i]
+				if id < 0 || id >= int64(len(q.groups)) || q.groups[id] == 0 {
+					continue
+				}
+				if c.ints[colLast][i] < q.bounds.from || c.ints[colFirst][i] >= q.bounds.to {
+					continue
+				}
+				r := c.row(i)
+				if err := decoded.decode(r.payload, r.time); err != nil {
+					return fmt.Errorf("reading a row of series %d: %w", id, err)
+				}
+				p.row, p.group = &r, q.groups[id]
+				q.pick(&p)
+				if p.count() == 0 {
+					continue
+				}
+				if err := fn(&p); err != nil {
+					return err
+				}
+			}
+			return nil
+		}
+	}
+	for _, h := range q.heads {
+		if err := h.scan(ctx, q.bounds, readers...); err != nil {
+			return err
+		}
+	}
+	return q.s.blockDB.scan(ctx, q.blocks, q.bounds, readers...)
+}
+
+// pick selects the samples of a row.
+func (q *question) pick(p *part) {
+	within := p.row.first >= q.bounds.from && p.row.last < q.bounds.to
+	p.all, p.picked = within && !q.linked, p.picked[:0]
+	if p.all {
+		return
+	}
+	s := p.samples
+	for i := range s.stacks {
+		if t := p.time(i); !within && (t < q.bounds.from || t >= q.bounds.to) {
+			continue
+		}
+		if q.linked {
+			var l link
+			if len(s.links) > 0 && s.links[i] != 0 {
+				l = s.table[s.links[i]]
+			}
+			if q.traces != nil && !q.traces[l.trace] || q.spans != nil && !q.spans[l.span] || q.names != nil && !q.names[l.name] {
+				continue
+			}
+		}
+		p.picked = append(p.picked, i)
+	}
+}
+
+// workers is how many goroutines scan.
+func workers() int { return min(runtime.GOMAXPROCS(0), 4) }
+
+// queryError makes an error of a scan the caller's.
+func queryError(ctx context.Context, what string, err error) error {
+	if cerr := ctx.Err(); cerr != nil {
+		return cerr
+	}
+	if err != nil && !errors.Is(err, storage.ErrLimit) {
+		return fmt.Errorf("%s: %w", what, err)
+	}
+	return err
+}
+
+// found calls f, once, for every series that has samples in the selection, as exactly as the index knows time.
+func (s *Store) found(ctx context.Context, sel storage.Selection, f func(*seriesEntry)) error {
+	from, to := coarse(timeRange(sel.Start, sel.End))
+	if len(sel.TraceIDs)+len(sel.SpanIDs)+len(sel.SpanNames) > 0 {
+		return s.foundLinked(ctx, sel, from, to, f)
+	}
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if from >= to {
+		return nil
+	}
+	a, b := bucketOf(from), bucketOf(to-1)
+	var spans []*span
+	for _, h := range append(s.sealed[:len(s.sealed):len(s.sealed)], s.active) {
+		if h.span.overlaps(from, to) {
+			spans = append(spans, &h.span)
+		}
+	}
+	for _, blk := range s.blocks {
+		if blk.span.overlaps(from, to) {
+			spans = append(spans, &blk.span)
+		}
+	}
+	s.index.match(sel.Type, sel.Selector, func(id dictionary.SeriesID, e *seriesEntry) {
+		for _, sp := range spans {
+			if rs := sp.series[id]; rs != nil && rs.overlap(a, b) {
+				f(e)
+				return
+			}
+		}
+	})
+	return ctx.Err()
+}
+
+// foundLinked looks into the samples: the index does not know links.
+func (s *Store) foundLinked(ctx context.Context, sel storage.Selection, from, to int64, f func(*seriesEntry)) error {
+	q := s.ask(sel, from, to, func(*seriesEntry) profile.Labels { return nil })
+	defer q.release()
+	seen := make([]atomic.Bool, len(q.groups))
+	fn := func(p *part) error {
+		seen[p.row.series].Store(true)
+		return nil
+	}
+	fns := make([]func(*part) error, workers())
+	for i := range fns {
+		fns[i] = fn
+	}
+	if err := q.scan(ctx, fns...); err != nil {
+		return queryError(ctx, "looking for links", err)
+	}
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	for id := range seen {
+		if seen[id].Load() {
+			f(&s.index.byID[id])
+		}
+	}
+	return nil
+}
+
+// Types implements storage.Store.
+func (s *Store) Types(ctx context.Context, start, end time.Time) ([]profile.Type, error) {
+	leave, err := s.enter(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
+	defer s.metrics.query("types", s.o.Now())
+	seen := map[profile.Type]bool{}
+	if err := s.found(ctx, storage.Selection{Start: start, End: end}, func(e *seriesEntry) { seen[e.typ] = true }); err != nil {
+		return nil, err
+	}
+	return slices.SortedFunc(maps.Keys(seen), func(a, b profile.Type) int { return cmp.Compare(a.String(), b.String()) }), nil
+}
+
+// LabelNames implements storage.Store.
+func (s *Store) LabelNames(ctx context.Context, sel storage.Selection) ([]string, error) {
+	leave, err := s.enter(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
+	defer s.metrics.query("label_names", s.o.Now())
+	seen := map[string]bool{}
+	err = s.found(ctx, sel, func(e *seriesEntry) {
+		for _, l := range e.labels {
+			seen[l.Name] = true
+		}
+	})
+	if err != nil {
+		return nil, err
+	}
+	return slices.Sorted(maps.Keys(seen)), nil
+}
+
+// LabelValues implements storage.Store.
+func (s *Store) LabelValues(ctx context.Context, name string, sel storage.Selection) ([]string, error) {
+	leave, err := s.enter(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
+	defer s.metrics.query("label_values", s.o.Now())
+	seen := map[string]bool{}
+	err = s.found(ctx, sel, func(e *seriesEntry) {
+		if v := e.labels.Get(name); v != "" {
+			seen[v] = true
+		}
+	})
+	if err != nil {
+		return nil, err
+	}
+	return slices.Sorted(maps.Keys(seen)), nil
+}
+
+// Labels implements storage.Store.
+func (s *Store) Labels(ctx context.Context, sel storage.Selection) ([]profile.Labels, error) {
+	leave, err := s.enter(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
+	defer s.metrics.query("labels", s.o.Now())
+	var out []profile.Labels
+	err = s.found(ctx, sel, func(e *seriesEntry) { out = append(out, slices.Clone(e.labels)) })
+	if err != nil {
+		return nil, err
+	}
+	// Series of several types have the same labels.
+	slices.SortFunc(out, profile.Labels.Compare)
+	return slices.CompactFunc(out, func(a, b profile.Labels) bool { return a.Compare(b) == 0 }), nil
+}
+
+// groupBy returns the labels that a series has in an answer grouped by names.
+func groupBy(by []string) func(*seriesEntry) profile.Labels {
+	return func(e *seriesEntry) profile.Labels {
+		var out profile.Labels
+		for _, l := range e.labels {
+			if slices.Contains(by, l.Name) {
+				out = append(out, l)
+			}
+		}
+		return out
+	}
+}
+
+// Series implements storage.Store.
+func (s *Store) Series(ctx context.Context, sel storage.Selection, by []string, step time.Duration) ([]storage.TimeSeries, error) {
+	leave, err := s.enter(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
+	defer s.metrics.query("series", s.o.Now())
+	if sel.Type == nil || step <= 0 {
+		return nil, fmt.Errorf("%w: a series needs a type and a positive step", storage.ErrInvalid)
+	}
+	from, to := timeRange(sel.Start, sel.End)
+	q := s.ask(sel, from, to, groupBy(by))
+	defer q.release()
+	type point struct {
+		group group
+		step  int64
+	}
+	var points atomic.Int64
+	sums := make([]map[point]int64, workers())
+	fns := make([]func(*part) error, len(sums))
+	for w := range fns {
+		m := map[point]int64{}
+		sums[w] = m
+		add := func(at point, v int64) {
+			n := len(m)
+			m[at] += v
+			points.Add(int64(len(m) - n))
+		}
+		fns[w] = func(p *part) error {
+			if len(p.samples.times) == 0 {
+				total := int64(0)
+				p.each(func(i int) { total += p.samples.values[i] })
+				add(point{p.group, p.row.time / int64(step)}, total)
+			} else {
+				p.each(func(i int) { add(point{p.group, p.samples.times[i] / int64(step)}, p.samples.values[i]) })
+			}
+			if n := points.Load(); n > int64(s.o.MaxPoints) {
+				return fmt.Errorf("%w: the series have more than %d points; take a longer step or fewer groups", storage.ErrLimit, s.o.MaxPoints)
+			}
+			return nil
+		}
+	}
+	if err := q.scan(ctx, fns...); err != nil {
+		return nil, queryError(ctx, "summing a series", err)
+	}
+	all := sums[0]
+	for _, m := range sums[1:] {
+		for at, v := range m {
+			all[at] += v
+		}
+	}
+	byGroup := make([][]storage.Point, len(q.labels))
+	for at, v := range all {
+		byGroup[at.group] = append(byGroup[at.group], storage.Point{TimeNanos: at.step * int64(step), Value: v})
+	}
+	var out []storage.TimeSeries
+	for g, ps := range byGroup {
+		if len(ps) > 0 {
+			slices.SortFunc(ps, func(a, b storage.Point) int { return cmp.Compare(a.TimeNanos, b.TimeNanos) })
+			out = append(out, storage.TimeSeries{Labels: q.labels[g], Points: ps})
+		}
+	}
+	slices.SortFunc(out, func(a, b storage.TimeSeries) int { return a.Labels.Compare(b.Labels) })
+	return out, nil
+}

@@ -1,0 +1,108 @@
+package frost
+
+import (
+	"io"
+	"time"
+
+	"github.com/perfuse/perfuse/storage/dictionary"
+	"github.com/perfuse/perfuse/storage/disk"
+)
+
+// Stats is the state of a store, for people.
+type Stats struct {
+	// ReadOnly is why writes are refused, empty if they are not.
+	ReadOnly string `json:"read_only,omitempty"`
+	// LastError is what maintenance failed with, empty if it did not.
+	LastError string `json:"last_error,omitempty"`
+
+	Series      int   `json:"series"`
+	Stacks      int64 `json:"stacks"`
+	Rows        int64 `json:"rows"`
+	Samples     int64 `json:"samples"`
+	BlockBytes  int64 `json:"block_bytes"`
+	LogSegments int   `json:"log_segments"`
+	LogBytes    int64 `json:"log_bytes"`
+	// Head is what is in memory, HeadsWaiting how many of it are complete and become blocks.
+	Head         HeadStats         `json:"head"`
+	HeadsWaiting int               `json:"heads_waiting"`
+	Blocks       []BlockStats      `json:"blocks"`
+	Dictionary   []dictionary.Size `json:"dictionary"`
+	// DictionaryHoles are entries that were lost with a part of the log.
+	DictionaryHoles int      `json:"dictionary_holes"`
+	Losses          []string `json:"losses,omitempty"`
+}
+
+// HeadStats is what is in memory and in the log, not in a block.
+type HeadStats struct {
+	Rows    int64 `json:"rows"`
+	Samples int64 `json:"samples"`
+	Bytes   int64 `json:"bytes"`
+	Series  int   `json:"series"`
+}
+
+// BlockStats is one block.
+type BlockStats struct {
+	Name    string    `json:"name"`
+	First   time.Time `json:"first"`
+	Last    time.Time `json:"last"`
+	Rows    int64     `json:"rows"`
+	Samples int64     `json:"samples"`
+	Bytes   int64     `json:"bytes"`
+	Series  int       `json:"series"`
+}
+
+// Stats returns the state of the store.
+func (s *Store) Stats() Stats {
+	var st Stats
+	st.Dictionary, st.DictionaryHoles = s.dict.Sizes(), s.dict.Holes()
+	st.Stacks = int64(s.dict.StackCount()) - 1
+	if err := s.lastError(); err != nil {
+		st.LastError = err.Error()
+	}
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if s.log != nil {
+		l := s.log.Stats()
+		st.LogSegments, st.LogBytes = l.Segments, l.Bytes
+		if l.Err != nil {
+			st.ReadOnly = l.Err.Error()
+		}
+	}
+	switch {
+	case s.failed != nil:
+		st.ReadOnly = s.failed.Error()
+	case len(s.sealed) >= maxSealed:
+		st.ReadOnly = "blocks cannot be written: " + st.LastError
+	}
+	st.Series, st.HeadsWaiting = s.index.count, len(s.sealed)
+	for _, h := range append(s.sealed[:len(s.sealed):len(s.sealed)], s.active) {
+		if h == nil {
+			continue
+		}
+		st.Head.Rows += h.totals.rows
+		st.Head.Samples += h.totals.samples
+		st.Head.Bytes += h.totals.bytes
+		st.Head.Series = max(st.Head.Series, len(h.span.series))
+	}
+	st.Rows, st.Samples = st.Head.Rows, st.Head.Samples
+	for _, b := range s.blocks {
+		st.Rows += b.totals.rows
+		st.Samples += b.totals.samples
+		st.BlockBytes += b.size
+		st.Blocks = append(st.Blocks, BlockStats{
+			Name: b.name(), First: time.Unix(0, b.span.first).UTC(), Last: time.Unix(0, b.span.last).UTC(),
+			Rows: b.totals.rows, Samples: b.totals.samples, Bytes: b.size, Series: len(b.span.series),
+		})
+	}
+	for _, l := range s.replayed.Losses {
+		st.Losses = append(st.Losses, l.String())
+	}
+	return st
+}
+
+func (s *Store) takeLock() (io.Closer, error) {
+	if s.o.fs != disk.OS {
+		return io.NopCloser(nil), nil
+	}
+	return lockDir(s.o.Dir)
+}

@@ -1,0 +1,228 @@
+package frost
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"slices"
+
+	"github.com/apache/arrow-go/v18/arrow"
+	"github.com/apache/arrow-go/v18/arrow/array"
+	"github.com/apache/arrow-go/v18/arrow/memory"
+	"github.com/go-kit/log"
+	"github.com/polarsignals/frostdb"
+	schemapb "github.com/polarsignals/frostdb/gen/proto/go/frostdb/schema/v1alpha1"
+	"github.com/polarsignals/frostdb/index"
+	"github.com/polarsignals/frostdb/query/logicalplan"
+
+	"github.com/perfuse/perfuse/storage/dictionary"
+)
+
+// The columns of the table, in the order of their names, which is FrostDB's.
+const (
+	colDuration = iota
+	colFirst
+	colLast
+	colPayload
+	colPeriod
+	colSamples
+	colSeries
+	colService
+	colTime
+	columns
+)
+
+var columnNames = [columns]string{"duration", "first", "last", "payload", "period", "samples", "series", "service", "time"}
+
+var arrowSchema = func() *arrow.Schema {
+	fields := make([]arrow.Field, columns)
+	for i, name := range columnNames {
+		fields[i] = arrow.Field{Name: name, Type: arrow.PrimitiveTypes.Int64}
+	}
+	fields[colPayload].Type = arrow.BinaryTypes.Binary
+	return arrow.NewSchema(fields, nil)
+}()
+
+// tableSchema sorts by service, then series, then time, so that what one question selects lies together.
+func tableSchema() *schemapb.Schema {
+	s := &schemapb.Schema{Name: "profiles"}
+	for i, name := range columnNames {
+		layout := &schemapb.StorageLayout{
+			Type:        schemapb.StorageLayout_TYPE_INT64,
+			Encoding:    schemapb.StorageLayout_ENCODING_DELTA_BINARY_PACKED,
+			Compression: schemapb.StorageLayout_COMPRESSION_LZ4_RAW,
+		}
+		if i == colPayload {
+			layout.Type, layout.Encoding = schemapb.StorageLayout_TYPE_STRING, schemapb.StorageLayout_ENCODING_PLAIN_UNSPECIFIED
+		}
+		s.Columns = append(s.Columns, &schemapb.Column{Name: name, StorageLayout: layout})
+	}
+	for _, i := range []int{colService, colSeries, colTime} {
+		s.SortingColumns = append(s.SortingColumns, &schemapb.SortingColumn{Name: columnNames[i], Direction: schemapb.SortingColumn_DIRECTION_ASCENDING})
+	}
+	return s
+}
+
+const (
+	tableName = "profiles"
+	// compactBytes is how much FrostDB collects in Arrow records before it compacts them to Parquet in
+	// memory. One record comes with each commit.
+	compactBytes = 8 << 20
+	// rowGroupBytes is about how much payload one row group of a block has: what one question reads at least.
+	rowGroupBytes = 1 << 20
+)
+
+// openTable opens a FrostDB of its own with one empty table. We rotate by beginning another: FrostDB's own
+// rotation drops a block when its upload fails, so it never rotates, logs or persists here.
+func openTable(logger log.Logger, opts ...frostdb.Option) (*frostdb.ColumnStore, *frostdb.Table, error) {
+	cs, err := frostdb.New(append([]frostdb.Option{
+		frostdb.WithLogger(logger),
+		frostdb.WithManualBlockRotation(),
+		frostdb.WithActiveMemorySize(math.MaxInt64),
+		frostdb.WithIndexConfig([]*index.LevelConfig{
+			{Level: index.L0, MaxSize: compactBytes, Type: index.CompactionTypeParquetMemory},
+			{Level: index.L1, MaxSize: math.MaxInt64},
+		}),
+	}, opts...)...)
+	if err != nil {
+		return nil, nil, fmt.Errorf("opening FrostDB: %w", err)
+	}
+	db, err := cs.DB(context.Background(), "perfuse")
+	if err != nil {
+		return nil, nil, fmt.Errorf("opening FrostDB's database: %w", err)
+	}
+	table, err := db.Table(tableName, frostdb.NewTableConfig(tableSchema(), frostdb.WithRowGroupSize(8192)))
+	if err != nil {
+		return nil, nil, fmt.Errorf("opening FrostDB's table: %w", err)
+	}
+	return cs, table, nil
+}
+
+// setRowGroups makes blocks that are written from now on have row groups of about rowGroupBytes.
+func setRowGroups(cs *frostdb.ColumnStore, rows, bytes int64) error {
+	db, err := cs.GetDB("perfuse")
+	if err != nil {
+		return err
+	}
+	n := 8192
+	if rows > 0 && bytes > 0 {
+		n = int(min(max(rowGroupBytes*rows/bytes, 32), 64<<10))
+	}
+	_, err = db.Table(tableName, frostdb.NewTableConfig(tableSchema(), frostdb.WithRowGroupSize(n)))
+	return err
+}
+
+// record returns rows as an Arrow record, sorted.
+func record(rows []row) arrow.Record {
+	order := make([]*row, len(rows))
+	size := 0
+	for i := range rows {
+		order[i] = &rows[i]
+		size += len(rows[i].payload)
+	}
+	slices.SortStableFunc(order, compareRows)
+	b := array.NewRecordBuilder(memory.DefaultAllocator, arrowSchema)
+	defer b.Release()
+	b.Reserve(len(rows))
+	b.Field(colPayload).(*array.BinaryBuilder).ReserveData(size)
+	for _, r := range order {
+		for i, v := range [columns]int64{
+			colDuration: r.duration, colFirst: r.first, colLast: r.last, colPeriod: r.period, colSamples: r.samples,
+			colSeries: int64(r.series), colService: int64(r.service), colTime: r.time,
+		} {
+			if i != colPayload {
+				b.Field(i).(*array.Int64Builder).UnsafeAppend(v)
+			}
+		}
+		b.Field(colPayload).(*array.BinaryBuilder).Append(r.payload)
+	}
+	return b.NewRecord()
+}
+
+// recordColumns are the columns of a record that a scan gave.
+type recordColumns struct {
+	ints    [columns][]int64
+	payload *array.Binary
+	n       int
+}
+
+func columnsOf(r arrow.Record) (c recordColumns, err error) {
+	c.n = int(r.NumRows())
+	for i, f := range r.Schema().Fields() {
+		at, ok := slices.BinarySearch(columnNames[:], f.Name)
+		if !ok {
+			return c, fmt.Errorf("scanning: unknown column %s", f.Name)
+		}
+		switch a := r.Column(i).(type) {
+		case *array.Int64:
+			if a.NullN() > 0 {
+				return c, fmt.Errorf("scanning: column %s has nulls", f.Name)
+			}
+			c.ints[at] = a.Int64Values()
+		case *array.Binary:
+			if at != colPayload {
+				return c, fmt.Errorf("scanning: column %s is binary", f.Name)
+			}
+			c.payload = a
+		default:
+			return c, fmt.Errorf("scanning: column %s is %T", f.Name, a)
+		}
+	}
+	for i := range c.ints {
+		if i != colPayload && len(c.ints[i]) != c.n {
+			return c, fmt.Errorf("scanning: column %s is missing", columnNames[i])
+		}
+	}
+	if c.payload == nil || c.payload.Len() != c.n {
+		return c, fmt.Errorf("scanning: the payload is missing")
+	}
+	return c, nil
+}
+
+// row returns row i. Its payload belongs to the record.
+func (c *recordColumns) row(i int) row {
+	return row{
+		service: dictionary.StringID(c.ints[colService][i]), series: dictionary.SeriesID(c.ints[colSeries][i]),
+		time: c.ints[colTime][i], duration: c.ints[colDuration][i], period: c.ints[colPeriod][i],
+		first: c.ints[colFirst][i], last: c.ints[colLast][i], samples: c.ints[colSamples][i],
+		payload: c.payload.Value(i),
+	}
+}
+
+// bounds narrow a scan to rows that may matter. What a scan gives is a superset of what is in the bounds.
+type bounds struct {
+	services, series [2]int64 // both ends included
+	from, to         int64    // of samples' times, the end not included
+}
+
+var everything = bounds{services: [2]int64{0, math.MaxUint32}, series: [2]int64{0, math.MaxUint32}, from: 0, to: math.MaxInt64}
+
+func (b bounds) filter() logicalplan.Expr {
+	col := func(i int) *logicalplan.Column { return logicalplan.Col(columnNames[i]) }
+	lit := func(v int64) logicalplan.Expr { return logicalplan.Literal(v) }
+	return logicalplan.And(
+		col(colService).GtEq(lit(b.services[0])), col(colService).LtEq(lit(b.services[1])),
+		col(colSeries).GtEq(lit(b.series[0])), col(colSeries).LtEq(lit(b.series[1])),
+		col(colLast).GtEq(lit(b.from)), col(colFirst).Lt(lit(b.to)),
+	)
+}
+
+// scanTable calls each of fns, from one goroutine each, with records of rows that may be in the bounds.
+func scanTable(ctx context.Context, t *frostdb.Table, mode logicalplan.ReadMode, b bounds, fns ...func(*recordColumns) error) error {
+	callbacks := make([]logicalplan.Callback, len(fns))
+	for i, fn := range fns {
+		callbacks[i] = func(ctx context.Context, r arrow.Record) error {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+			c, err := columnsOf(r)
+			if err != nil {
+				return err
+			}
+			return fn(&c)
+		}
+	}
+	return t.View(ctx, func(ctx context.Context, tx uint64) error {
+		return t.Iterator(ctx, tx, memory.DefaultAllocator, callbacks, logicalplan.WithReadMode(mode), logicalplan.WithFilter(b.filter()))
+	})
+}
