@@ -34,6 +34,7 @@ func Compile(r io.ReaderAt) (*Table, error) {
 	}
 	t := b.table(im.machine)
 	t.Go, t.FramePointers = info, chains
+	closeGaps(im, t)
 	return t, nil
 }
 
