@@ -91,6 +91,9 @@ func (s *Server) guard(next http.Handler, page bool) http.Handler {
 			plain(w, http.StatusForbidden, "a page of another site may not ask this server: "+err.Error())
 			return
 		}
+		// A copy: net/http looks at the body of its own request to see whether all of it was read, and
+		// would take the rest of one that a limit cut off for the next request.
+		r = r.WithContext(r.Context())
 		r.Body = &patientBody{ReadCloser: r.Body, control: http.NewResponseController(w)}
 		next.ServeHTTP(w, r)
 	})
@@ -98,8 +101,9 @@ func (s *Server) guard(next http.Handler, page bool) http.Handler {
 
 // securityHeaders let the page load only what this server serves, and nobody frame it.
 func securityHeaders(h http.Header) {
-	h.Set("Content-Security-Policy", "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; "+
-		"object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'")
+	// The page has a policy of its own; this one is for the pages below /debug/.
+	h.Set("Content-Security-Policy", "default-src 'none'; style-src 'self' 'unsafe-inline'; script-src 'self'; img-src 'self' data:; "+
+		"connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'")
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("X-Frame-Options", "DENY")
 	h.Set("Referrer-Policy", "same-origin")

@@ -18,7 +18,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"sync"
@@ -33,6 +32,7 @@ import (
 	"github.com/perfuse/perfuse/server/query"
 	"github.com/perfuse/perfuse/storage"
 	"github.com/perfuse/perfuse/symbolize"
+	"github.com/perfuse/perfuse/web"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"golang.org/x/net/netutil"
@@ -64,7 +64,7 @@ type Options struct {
 	// Open returns what to serve from. Run calls it once, with its own context, after the ports are open.
 	// Required.
 	Open func(ctx context.Context) (Backends, error)
-	// Page serves what no other path does. Default: a line of text.
+	// Page serves what no other path does. Default: web.Handler.
 	Page http.Handler
 	// Limits that hold; zero fields take their defaults.
 	Limits limits.Limits
@@ -314,12 +314,5 @@ func (s *Server) page() http.Handler {
 	if s.opts.Page != nil {
 		return s.opts.Page
 	}
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.URL.Path != "/" {
-			http.NotFound(w, r)
-			return
-		}
-		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-		io.WriteString(w, "Perfuse. This build has no page; ask with profilectl, or see /debug/.\n")
-	})
+	return web.Handler()
 }

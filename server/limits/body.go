@@ -96,7 +96,9 @@ func NewDecompressor(encoding string, name Name, max int64, refused func(error))
 	case "zstd":
 		// A frame's header asks for the window that unpacking needs; 32 MiB is more than any level
 		// short of --ultra uses. Concurrency 1 decodes in the caller's goroutine, so nothing leaks.
-		zr, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(32<<20), zstd.WithDecoderLowmem(true))
+		// Without the last option what lies in a bytes.Buffer is unpacked whole, past any limit.
+		zr, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(32<<20), zstd.WithDecoderLowmem(true),
+			zstd.WithDecodeBuffersBelow(0))
 		if err != nil {
 			panic("BUG: zstd refuses our options: " + err.Error())
 		}
