@@ -22,11 +22,13 @@ import (
 // flusher turns sealed heads into blocks, frees the log, drops old blocks. It is one goroutine, so blocks are
 // made in order and the freed part of the log is always a prefix.
 type flusher struct {
-	stop   context.CancelFunc
-	done   chan struct{}
-	wake   chan struct{}
-	dictID uint64           // of the next dictionary file
-	filed  dictionary.Marks // how far dictionary files go
+	stop context.CancelFunc
+	done chan struct{}
+	wake chan struct{}
+	// progress has an element after an attempt that nobody has looked at yet.
+	progress chan struct{}
+	dictID   uint64           // of the next dictionary file
+	filed    dictionary.Marks // how far dictionary files go
 
 	errMu sync.Mutex
 	err   error // of the last attempt
@@ -150,7 +152,7 @@ func (s *Store) newBlock(m *meta) *block {
 
 func (s *Store) startFlusher() {
 	ctx, cancel := context.WithCancel(context.Background())
-	s.stop, s.done, s.wake = cancel, make(chan struct{}), make(chan struct{}, 1)
+	s.stop, s.done, s.wake, s.progress = cancel, make(chan struct{}), make(chan struct{}, 1), make(chan struct{}, 1)
 	go s.runFlusher(ctx)
 }
 
@@ -159,9 +161,11 @@ func (s *Store) stopFlusher() {
 	<-s.done
 }
 
-func (s *Store) wakeFlusher() {
+func (s *Store) wakeFlusher() { signal(s.wake) }
+
+func signal(c chan struct{}) {
 	select {
-	case s.wake <- struct{}{}:
+	case c <- struct{}{}:
 	default:
 	}
 }
@@ -182,6 +186,7 @@ func (s *Store) runFlusher(ctx context.Context) {
 		} else {
 			s.setError(nil)
 		}
+		signal(s.progress)
 		select {
 		case <-ctx.Done():
 			return
@@ -224,6 +229,7 @@ func (s *Store) maintain(ctx context.Context) error {
 		if err := s.flush(ctx, h); err != nil {
 			return err
 		}
+		signal(s.progress)
 	}
 	return s.retain()
 }

@@ -292,9 +292,7 @@ func (s *Store) Write(ctx context.Context, b *profile.Batch) (err error) {
 
 // commit makes the rows of several writes durable and visible.
 func (s *Store) commit(group []*commit) error {
-	s.mu.RLock()
-	failed, waiting := s.failed, len(s.sealed)
-	s.mu.RUnlock()
+	failed := s.waitForRoom()
 	var rows []row
 	sealNow := false
 	for _, c := range group {
@@ -304,9 +302,6 @@ func (s *Store) commit(group []*commit) error {
 	if len(rows) > 0 {
 		if failed != nil {
 			return fmt.Errorf("%w: %w", storage.ErrReadOnly, failed)
-		}
-		if waiting >= maxSealed {
-			return fmt.Errorf("%w: blocks cannot be written: %w", storage.ErrReadOnly, s.lastError())
 		}
 		// What the rows refer to was added to the dictionary before they were submitted, so it is before now.
 		now := s.dict.Marks()
@@ -329,6 +324,23 @@ func (s *Store) commit(group []*commit) error {
 		s.seal()
 	}
 	return nil
+}
+
+// waitForRoom returns when there is memory for more rows, or why there will be none for now: writers wait for
+// a flusher that is slower than they are, but not for one that fails.
+func (s *Store) waitForRoom() error {
+	for {
+		s.mu.RLock()
+		failed, waiting := s.failed, len(s.sealed)
+		s.mu.RUnlock()
+		if failed != nil || waiting < maxSealed {
+			return failed
+		}
+		if err := s.lastError(); err != nil {
+			return fmt.Errorf("blocks cannot be written: %w", err)
+		}
+		<-s.progress
+	}
 }
 
 // seal begins a new head. The old one goes to the flusher. If it cannot be done now it is tried after the next

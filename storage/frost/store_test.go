@@ -26,3 +26,10 @@ func TestStore(t *testing.T) {
 		return open(t, Options{Dir: dir, Retention: -1})
 	})
 }
+
+// TestStoreRotating runs the suite with a block after nearly every commit.
+func TestStoreRotating(t *testing.T) {
+	storagetest.Test(t, func(t testing.TB, dir string) storage.Store {
+		return open(t, Options{Dir: dir, Retention: -1, HeadBytes: 2000, SegmentBytes: 4096})
+	})
+}
