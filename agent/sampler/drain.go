@@ -32,7 +32,8 @@ type drain struct {
 	deferred [2][]deferred
 	// again are those that wait for a table that was not ready, once more.
 	again []deferred
-	bad   uint64
+	late  uint64 // deferred samples so far
+	bad   uint64 // records that make no sense, or counts without a stack
 
 	flushed chan struct{} // one token per Flush that read has answered
 
@@ -84,6 +85,7 @@ func (d *drain) accept(raw []byte) {
 	copy(unsafe.Slice((*byte)(unsafe.Pointer(&rec)), header), raw)
 	if rec.Deferred != 0 {
 		if one, ok := parseDeferred(raw); ok {
+			d.late++
 			d.deferred[rec.Epoch&1] = append(d.deferred[rec.Epoch&1], one)
 		} else {
 			d.bad++
@@ -190,7 +192,9 @@ func (b *builder) batch(s *Sampler, counted map[cpu.Key]uint64, stacks map[cpu.K
 	for _, k := range slices.SortedFunc(maps.Keys(counted), compareKeys) {
 		st, ok := stacks[k]
 		if !ok {
+			s.drain.mu.Lock()
 			s.drain.bad += counted[k]
+			s.drain.mu.Unlock()
 			continue
 		}
 		b.sample(s, k, s.owner(k, st.time), st.frames, counted[k])

@@ -287,11 +287,14 @@ type Stats struct {
 	Stacks, Drops map[string]uint64
 	// Files, Tables and TableRows say what is known; Failed and Evicted count since the start.
 	Files, Tables, TableRows, Failed, Evicted uint64
+	// Deferred counts the stacks that were walked in the agent, Malformed the records that made no sense.
+	Deferred, Malformed uint64
 	// Queued files wait for their table.
 	Queued int
 	// Unpublished counts processes whose mappings found no room in the kernel.
 	Unpublished uint64
-	LastError   error
+	// LastError is the newest reason for a failed file.
+	LastError string
 }
 
 // Stats reads them.
@@ -309,6 +312,9 @@ func (s *Sampler) Stats() (Stats, error) {
 			st.Drops[cpu.Drops[i]] = n
 		}
 	}
+	s.drain.mu.Lock()
+	st.Deferred, st.Malformed = s.drain.late, s.drain.bad
+	s.drain.mu.Unlock()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	st.Files = uint64(len(s.files.byFile))
@@ -317,6 +323,8 @@ func (s *Sampler) Stats() (Stats, error) {
 	st.Failed, st.Evicted = s.files.failed, s.files.evicted
 	st.Queued = len(s.files.queue)
 	st.Unpublished = s.unpublished
-	st.LastError = s.files.lastError
+	if s.files.lastError != nil {
+		st.LastError = s.files.lastError.Error()
+	}
 	return st, nil
 }
