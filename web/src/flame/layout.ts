@@ -34,7 +34,7 @@ export function newBoxes(): Boxes {
 }
 
 // Narrower nodes become dust, and what is below them is not looked at.
-const minPixels = 0.5;
+const minPixels = 1;
 
 // layout fills out with the boxes of the viewport, each row from left to right.
 export function layout(t: FlameTree, v: Viewport, out: Boxes): void {

@@ -99,7 +99,7 @@ export class FlameView {
       this.at = Math.min(scene.zoomed, Math.max(0, t.count - 1));
       this.setHover(-1, 0, 0);
     }
-    this.spacer.style.height = `${(t.maxDepth + 1) * rowHeight + 4}px`;
+    this.spacer.style.height = `${(t.maxDepth + 1) * rowHeight}px`;
     if (before === undefined || before.tree !== t || before.zoomed !== scene.zoomed) {
       const x0 = t.count === 0 ? 0 : (t.offset[scene.zoomed] as number);
       const x1 = t.count === 0 ? 1 : x0 + (t.total[scene.zoomed] as number);
@@ -112,10 +112,13 @@ export class FlameView {
         this.x1 = x1;
       }
     }
-    if (before === undefined || before.orientation !== scene.orientation) {
-      this.scroller.scrollTop = scene.orientation === "flame" ? this.scroller.scrollHeight : 0;
+    if (before === undefined || before.orientation !== scene.orientation || before.zoomed !== scene.zoomed) {
+      // To the root's edge, from where a zoomed node's row is sought.
+      if (scene.zoomed === 0 || before?.orientation !== scene.orientation) {
+        this.scroller.scrollTop = scene.orientation === "flame" ? this.scroller.scrollHeight : 0;
+      }
+      if (scene.zoomed > 0) this.reveal(scene.zoomed, true);
     }
-    if (before === undefined || before.zoomed !== scene.zoomed) this.reveal(scene.zoomed, true);
     this.redraw();
   }
 
@@ -128,6 +131,11 @@ export class FlameView {
     const start = performance.now();
     this.paint();
     return performance.now() - start;
+  }
+
+  // resting tells that nothing is about to be painted.
+  resting(): boolean {
+    return this.frame === 0 && this.animation === undefined;
   }
 
   // panTo shows the values [x0, x1) without animation.
@@ -239,9 +247,9 @@ export class FlameView {
     if (t === undefined || t.count === 0) return;
     const top = this.rowTop(t.depth[node] as number);
     const context = 3 * rowHeight;
-    if (zoomed && (top < 0 || top > this.height / 2)) {
-      const want = this.scene?.orientation === "flame" ? this.height - rowHeight - context : context;
-      this.scroller.scrollTop += top - want;
+    const flame = this.scene?.orientation === "flame";
+    if (zoomed && (top < 0 || top > this.height - rowHeight || (flame ? top < this.height / 2 : top > this.height / 2))) {
+      this.scroller.scrollTop += top - (flame ? this.height - rowHeight - context : context);
     } else if (top < 0) this.scroller.scrollTop += top;
     else if (top > this.height - rowHeight) this.scroller.scrollTop += top - this.height + rowHeight;
   }

@@ -51,6 +51,7 @@ export function App({ api }: { api: Api }) {
         types={known}
         type={type}
         selection={selection}
+        refused={series.error?.kind === "asked"}
         busy={types.loading || series.loading}
         refresh={refresh}
         theme={theme}

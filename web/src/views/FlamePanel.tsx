@@ -79,10 +79,14 @@ export function FlamePanel({ api, selection, selectionKey, state, go, theme }: P
     );
   };
 
+  const without =
+    request.error?.kind === "asked" && state.selector !== ""
+      ? { action: { label: "Without the selector", act: () => go({ selector: "", zoom: [] }) } }
+      : {};
   if (tree === undefined) {
     return (
       <section className="panel flame" aria-label="Flame graph">
-        {request.error !== undefined ? <Problem error={request.error} retry={request.retry} /> : <Skeleton />}
+        {request.error !== undefined ? <Problem error={request.error} retry={request.retry} {...without} /> : <Skeleton />}
       </section>
     );
   }
@@ -92,7 +96,7 @@ export function FlamePanel({ api, selection, selectionKey, state, go, theme }: P
     return (
       <section className="panel flame" aria-label="Flame graph" data-stale={old}>
         {request.error !== undefined ? (
-          <Problem error={request.error} retry={request.retry} />
+          <Problem error={request.error} retry={request.retry} {...without} />
         ) : (
           <Nothing
             actions={[

@@ -8,6 +8,8 @@ interface Props {
   readonly api: Api;
   readonly selection: Selection | undefined;
   readonly value: string;
+  // The server refused it.
+  readonly refused: boolean;
   readonly submit: (selector: string) => void;
 }
 
@@ -19,7 +21,7 @@ const operators: readonly Choice[] = [
 ];
 
 // SelectorInput completes label names and values from the server as one types.
-export function SelectorInput({ api, selection, value, submit }: Props) {
+export function SelectorInput({ api, selection, value, refused, submit }: Props) {
   const [text, setText] = useState(value);
   const [caret, setCaret] = useState(0);
   const [used, setUsed] = useState(false);
@@ -63,7 +65,7 @@ export function SelectorInput({ api, selection, value, submit }: Props) {
       placeholder={'{service_name="…"}'}
       choices={choices}
       {...(footer === undefined ? {} : { footer })}
-      invalid={tokenize(text).some((t) => t.kind === "junk")}
+      invalid={(refused && text === value) || tokenize(text).some((t) => t.kind === "junk")}
       change={(t, c) => {
         setUsed(true);
         setText(t);

@@ -14,6 +14,7 @@ interface Props {
   readonly types: readonly TypeInfo[];
   readonly type: TypeInfo | undefined;
   readonly selection: Selection | undefined;
+  readonly refused: boolean;
   readonly busy: boolean;
   readonly refresh: () => void;
   readonly theme: "light" | "dark";
@@ -21,7 +22,7 @@ interface Props {
 
 const units: Readonly<Record<string, string>> = { nanoseconds: "ns" };
 
-export function TopBar({ api, state, go, types, type, selection, busy, refresh, theme }: Props) {
+export function TopBar({ api, state, go, types, type, selection, refused, busy, refresh, theme }: Props) {
   const select = (selector: string): void => go({ selector, zoom: [] });
   const nextTheme: Theme = theme === "light" ? "dark" : "light";
   return (
@@ -47,7 +48,7 @@ export function TopBar({ api, state, go, types, type, selection, busy, refresh, 
         <Chevron />
       </div>
       <ServicePicker api={api} selection={selection} selector={state.selector} submit={select} />
-      <SelectorInput api={api} selection={selection} value={state.selector} submit={select} />
+      <SelectorInput api={api} selection={selection} value={state.selector} refused={refused} submit={select} />
       <RangePicker range={state.range} live={state.live} set={(range) => go({ range, live: state.live && isLive(range) })} />
       <div className="group">
         <button className="icon" title="Ask again now" aria-label="Refresh" onClick={refresh} data-busy={busy}>

@@ -1,0 +1,139 @@
+import { afterAll, beforeAll, expect, test } from "vitest";
+import type { Browser } from "playwright-core";
+import { fixture, launch, settled, watch } from "./browser";
+
+// States that a healthy server with data cannot show; the fixture can.
+let browser: Browser;
+beforeAll(async () => {
+  browser = await launch();
+});
+afterAll(() => browser.close());
+
+test("the server dies: the graph stays, the page says so, and goes on by itself when the server is back", async () => {
+  const server = await fixture();
+  const page = await browser.newPage();
+  const faults = watch(page);
+  await page.goto(`${server.url}/?from=now-5m`);
+  await settled(page);
+  const totals = await page.locator(".totals").textContent();
+  await server.stop();
+  await page.getByRole("button", { name: "Refresh" }).click();
+  await page.getByRole("alert").getByText("does not answer").first().waitFor();
+  expect(await page.locator(".totals").textContent()).toBe(totals);
+  await page.locator('.flame-body[data-stale="true"] canvas').waitFor();
+  const again = await fixture({ port: server.port });
+  await page.getByRole("alert").first().waitFor({ state: "detached", timeout: 20_000 });
+  await settled(page);
+  expect(faults).toEqual([]);
+  await again.stop();
+  await page.close();
+});
+
+test("the server is away from the start: said instead of a skeleton for ever", async () => {
+  const server = await fixture();
+  const page = await browser.newPage();
+  await page.route("**/perfuse.query.v1.QueryService/**", (r) => r.abort("connectionrefused"));
+  await page.goto(server.url);
+  await page.getByRole("heading", { name: "The server does not answer" }).waitFor();
+  await page.unroute("**/perfuse.query.v1.QueryService/**");
+  await page.getByRole("button", { name: "Try again" }).click();
+  await settled(page);
+  await server.stop();
+  await page.close();
+});
+
+test("no data yet: says what to do", async () => {
+  const server = await fixture({ empty: true });
+  const page = await browser.newPage();
+  await page.goto(server.url);
+  await page.getByRole("heading", { name: "No samples yet" }).waitFor();
+  expect(await page.locator(".state").textContent()).toContain("perfuse up");
+  await server.stop();
+  await page.close();
+});
+
+test("a slow server: a skeleton first, the old graph dimmed after that", async () => {
+  const server = await fixture({ delay: 700 });
+  const page = await browser.newPage();
+  await page.goto(server.url);
+  await page.getByRole("status", { name: "Loading the flame graph" }).waitFor();
+  await settled(page);
+  await page.getByRole("button", { name: "Refresh" }).click();
+  await page.locator('.flame-body[data-stale="true"] canvas').waitFor();
+  await settled(page);
+  await server.stop();
+  await page.close();
+});
+
+test("expanding (small) asks for what was folded and keeps the sum", async () => {
+  const server = await fixture();
+  const page = await browser.newPage();
+  await page.goto(`${server.url}/?from=now-5m`);
+  await settled(page);
+  type Scene = { scene: { tree: { count: number; parent: Int32Array; total: Float64Array; frame: Uint32Array; frames: { kind: number }[] } } };
+  const look = (): Promise<{ count: number; total: number; small: number }> =>
+    page.evaluate(() => {
+      const c = document.querySelector<HTMLCanvasElement & { perfuseView?: unknown }>(".flame canvas");
+      const t = (c?.perfuseView as Scene).scene.tree;
+      let small = -1;
+      for (let i = 0; i < t.count; i++) {
+        if (t.frames[t.frame[i] as number]?.kind === 5 && (small < 0 || (t.total[i] as number) > (t.total[small] as number))) small = i;
+      }
+      return { count: t.count, total: t.total[0] as number, small };
+    });
+  const before = await look();
+  expect(before.small).toBeGreaterThan(0);
+  const asked = page.waitForResponse((r) => r.url().endsWith("/FlameGraph"));
+  await page.evaluate((n) => {
+    const c = document.querySelector<HTMLCanvasElement & { perfuseView?: unknown }>(".flame canvas");
+    (c?.perfuseView as { choose(n: number): void }).choose(n);
+  }, before.small);
+  await asked;
+  await page.waitForFunction(
+    (n) => (document.querySelector<HTMLCanvasElement & { perfuseView?: unknown }>(".flame canvas")?.perfuseView as Scene).scene.tree.count > n,
+    before.count,
+  );
+  const after = await look();
+  expect(after.total).toBe(before.total);
+  await server.stop();
+  await page.close();
+});
+
+test("100 000 nodes pan and zoom within a frame", async () => {
+  const server = await fixture({ hugeNodes: 100_000 });
+  const page = await browser.newPage({ viewport: { width: 1280, height: 800 } });
+  await page.goto(`${server.url}/?view=graph`);
+  await settled(page);
+  const result = await page.evaluate(async () => {
+    type View = { panTo(a: number, b: number): void; frameMillis(): number; scene: { tree: { count: number; total: Float64Array } } };
+    const v = (document.querySelector<HTMLCanvasElement & { perfuseView?: unknown }>(".flame canvas") as unknown as { perfuseView: View }).perfuseView;
+    const total = v.scene.tree.total[0] as number;
+    const times: number[] = [];
+    // From the whole to a thousandth and across: 240 frames, four seconds at 60 Hz.
+    for (let i = 0; i < 240; i++) {
+      const width = total * 10 ** (-3 * Math.abs(Math.sin((i / 240) * Math.PI)));
+      v.panTo((total - width) * (i / 240), (total - width) * (i / 240) + width);
+      times.push(v.frameMillis());
+    }
+    times.sort((a, b) => a - b);
+    // The same as the browser shows it: rasterised, one step per animation frame.
+    const shown = await new Promise<number>((done) => {
+      const start = performance.now();
+      let i = 0;
+      const next = (): void => {
+        if (i === 240) return done((240 / (performance.now() - start)) * 1000);
+        const width = total * 10 ** (-3 * Math.abs(Math.sin((i / 240) * Math.PI)));
+        v.panTo((total - width) * (i / 240), (total - width) * (i / 240) + width);
+        i++;
+        requestAnimationFrame(next);
+      };
+      requestAnimationFrame(next);
+    });
+    return { shown, nodes: v.scene.tree.count, median: times[120] as number, p95: times[228] as number, worst: times[239] as number };
+  });
+  console.log(`flame graph: ${result.nodes} nodes, frame ${result.median.toFixed(1)} ms median, ${result.p95.toFixed(1)} ms p95, ${result.worst.toFixed(1)} ms worst; ${result.shown.toFixed(0)} frames/s shown`);
+  expect(result.nodes).toBeGreaterThan(90_000);
+  expect(result.median).toBeLessThan(1000 / 60);
+  await server.stop();
+  await page.close();
+});
