@@ -1,0 +1,311 @@
+package api
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"sort"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"connectrpc.com/connect"
+	"github.com/cockroachdb/datadriven"
+	"github.com/perfuse/perfuse/profile"
+	queryv1 "github.com/perfuse/perfuse/proto/perfuse/query/v1"
+	"github.com/perfuse/perfuse/proto/perfuse/query/v1/queryv1connect"
+	"github.com/perfuse/perfuse/server/limits"
+	"github.com/perfuse/perfuse/server/query"
+	"github.com/perfuse/perfuse/storage/storagetest"
+	"github.com/perfuse/perfuse/symbolize"
+	"go.yaml.in/yaml/v3"
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+)
+
+// symbols is a resolver that knows what the transcript taught it.
+type symbols struct {
+	mu    sync.Mutex
+	files map[string]map[profile.Addr][]symbolize.Source
+	asked []string // what was asked since it was last looked at
+	err   error
+}
+
+func (s *symbols) Resolve(ctx context.Context, buildID string, addrs []profile.Addr) ([][]symbolize.Source, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.asked = append(s.asked, fmt.Sprintf("%s %x", buildID, addrs))
+	if s.err != nil {
+		return nil, s.err
+	}
+	file, ok := s.files[buildID]
+	if !ok {
+		return nil, fmt.Errorf("resolving %s: %w", buildID, symbolize.ErrNoDebugInfo)
+	}
+	out := make([][]symbolize.Source, len(addrs))
+	for i, a := range addrs {
+		out[i] = file[a]
+	}
+	return out, nil
+}
+
+// world is one server's worth of state for a transcript.
+type world struct {
+	store   *storagetest.Model
+	symbols *symbols
+	api     *API
+	url     string
+}
+
+func newWorld(t *testing.T, lim limits.Limits, debuginfo Debuginfo) *world {
+	t.Helper()
+	w := &world{store: &storagetest.Model{}, symbols: &symbols{files: map[string]map[profile.Addr][]symbolize.Source{}}}
+	engine, err := query.New(query.Options{Store: w.store, Resolver: w.symbols})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if w.api, err = New(Options{Store: w.store, Engine: engine, Limits: lim, Debuginfo: debuginfo}); err != nil {
+		t.Fatal(err)
+	}
+	mux := http.NewServeMux()
+	w.api.Mount(mux)
+	srv := httptest.NewUnstartedServer(mux)
+	srv.Config.Protocols = new(http.Protocols)
+	srv.Config.Protocols.SetHTTP1(true)
+	srv.Config.Protocols.SetUnencryptedHTTP2(true)
+	srv.Start()
+	t.Cleanup(srv.Close)
+	w.url = srv.URL
+	return w
+}
+
+// TestAPI runs the transcripts in testdata/api. Times are seconds since the epoch.
+//
+//	load type=T labels={…} time=S [for=S]   store folded text; a frame file@buildid+0xaddr has no name yet
+//	symbols buildid=ID                      teach the resolver: 0xaddr name [name…], the innermost first
+//	limits (name: value)                    begin anew with these limits
+//	call METHOD                             post JSON, in which "$S" stands for second S in nanoseconds, and
+//	                                        print the answer
+func TestAPI(t *testing.T) {
+	datadriven.Walk(t, "testdata/api", func(t *testing.T, path string) {
+		w := newWorld(t, limits.Limits{}, nil)
+		datadriven.RunTest(t, path, func(t *testing.T, d *datadriven.TestData) string {
+			switch d.Cmd {
+			case "limits":
+				var lim limits.Limits
+				if err := yaml.Unmarshal([]byte(d.Input), &lim); err != nil {
+					d.Fatalf(t, "%v", err)
+				}
+				w = newWorld(t, lim, nil)
+				return ""
+			case "load":
+				return w.load(t, d)
+			case "symbols":
+				file := map[profile.Addr][]symbolize.Source{}
+				for _, line := range strings.Split(d.Input, "\n") {
+					fields := strings.Fields(line)
+					addr, err := strconv.ParseUint(fields[0], 0, 64)
+					if err != nil {
+						d.Fatalf(t, "%v", err)
+					}
+					file[profile.Addr(addr)] = []symbolize.Source{}
+					for _, name := range fields[1:] {
+						file[profile.Addr(addr)] = append(file[profile.Addr(addr)], symbolize.Source{Name: name, File: name + ".c", StartLine: 1})
+					}
+				}
+				var id string
+				d.ScanArgs(t, "buildid", &id)
+				w.symbols.files[id] = file
+				w.api.opts.Engine.Forget(id)
+				return ""
+			case "call":
+				return w.call(t, d.CmdArgs[0].Key, d.Input)
+			}
+			d.Fatalf(t, "unknown command %s", d.Cmd)
+			return ""
+		})
+	})
+}
+
+func (w *world) load(t *testing.T, d *datadriven.TestData) string {
+	var typ, labels string
+	var at, duration int64
+	d.ScanArgs(t, "type", &typ)
+	d.ScanArgs(t, "time", &at)
+	d.MaybeScanArgs(t, "for", &duration)
+	var pt profile.Type
+	var err error
+	if pt, err = profile.ParseType(typ); err != nil {
+		d.Fatalf(t, "%v", err)
+	}
+	var ls []profile.Label
+	for _, a := range d.CmdArgs {
+		if a.Key == "labels" {
+			for _, v := range a.Vals {
+				n, v, _ := strings.Cut(v, "=")
+				labels += n
+				ls = append(ls, profile.Label{Name: n, Value: v})
+			}
+		}
+	}
+	b, err := profile.ParseFolded(strings.NewReader(d.Input), pt, profile.NewLabels(ls...))
+	if err != nil {
+		d.Fatalf(t, "%v", err)
+	}
+	dict := b.Dictionary
+	for i := range dict.Frames {
+		f := &dict.Frames[i]
+		if len(f.Lines) == 0 {
+			continue
+		}
+		name := dict.Functions[f.Lines[0].Function].Name
+		file, rest, ok := strings.Cut(name, "@")
+		if !ok {
+			continue
+		}
+		id, addr, _ := strings.Cut(rest, "+")
+		n, err := strconv.ParseUint(addr, 0, 64)
+		if err != nil {
+			d.Fatalf(t, "%v", err)
+		}
+		*f = profile.Frame{Mapping: dict.Mapping(profile.Mapping{File: file, BuildID: id}), Addr: profile.Addr(n)}
+	}
+	b.Profiles[0].TimeNanos, b.Profiles[0].DurationNanos = at*1e9, duration*1e9
+	if err := w.store.Write(t.Context(), b); err != nil {
+		return err.Error() + "\n"
+	}
+	return ""
+}
+
+func (w *world) call(t *testing.T, method, input string) string {
+	t.Helper()
+	for i := range 100 { // "$7" is second 7
+		input = strings.ReplaceAll(input, fmt.Sprintf(`"$%d"`, i), fmt.Sprintf(`"%d000000000"`, i))
+	}
+	resp, err := http.Post(w.url+"/perfuse.query.v1.QueryService/"+method, "application/json", strings.NewReader(input))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out strings.Builder
+	if resp.StatusCode != http.StatusOK {
+		var e struct{ Code, Message string }
+		if err := json.Unmarshal(body, &e); err != nil {
+			t.Fatalf("%d %s", resp.StatusCode, body)
+		}
+		fmt.Fprintf(&out, "%d %s: %s\n", resp.StatusCode, e.Code, e.Message)
+	} else {
+		out.WriteString(show(t, method, body))
+	}
+	w.symbols.mu.Lock()
+	sort.Strings(w.symbols.asked)
+	for _, a := range w.symbols.asked {
+		fmt.Fprintf(&out, "resolved %s\n", a)
+	}
+	w.symbols.asked = nil
+	w.symbols.mu.Unlock()
+	return out.String()
+}
+
+// show prints an answer: flame graphs and exports as folded text, all else as compact JSON.
+func show(t *testing.T, method string, body []byte) string {
+	t.Helper()
+	unmarshal := func(m proto.Message) {
+		if err := protojson.Unmarshal(body, m); err != nil {
+			t.Fatal(err)
+		}
+	}
+	switch method {
+	case "FlameGraph":
+		var r queryv1.FlameGraphResponse
+		unmarshal(&r)
+		return fmt.Sprintf("%d %s, %d nodes, %d cut, %d stacks, %d series\n%s", r.Total, r.Unit, r.NodeCount, r.CutCount, r.StackCount, r.SeriesCount, flameText(t, &r))
+	case "Export":
+		var r queryv1.ExportResponse
+		unmarshal(&r)
+		if !bytes.HasPrefix(r.Data, []byte("\x1f\x8b")) {
+			return string(r.Data)
+		}
+		b, err := profile.ReadPprof(bytes.NewReader(r.Data), profile.PprofOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var out strings.Builder
+		for i := range b.Profiles {
+			fmt.Fprintf(&out, "pprof %s\n", b.Profiles[i].Type)
+			if err := profile.WriteFolded(&out, b, &b.Profiles[i]); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return out.String()
+	}
+	var compact bytes.Buffer
+	if err := json.Compact(&compact, body); err != nil {
+		t.Fatal(err)
+	}
+	return strings.ReplaceAll(compact.String(), "},{", "},\n {") + "\n"
+}
+
+// flameText decodes what the page decodes and indents it, with the frames' properties behind the names.
+func flameText(t *testing.T, r *queryv1.FlameGraphResponse) string {
+	t.Helper()
+	frames := make([]profile.TreeFrame, len(r.Frames))
+	for i, f := range r.Frames {
+		frames[i] = profile.TreeFrame{Name: f.Name, File: f.File, Mapping: f.Mapping, Inlined: f.Inlined, StartLine: f.StartLine}
+	}
+	tree, err := profile.DecodeNodes(r.Nodes, frames, r.Strings)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out strings.Builder
+	var walk func(i uint32, depth int)
+	walk = func(i uint32, depth int) {
+		f := r.Frames[tree.Frame[i]]
+		fmt.Fprintf(&out, "%s%s %d", strings.Repeat("  ", depth), tree.Name(i), tree.Total[i])
+		if k := strings.ToLower(strings.TrimPrefix(f.Kind.String(), "FRAME_KIND_")); k != "native" {
+			out.WriteString(" " + k)
+		}
+		if f.Inlined {
+			out.WriteString(" inlined")
+		}
+		if s := r.Strings[f.File]; s != "" {
+			out.WriteString(" in " + s)
+		}
+		if s := r.Strings[f.Mapping]; s != "" {
+			out.WriteString(" of " + s)
+		}
+		out.WriteByte('\n')
+		for c := range tree.Children(i) {
+			walk(c, depth+1)
+		}
+	}
+	walk(0, 0)
+	return out.String()
+}
+
+// TestQueryTime: a query that takes too long ends with the limit's name; one that waits for its turn too.
+func TestQueryTime(t *testing.T) {
+	w := newWorld(t, limits.Limits{QueryTime: 20 * time.Millisecond, ConcurrentQueries: 1}, nil)
+	err := w.api.query(t.Context(), func(ctx context.Context) error {
+		// The only turn is taken.
+		_, err := queryv1connect.NewQueryServiceClient(http.DefaultClient, w.url).ProfileTypes(t.Context(), &queryv1.ProfileTypesRequest{})
+		if connect.CodeOf(err) != connect.CodeResourceExhausted || !strings.Contains(err.Error(), "limit query_time is 20ms") {
+			t.Errorf("waiting: %v", err)
+		}
+		<-ctx.Done()
+		return fmt.Errorf("the store says: %w", ctx.Err())
+	})
+	if codeOf(err) != connect.CodeResourceExhausted || !strings.Contains(err.Error(), "limit query_time is 20ms") {
+		t.Errorf("working: %v", err)
+	}
+}

@@ -1,0 +1,167 @@
+package api
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"connectrpc.com/connect"
+	"github.com/klauspost/compress/zstd"
+	debuginfov1 "github.com/perfuse/perfuse/proto/perfuse/debuginfo/v1"
+	"github.com/perfuse/perfuse/proto/perfuse/debuginfo/v1/debuginfov1connect"
+	"github.com/perfuse/perfuse/server/limits"
+)
+
+// shelf keeps files in memory.
+type shelf struct {
+	mu    sync.Mutex
+	files map[string]DebuginfoState
+	bytes map[string][]byte
+	err   error
+}
+
+func (s *shelf) Wanted(_ context.Context, ids []string) ([]string, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.DeleteFunc(slices.Clone(ids), func(id string) bool { _, ok := s.files[id]; return ok }), s.err
+}
+
+func (s *shelf) Upload(_ context.Context, id, file string, r io.Reader) (int64, error) {
+	b, err := io.ReadAll(r)
+	if err != nil {
+		return 0, fmt.Errorf("reading the upload: %w", err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.err != nil {
+		return 0, s.err
+	}
+	s.files[id] = DebuginfoState{BuildID: id, File: file, State: "uploaded", SizeBytes: int64(len(b)), Uploaded: time.Unix(7, 0)}
+	s.bytes[id] = b
+	return int64(len(b)), nil
+}
+
+func (s *shelf) List(context.Context) ([]DebuginfoState, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var out []DebuginfoState
+	for _, f := range s.files {
+		out = append(out, f)
+	}
+	slices.SortFunc(out, func(a, b DebuginfoState) int { return strings.Compare(a.BuildID, b.BuildID) })
+	return out, s.err
+}
+
+func zstdOf(t *testing.T, b []byte) []byte {
+	t.Helper()
+	w, err := zstd.NewWriter(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return w.EncodeAll(b, nil)
+}
+
+// TestUpload sends files in pieces, whole and broken, over each protocol that streams.
+func TestUpload(t *testing.T) {
+	store := &shelf{files: map[string]DebuginfoState{}, bytes: map[string][]byte{}}
+	w := newWorld(t, limits.Limits{UploadBytes: 1 << 20}, store)
+	p := new(http.Protocols)
+	p.SetUnencryptedHTTP2(true)
+	h2c := &http.Client{Transport: &http.Transport{Protocols: p}}
+	info := func(id string, packed bool) *debuginfov1.UploadRequest {
+		return &debuginfov1.UploadRequest{Data: &debuginfov1.UploadRequest_Info{Info: &debuginfov1.UploadInfo{BuildId: id, File: "/bin/" + id, Zstd: packed}}}
+	}
+	chunk := func(b []byte) *debuginfov1.UploadRequest {
+		return &debuginfov1.UploadRequest{Data: &debuginfov1.UploadRequest_Chunk{Chunk: b}}
+	}
+	content := bytes.Repeat([]byte("debug information "), 1000)
+	packed := zstdOf(t, content)
+	for _, protocol := range []struct {
+		name string
+		opts []connect.ClientOption
+	}{{"Connect", nil}, {"gRPC", []connect.ClientOption{connect.WithGRPC()}}} {
+		client := debuginfov1connect.NewDebuginfoServiceClient(h2c, w.url, protocol.opts...)
+		f := func(id string, wantErr string, wantCode connect.Code, messages ...*debuginfov1.UploadRequest) {
+			t.Helper()
+			clear(store.files)
+			stream, err := client.Upload(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, m := range messages {
+				if err := stream.Send(m); err != nil && !errors.Is(err, io.EOF) {
+					t.Fatal(err)
+				}
+			}
+			resp, err := stream.CloseAndReceive()
+			switch {
+			case wantErr == "":
+				if err != nil || resp.GetSizeBytes() != uint64(len(content)) || !bytes.Equal(store.bytes[id], content) {
+					t.Errorf("%s: %v, %v", protocol.name, resp, err)
+				}
+			case err == nil || !strings.Contains(err.Error(), wantErr) || connect.CodeOf(err) != wantCode:
+				t.Errorf("%s: got %v, want %s %q", protocol.name, err, wantCode, wantErr)
+			case len(store.files) != 0:
+				t.Errorf("%s: after %v something was kept", protocol.name, err)
+			}
+		}
+		f("aa", "", 0, info("aa", false), chunk(content))
+		f("aa", "", 0, info("aa", false), chunk(content[:1]), chunk(nil), chunk(content[1:]))
+		f("aa", "", 0, info("aa", true), chunk(packed[:10]), chunk(packed[10:]))
+		f("aa", "the stream is empty", connect.CodeInvalidArgument)
+		f("aa", "the first message has no info", connect.CodeInvalidArgument, chunk(content))
+		f("aa", "build_id has 0 bytes", connect.CodeInvalidArgument, info("", false), chunk(content))
+		f("aa", "build_id has 300 bytes", connect.CodeInvalidArgument, info(strings.Repeat("a", 300), false))
+		f("aa", "info came twice", connect.CodeInvalidArgument, info("aa", false), chunk(content), info("aa", false))
+		f("aa", "unpacking the file (zstd)", connect.CodeInvalidArgument, info("aa", true), chunk(content))
+		f("aa", "unpacking the file (zstd): unexpected EOF", connect.CodeInvalidArgument, info("aa", true), chunk(packed[:20]))
+		f("aa", "limit upload_bytes is 1048576", connect.CodeResourceExhausted, info("aa", true), chunk(zstdOf(t, make([]byte, 1<<20+1))))
+		f("aa", "limit upload_bytes is 1048576", connect.CodeResourceExhausted, info("aa", false), chunk(make([]byte, 1<<19)), chunk(make([]byte, 1<<20)))
+
+		// A client that breaks off leaves nothing.
+		clear(store.files)
+		ctx, leave := context.WithCancel(t.Context())
+		stream, err := client.Upload(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := errors.Join(stream.Send(info("bb", false)), stream.Send(chunk(content))); err != nil {
+			t.Fatal(err)
+		}
+		leave()
+		stream.CloseAndReceive()
+		wanted, err := client.Wanted(t.Context(), &debuginfov1.WantedRequest{BuildIds: []string{"aa", "bb"}})
+		if err != nil || !slices.Equal(wanted.BuildIds, []string{"aa", "bb"}) {
+			t.Errorf("wanted %v, %v", wanted, err)
+		}
+
+		f("aa", "", 0, info("aa", false), chunk(content))
+		if list, err := client.List(t.Context(), &debuginfov1.ListRequest{}); err != nil || len(list.Debuginfo) != 1 ||
+			list.Debuginfo[0].File != "/bin/aa" || list.Debuginfo[0].UploadedUnixNano != 7e9 {
+			t.Errorf("list %v, %v", list, err)
+		}
+		if _, err := client.Wanted(t.Context(), &debuginfov1.WantedRequest{BuildIds: make([]string, 20_000)}); connect.CodeOf(err) != connect.CodeInvalidArgument {
+			t.Errorf("many ids: %v", err)
+		}
+		store.err = errors.New("disk on fire")
+		f("aa", "keeping debug information of aa: disk on fire", connect.CodeInternal, info("aa", false), chunk(content))
+		store.err = nil
+	}
+}
+
+// TestNoDebuginfo: a server without a place for files says so.
+func TestNoDebuginfo(t *testing.T) {
+	w := newWorld(t, limits.Limits{}, nil)
+	client := debuginfov1connect.NewDebuginfoServiceClient(http.DefaultClient, w.url)
+	if _, err := client.Wanted(t.Context(), &debuginfov1.WantedRequest{}); connect.CodeOf(err) != connect.CodeUnimplemented {
+		t.Errorf("got %v", err)
+	}
+}
