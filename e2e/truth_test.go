@@ -14,8 +14,8 @@ import (
 	"github.com/perfuse/perfuse/e2e/workloads"
 )
 
-// At 499 Hz, 3 CPU seconds are some 1500 samples: the split's standard error is 1.2 points when rounds and samples fall
-// independently, and less since a round (13 ms) is many samples long.
+// At 499 Hz, 3 CPU seconds are some 1500 samples. Were they drawn independently, the split's standard error would be 1.2
+// points; a round of a workload being some 25 samples long, it is a third of that.
 const (
 	truthRate    = 499
 	truthSeconds = 3

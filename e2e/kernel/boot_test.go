@@ -13,11 +13,13 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/perfuse/perfuse/e2e/workloads"
 )
 
 // TestBoot boots every kernel and runs there what must work on it: the tests of every BPF package (which load each
-// program), each as one job. It needs QEMU and a Debian mirror, and about a minute: PERFUSE_TEST_KERNELS names the
-// kernels ("all", or "5.10,6.12").
+// program), and a recording of a workload, whose stacks must come out whole. It needs QEMU and a Debian mirror, and about
+// a minute: PERFUSE_TEST_KERNELS names the kernels ("all", or "5.10,6.12").
 func TestBoot(t *testing.T) {
 	wanted := os.Getenv("PERFUSE_TEST_KERNELS")
 	if wanted == "" {
@@ -78,6 +80,10 @@ func judge(t *testing.T, k Kernel, r Result) {
 		t.Logf("kernel %s", strings.TrimSpace(r.Output))
 		return
 	}
+	if r.Job.Name == recordJob && r.Status == 0 {
+		judgeRecording(t, r.Output)
+		return
+	}
 	if r.Status != 0 {
 		t.Errorf("%s: exit status %d\n%s", r.Job.Name, r.Status, r.Output)
 		return
@@ -89,7 +95,33 @@ func judge(t *testing.T, k Kernel, r Result) {
 	}
 }
 
-// payload builds what the guests run: static test binaries of the BPF packages.
+// judgeRecording holds what `profilectl record` saw of the workload in the guest against the truth.
+func judgeRecording(t *testing.T, folded string) {
+	t.Helper()
+	w, _ := workloads.Named(guestWorkload)
+	w.Others = 10 // an emulated processor is slow at starting a program
+	v, err := workloads.Judge(w, folded)
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	t.Logf("%s: %.2f %% of the stacks whole, hot %.1f %% = %.1f/%.1f/%.1f, %.2f %% off the chain", w.Name, v.Whole, v.Hot,
+		v.Split["hot70"], v.Split["hot20"], v.Split["hot10"], v.OffChain)
+	for _, fault := range v.Faults {
+		t.Errorf("%s: %s", w.Name, fault)
+	}
+	if len(v.Faults) > 0 {
+		t.Logf("for example: %s", v.Example)
+	}
+}
+
+// The guest has no libraries, so its workload is a static one.
+const (
+	guestWorkload = "c-static"
+	recordJob     = "record"
+)
+
+// payload builds what the guests run: static test binaries of the BPF packages, profilectl and a workload.
 func payload(t *testing.T, root string) (files map[string]string, jobs []Job) {
 	t.Helper()
 	folder := t.TempDir()
@@ -111,6 +143,22 @@ func payload(t *testing.T, root string) (files map[string]string, jobs []Job) {
 	if len(jobs) < 2 {
 		t.Fatal("there is no BPF package with tests")
 	}
+
+	workload, err := workloads.Build(guestWorkload)
+	if errors.Is(err, workloads.ErrNoCompiler) {
+		t.Logf("no recording in the guests: %v", err)
+		return files, jobs
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	profilectl := filepath.Join(folder, "profilectl")
+	if _, err := goTool(root, "build", "-o", profilectl, "./cmd/profilectl"); err != nil {
+		t.Fatalf("building profilectl: %v", err)
+	}
+	files["/tests/profilectl"], files["/tests/"+guestWorkload] = profilectl, workload
+	jobs = append(jobs, Job{Name: recordJob, Command: "/tests/profilectl record --sampling-rate 499 -o folded -- /tests/" + guestWorkload +
+		" 4 2>/tmp/said || { status=$?; cat /tmp/said; exit $status; }"})
 	return files, jobs
 }
 

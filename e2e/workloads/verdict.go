@@ -8,10 +8,8 @@ import (
 	"strings"
 )
 
-// truth is how the hot functions share the CPU time between them, in percent; a recording may be off by tolerance.
+// truth is how the hot functions share the CPU time between them, in percent.
 var truth = map[string]float64{"hot70": 70, "hot20": 20, "hot10": 10}
-
-const tolerance = 3
 
 // Verdict is what a recording says of a workload. Shares are percentages of Total's unit.
 type Verdict struct {
@@ -97,6 +95,10 @@ func (v *Verdict) judge(w Workload) {
 	if others == 0 {
 		others = 3
 	}
+	tolerance := w.Tolerance
+	if tolerance == 0 {
+		tolerance = 3
+	}
 	if v.Total == 0 {
 		fault("nothing was recorded")
 		return
@@ -112,7 +114,7 @@ func (v *Verdict) judge(w Workload) {
 	}
 	for _, name := range []string{"hot70", "hot20", "hot10"} {
 		if diff := v.Split[name] - truth[name]; diff > tolerance || diff < -tolerance {
-			fault("%s has %.2f %%, want %.0f ± %d", name, v.Split[name], truth[name], tolerance)
+			fault("%s has %.2f %%, want %.0f ± %.0f", name, v.Split[name], truth[name], tolerance)
 		}
 	}
 	if v.Nameless > 0 && !w.Nameless {

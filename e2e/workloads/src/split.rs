@@ -2,7 +2,7 @@
 // Built with -O and nothing else: no frame pointers, no debug information.
 use std::hint::black_box;
 
-const UNIT: u64 = 1_000_000;
+const UNIT: u64 = 4_000_000;
 
 #[inline(never)]
 fn hot70(mut x: u64, n: u64) -> u64 {

@@ -13,9 +13,9 @@ KEEP uint64_t hot10(uint64_t x, uint64_t n) { WORK(x, n, HOT10); return x; }
 
 KEEP uint64_t echo(uint64_t x)
 {
-	x += hot70(x, 7 * UNIT / 2);
-	x += hot20(x, 2 * UNIT / 2);
-	x += hot10(x, 1 * UNIT / 2);
+	x += hot70(x, 7 * UNIT / 8);
+	x += hot20(x, 2 * UNIT / 8);
+	x += hot10(x, 1 * UNIT / 8);
 	return x;
 }
 KEEP uint64_t bravo(uint64_t x) { return echo(x + 3) ^ x; }

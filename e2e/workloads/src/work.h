@@ -2,14 +2,15 @@
 //
 // The unit is a chain of dependent multiplications, about four cycles a step wherever the loop lies and whatever
 // surrounds it, so that iterations are CPU time. Each hot function has a multiplier of its own, else a compiler
-// may merge equal bodies. A round is ten units, some 13 ms: seven in hot70, two in hot20, one in hot10.
+// may merge equal bodies. A round is ten units, some 50 ms: seven in hot70, two in hot20, one in hot10. It is long beside
+// the time between two samples, so that chance moves the split little, and only whole rounds are made.
 #pragma once
 #define _GNU_SOURCE
 #include <stdint.h>
 #include <stdlib.h>
 #include <time.h>
 
-#define UNIT 1000000UL
+#define UNIT 4000000UL
 
 // KEEP: neither inlined, nor cloned, nor merged, nor specialised for its arguments.
 #if defined(__clang__)

@@ -11,7 +11,7 @@ import (
 	"unsafe"
 )
 
-const unit = 1_000_000
+const unit = 4_000_000
 
 //go:noinline
 func hot70(x, n uint64) uint64 {
