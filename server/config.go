@@ -44,6 +44,14 @@ type Config struct {
 	Limits        limits.Limits `yaml:"limits"`
 }
 
+// Options returns the options that the configuration sets; the caller adds what a file cannot say.
+func (c Config) Options() Options {
+	return Options{
+		HTTPAddress: c.HTTPAddress, OTLPAddresses: c.OTLPAddresses, AllowedHosts: c.AllowedHosts,
+		Limits: c.Limits, DropAttributes: c.Ingest.DropAttributes, Settings: c,
+	}
+}
+
 // StorageConfig says where profiles are kept and for how long.
 type StorageConfig struct {
 	Path      string   `yaml:"path"`
@@ -80,6 +88,14 @@ func (d *Duration) UnmarshalText(b []byte) error {
 		return fmt.Errorf("%q is no duration: want one as in 90m, 36h, 30d or 2w", s)
 	}
 	*d = Duration(v)
+	return nil
+}
+
+// UnmarshalYAML is UnmarshalText with the line in its errors.
+func (d *Duration) UnmarshalYAML(n *yaml.Node) error {
+	if err := d.UnmarshalText([]byte(n.Value)); err != nil || n.Kind != yaml.ScalarNode {
+		return fmt.Errorf("line %d: want a duration as in 36h, 30d or 2w, not %q", n.Line, n.Value)
+	}
 	return nil
 }
 
@@ -147,7 +163,7 @@ func readConfig(path string) ([]byte, error) {
 
 var (
 	unknownKey = regexp.MustCompile(`line (\d+): field (\S+) not found in type (\S+)`)
-	wrongType  = regexp.MustCompile("line (\\d+): cannot unmarshal \\S+ `?(.*?)`? into (\\S+)")
+	wrongType  = regexp.MustCompile("line (\\d+): cannot unmarshal \\S+(?: `(.*)`)? into (\\S+)")
 )
 
 func parseConfig(data []byte, c *Config) error {
@@ -189,6 +205,9 @@ func explain(text string) string {
 			want = "a list of texts"
 		default:
 			want = "keys and values"
+		}
+		if m[2] == "" {
+			return fmt.Sprintf("line %s: want %s", m[1], want)
 		}
 		return fmt.Sprintf("line %s: want %s, not %q", m[1], want, m[2])
 	}

@@ -193,7 +193,7 @@ func frame(message []byte, compressed bool) []byte {
 	return append(b, message...)
 }
 
-// freePort returns an address that something listens on until the test ends.
+// takenPort returns an address that something listens on until the test ends.
 func takenPort(t testing.TB) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
