@@ -2,7 +2,8 @@ package profile
 
 import (
 	"bytes"
-	"compress/gzip"
+	"cmp"
+	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -12,7 +13,7 @@ import (
 	"strings"
 	"unicode/utf8"
 
-	pprof "github.com/google/pprof/profile"
+	"github.com/klauspost/compress/gzip"
 )
 
 // Names of the sample labels that become a sample's [Link] instead of series labels.
@@ -21,6 +22,9 @@ const (
 	pprofSpanID   = "span_id"
 	pprofSpanName = "span_name"
 )
+
+// maxPprofTypes bounds the value columns: each makes a profile.
+const maxPprofTypes = 64
 
 // PprofOptions says how a pprof becomes profiles of ours. The zero value works.
 type PprofOptions struct {
@@ -32,31 +36,68 @@ type PprofOptions struct {
 	// MaxSeries bounds the number of label sets that sample labels may make; 0: 1000. What goes beyond is
 	// an error.
 	MaxSeries int
-	// MaxBytes bounds the decompressed size for ReadPprof; 0: 64 MiB. What would take more than 16 times
-	// as much memory while it is decoded is refused, too.
+	// MaxBytes bounds the decompressed size; 0: 64 MiB. Reading takes up to ten times as much memory.
 	MaxBytes int64
 }
 
 // ErrTooLarge: the input exceeds a limit of PprofOptions.
 var ErrTooLarge = errors.New("profile too large")
 
-// ReadPprof reads a pprof, gzip-compressed or not, from r. Of the old text formats it reads none.
+// ReadPprof reads a pprof, gzip-compressed or not, and returns its profiles: one per sample type and set of
+// string labels that occurs, each with the samples that have a value there. Of the old text formats it reads
+// none.
+//
+// Numeric labels are dropped. The labels trace_id, span_id (hex) and span_name make a sample's link. Names of
+// labels are made to fit selectors: what is neither letter, digit, '_', '.' nor '-' becomes '_'. Text that is
+// not UTF-8 is repaired.
+//
+// Addresses become those of the executable file (see [Addr]): address - start + offset of the mapping, which
+// is right for position-independent files whose segments lie in memory as in the file; addresses of programs
+// that are linked to a fixed place below 256 MiB stay as they are.
 func ReadPprof(r io.Reader, o PprofOptions) (*Batch, error) {
 	if o.MaxBytes <= 0 {
 		o.MaxBytes = 64 << 20
 	}
+	o.MaxBytes = min(o.MaxBytes, math.MaxUint32)
+	if o.MaxSeries <= 0 {
+		o.MaxSeries = 1000
+	}
+	b, err := readPprof(r, o)
+	if err != nil {
+		return nil, fmt.Errorf("reading pprof: %w", err)
+	}
+	return b, nil
+}
+
+func readPprof(r io.Reader, o PprofOptions) (*Batch, error) {
 	data, err := readBounded(r, o.MaxBytes)
 	if err != nil {
-		return nil, fmt.Errorf("reading pprof: %w", err)
+		return nil, err
 	}
-	if err := checkPprofShape(data, 16*o.MaxBytes); err != nil {
-		return nil, fmt.Errorf("reading pprof: %w", err)
-	}
-	src, err := pprof.ParseUncompressed(data)
+	f, err := openPprof(data)
 	if err != nil {
-		return nil, fmt.Errorf("reading pprof: %w", err)
+		return nil, err
 	}
-	return FromPprof(src, o)
+	p := pprofReader{
+		file: f, opts: o, d: NewDictionary(),
+		mappings:  make([]pprofMapping, len(f.mappings.entries)),
+		functions: make([]FunctionIndex, len(f.functions.entries)),
+		frames:    make([]FrameIndex, len(f.locations.entries)),
+		places:    map[string]pprofPlace{},
+		series:    map[string]*pprofSeries{},
+	}
+	if p.types, err = f.profileTypes(o.Name); err != nil {
+		return nil, err
+	}
+	if err := eachField(data, func(field pprofField) error {
+		if field.number != 2 {
+			return nil
+		}
+		return p.sample(field.bytes)
+	}); err != nil {
+		return nil, err
+	}
+	return p.batch(), nil
 }
 
 func readBounded(r io.Reader, limit int64) ([]byte, error) {
@@ -82,86 +123,48 @@ func readBounded(r io.Reader, limit int64) ([]byte, error) {
 	return data, nil
 }
 
-// FromPprof returns the profiles of src: one per sample type and set of string labels that occurs, each with
-// the samples that have a value there. It checks src first.
-//
-// Numeric labels are dropped. The labels trace_id, span_id (hex) and span_name make a sample's link. Names of
-// labels are made to fit selectors: what is neither letter, digit, '_', '.' nor '-' becomes '_'. Text that is
-// not UTF-8 is repaired.
-//
-// Addresses become those of the executable file (see [Addr]): address - start + offset of the mapping, which
-// is right for position-independent files whose segments lie in memory as in the file; addresses of programs
-// that are linked to a fixed place below 256 MiB stay as they are.
-func FromPprof(src *pprof.Profile, o PprofOptions) (*Batch, error) {
-	if src == nil {
-		return nil, fmt.Errorf("converting pprof: no profile")
-	}
-	if err := src.CheckValid(); err != nil {
-		return nil, fmt.Errorf("converting pprof: %w", err)
-	}
-	if o.MaxSeries <= 0 {
-		o.MaxSeries = 1000
-	}
-	c := pprofReader{
-		d:         NewDictionary(),
-		mappings:  make(map[*pprof.Mapping]MappingIndex, len(src.Mapping)),
-		functions: make(map[*pprof.Function]FunctionIndex, len(src.Function)),
-		frames:    make(map[*pprof.Location]FrameIndex, len(src.Location)),
-	}
-	types, err := pprofTypes(src, o.Name)
-	if err != nil {
-		return nil, fmt.Errorf("converting pprof: %w", err)
-	}
-	groups := map[string]*pprofGroup{}
-	var order []*pprofGroup
-	var key []byte
-	for _, s := range src.Sample {
-		var ls Labels
-		var link Link
-		if len(s.Label) > 0 {
-			ls, link = pprofLabels(s.Label)
-		}
-		key = appendLabels(key[:0], ls)
-		g := groups[string(key)]
-		if g == nil {
-			if len(order) == o.MaxSeries {
-				return nil, fmt.Errorf("converting pprof: %w: more than %d sets of sample labels", ErrTooLarge, o.MaxSeries)
-			}
-			g = &pprofGroup{labels: NewLabels(slices.Concat(ls, o.Labels)...), at: map[pprofSample]int{}}
-			groups[string(key)] = g
-			order = append(order, g)
-		}
-		k := pprofSample{c.stack(s.Location), c.d.Link(link)}
-		at, ok := g.at[k]
-		if !ok {
-			at = len(g.samples)
-			g.at[k] = at
-			g.samples = append(g.samples, k)
-			g.values = append(g.values, s.Value...)
-			continue
-		}
-		for i, v := range s.Value {
-			g.values[at*len(types)+i] += v
-		}
-	}
-	b := &Batch{Dictionary: c.d}
-	for _, g := range order {
-		for i, t := range types {
-			p := Profile{
-				Type: t, Labels: g.labels,
-				TimeNanos: max(src.TimeNanos, 0), DurationNanos: max(src.DurationNanos, 0), Period: max(src.Period, 0),
-			}
-			for j, s := range g.samples {
-				if v := g.values[j*len(types)+i]; v != 0 {
-					p.Samples = append(p.Samples, Sample{Stack: s.stack, Link: s.link, Value: v})
-				}
-			}
-			if len(p.Samples) > 0 {
-				b.Profiles = append(b.Profiles, p)
-			}
-		}
-	}
-	return b, nil
+type pprofReader struct {
+	file  *pprofFile
+	opts  PprofOptions
+	types []Type
+	d     *Dictionary
+
+	// By number of entry: what it became. 0 means not yet, so all are stored plus 1.
+	mappings  []pprofMapping
+	functions []FunctionIndex
+	frames    []FrameIndex
+
+	places map[string]pprofPlace   // by a sample's string labels as encoded
+	series map[string]*pprofSeries // by labels
+	order  []*pprofSeries
+
+	// Of the sample at hand.
+	stack  Stack
+	values []int64
+	key    []byte
+	labels []pprofLabel
+}
+
+type pprofLabel struct{ key, value uint64 }
+
+type pprofMapping struct {
+	index         MappingIndex // plus 1
+	kernel        bool
+	start, offset uint64
+}
+
+// pprofPlace is where a sample belongs by its labels.
+type pprofPlace struct {
+	series *pprofSeries
+	link   LinkIndex
+}
+
+// pprofSeries is the samples of one label set; values has one per type and sample.
+type pprofSeries struct {
+	labels  Labels
+	samples []pprofSample
+	at      map[pprofSample]int
+	values  []int64
 }
 
 type pprofSample struct {
@@ -169,91 +172,304 @@ type pprofSample struct {
 	link  LinkIndex
 }
 
-// pprofGroup is the samples of one label set; values has len(types) values per sample.
-type pprofGroup struct {
-	labels  Labels
-	samples []pprofSample
-	at      map[pprofSample]int
-	values  []int64
-}
-
-type pprofReader struct {
-	d         *Dictionary
-	mappings  map[*pprof.Mapping]MappingIndex
-	functions map[*pprof.Function]FunctionIndex
-	frames    map[*pprof.Location]FrameIndex
-	scratch   Stack
-}
-
-func (c *pprofReader) stack(locs []*pprof.Location) StackIndex {
-	c.scratch = c.scratch[:0]
-	for _, l := range locs {
-		f, ok := c.frames[l]
-		if !ok {
-			f = c.frame(l)
-			c.frames[l] = f
+func (p *pprofReader) batch() *Batch {
+	f := p.file
+	b := &Batch{Dictionary: p.d}
+	for _, g := range p.order {
+		for i, t := range p.types {
+			out := Profile{
+				Type: t, Labels: g.labels,
+				TimeNanos: max(f.timeNanos, 0), DurationNanos: max(f.durationNanos, 0), Period: max(f.periodLen, 0),
+			}
+			n := 0
+			for j := range g.samples {
+				if g.values[j*len(p.types)+i] != 0 {
+					n++
+				}
+			}
+			if n == 0 {
+				continue
+			}
+			out.Samples = make([]Sample, 0, n)
+			for j, s := range g.samples {
+				if v := g.values[j*len(p.types)+i]; v != 0 {
+					out.Samples = append(out.Samples, Sample{Stack: s.stack, Link: s.link, Value: v})
+				}
+			}
+			b.Profiles = append(b.Profiles, out)
 		}
-		c.scratch = append(c.scratch, f)
 	}
-	return c.d.Stack(c.scratch)
+	return b
 }
 
-func (c *pprofReader) frame(l *pprof.Location) FrameIndex {
-	f := Frame{Addr: Addr(l.Address)}
-	if m := l.Mapping; m != nil {
-		i, ok := c.mappings[m]
-		if !ok {
-			i = c.d.Mapping(Mapping{BuildID: strings.ToLower(validText(m.BuildID)), File: pprofFile(validText(m.File))})
-			c.mappings[m] = i
+func (p *pprofReader) sample(data []byte) error {
+	p.stack, p.values, p.labels = p.stack[:0], p.values[:0], p.labels[:0]
+	err := eachField(data, func(f pprofField) error {
+		switch f.number {
+		case 1:
+			var bad error
+			err := f.numbers(func(id uint64) {
+				n := p.file.locations.find(id)
+				if n < 0 {
+					bad = fmt.Errorf("a sample refers to location %d, which does not exist", id)
+					return
+				}
+				if p.frames[n] == 0 {
+					i, err := p.frame(p.file.locations.entries[n].of(p.file.data))
+					if err != nil {
+						bad = fmt.Errorf("location %d: %w", id, err)
+						return
+					}
+					p.frames[n] = i + 1
+				}
+				p.stack = append(p.stack, p.frames[n]-1)
+			})
+			return cmp.Or(bad, err)
+		case 2:
+			return f.numbers(func(v uint64) { p.values = append(p.values, int64(v)) })
+		case 3:
+			return p.label(f.bytes)
 		}
-		f.Mapping = i
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	if len(p.values) != len(p.types) {
+		return fmt.Errorf("a sample has %d values, there are %d sample types", len(p.values), len(p.types))
+	}
+	place, err := p.place()
+	if err != nil {
+		return err
+	}
+	g, s := place.series, pprofSample{p.d.Stack(p.stack), place.link}
+	at, ok := g.at[s]
+	if !ok {
+		g.at[s] = len(g.samples)
+		g.samples = append(g.samples, s)
+		g.values = append(g.values, p.values...)
+		return nil
+	}
+	for i, v := range p.values {
+		g.values[at*len(p.types)+i] += v
+	}
+	return nil
+}
+
+// label notes a label of the sample at hand if it is a string. Of several values for a name the first counts.
+func (p *pprofReader) label(data []byte) error {
+	var l pprofLabel
+	if err := eachField(data, func(f pprofField) error {
+		switch f.number {
+		case 1:
+			l.key = f.value
+		case 2:
+			l.value = f.value
+		}
+		return nil
+	}); err != nil {
+		return err
+	}
+	if l.value != 0 && !slices.ContainsFunc(p.labels, func(o pprofLabel) bool { return o.key == l.key }) {
+		p.labels = append(p.labels, l)
+	}
+	return nil
+}
+
+// place finds the series and the link of the labels at hand.
+func (p *pprofReader) place() (pprofPlace, error) {
+	p.key = p.key[:0]
+	for _, l := range p.labels {
+		p.key = binary.AppendUvarint(binary.AppendUvarint(p.key, l.key), l.value)
+	}
+	if place, ok := p.places[string(p.key)]; ok {
+		return place, nil
+	}
+	ls := make(Labels, 0, len(p.labels)+len(p.opts.Labels))
+	var link Link
+	for _, l := range p.labels {
+		name, err := p.file.text(l.key)
+		if err != nil {
+			return pprofPlace{}, fmt.Errorf("a label's name: %w", err)
+		}
+		value, err := p.file.text(l.value)
+		if err != nil {
+			return pprofPlace{}, fmt.Errorf("label %q: %w", name, err)
+		}
+		value = strings.Clone(value)
+		if !link.take(name, value) && value != "" {
+			ls = append(ls, Label{labelName(name), value})
+		}
+	}
+	// Two names may have become one: let the values decide which wins, not the order in the sample.
+	slices.SortFunc(ls, func(a, b Label) int { return Labels{a}.Compare(Labels{b}) })
+	ls = NewLabels(append(ls, p.opts.Labels...)...)
+	key := string(appendLabels(nil, ls))
+	g := p.series[key]
+	if g == nil {
+		if len(p.order) == p.opts.MaxSeries {
+			return pprofPlace{}, fmt.Errorf("%w: more than %d sets of sample labels", ErrTooLarge, p.opts.MaxSeries)
+		}
+		g = &pprofSeries{labels: ls, at: map[pprofSample]int{}}
+		p.series[key] = g
+		p.order = append(p.order, g)
+	}
+	place := pprofPlace{g, p.d.Link(link)}
+	p.places[string(p.key)] = place
+	return place, nil
+}
+
+// take makes a sample label part of the link if it is one of its three.
+func (l *Link) take(name, value string) bool {
+	switch name {
+	case pprofTraceID:
+		id, err := hex.DecodeString(value)
+		return err == nil && len(id) == len(l.TraceID) && copy(l.TraceID[:], id) > 0
+	case pprofSpanID:
+		id, err := hex.DecodeString(value)
+		return err == nil && len(id) == len(l.SpanID) && copy(l.SpanID[:], id) > 0
+	case pprofSpanName:
+		l.SpanName = value
+		return true
+	}
+	return false
+}
+
+func (p *pprofReader) frame(data []byte) (FrameIndex, error) {
+	var f Frame
+	var mapping uint64
+	if err := eachField(data, func(field pprofField) (err error) {
+		switch field.number {
+		case 2:
+			mapping = field.value
+		case 3:
+			f.Addr = Addr(field.value)
+		case 4:
+			var l Line
+			if l, err = p.line(field.bytes); err == nil && l.Function != 0 {
+				f.Lines = append(f.Lines, l)
+			}
+		}
+		return err
+	}); err != nil {
+		return 0, err
+	}
+	if mapping != 0 {
+		m, err := p.mapping(mapping)
+		if err != nil {
+			return 0, err
+		}
+		f.Mapping = m.index - 1
 		const fixed = 256 << 20
 		switch {
-		case strings.HasPrefix(m.File, "[kernel"):
+		case m.kernel:
 			f.Kind = KindKernel
-		case m.Start >= fixed && l.Address >= m.Start:
-			f.Addr = Addr(l.Address - m.Start + m.Offset)
+		case m.start >= fixed && uint64(f.Addr) >= m.start:
+			f.Addr = Addr(uint64(f.Addr) - m.start + m.offset)
 		}
 	}
-	for _, line := range l.Line {
-		i, ok := c.functions[line.Function]
-		if !ok {
-			fn := Function{
-				Name:       validText(line.Function.Name),
-				SystemName: validText(line.Function.SystemName),
-				File:       validText(line.Function.Filename),
-				StartLine:  lineNumber(line.Function.StartLine),
-			}
-			if fn.Name == "" {
-				fn.Name = fn.SystemName
-			}
-			if fn.SystemName == fn.Name {
-				fn.SystemName = ""
-			}
-			i = c.d.Function(fn)
-			c.functions[line.Function] = i
-		}
-		if i == 0 { // a function without a name, file and line says nothing
-			continue
-		}
-		f.Lines = append(f.Lines, Line{Function: i, Line: lineNumber(line.Line), Column: lineNumber(line.Column)})
-	}
-	if len(f.Lines) == 1 && f.Mapping == 0 && strings.HasPrefix(c.d.Functions[f.Lines[0].Function].Name, foldedUnwind) {
+	if len(f.Lines) == 1 && f.Mapping == 0 && strings.HasPrefix(p.d.Functions[f.Lines[0].Function].Name, foldedUnwind) {
 		f.Kind = KindUnwind
 	}
-	return c.d.Frame(f)
+	return p.d.Frame(f), nil
 }
 
-// pprofFile takes from the kernel's mapping the name of a symbol that perf's converters append to it.
-func pprofFile(file string) string {
-	if strings.HasPrefix(file, KernelFile) {
-		return KernelFile
+// line returns a line, with function 0 if that says nothing.
+func (p *pprofReader) line(data []byte) (l Line, err error) {
+	var id uint64
+	if err := eachField(data, func(f pprofField) error {
+		switch f.number {
+		case 1:
+			id = f.value
+		case 2:
+			l.Line = lineNumber(f.value)
+		case 3:
+			l.Column = lineNumber(f.value)
+		}
+		return nil
+	}); err != nil || id == 0 {
+		return l, err
 	}
-	return file
+	n := p.file.functions.find(id)
+	if n < 0 {
+		return l, fmt.Errorf("function %d does not exist", id)
+	}
+	if p.functions[n] == 0 {
+		i, err := p.function(p.file.functions.entries[n].of(p.file.data))
+		if err != nil {
+			return l, fmt.Errorf("function %d: %w", id, err)
+		}
+		p.functions[n] = i + 1
+	}
+	l.Function = p.functions[n] - 1
+	return l, nil
 }
 
-func lineNumber(n int64) int32 {
-	if n < 0 || n > math.MaxInt32 {
+func (p *pprofReader) function(data []byte) (FunctionIndex, error) {
+	var fn Function
+	if err := eachField(data, func(f pprofField) (err error) {
+		switch f.number {
+		case 2:
+			fn.Name, err = p.file.text(f.value)
+		case 3:
+			fn.SystemName, err = p.file.text(f.value)
+		case 4:
+			fn.File, err = p.file.text(f.value)
+		case 5:
+			fn.StartLine = lineNumber(f.value)
+		}
+		return err
+	}); err != nil {
+		return 0, err
+	}
+	if fn.Name == "" {
+		fn.Name = fn.SystemName
+	}
+	if fn.SystemName == fn.Name {
+		fn.SystemName = ""
+	}
+	fn.Name, fn.SystemName, fn.File = strings.Clone(fn.Name), strings.Clone(fn.SystemName), strings.Clone(fn.File)
+	return p.d.Function(fn), nil
+}
+
+// mapping returns a mapping; one that is not in the table says nothing, as in the pprof library.
+func (p *pprofReader) mapping(id uint64) (pprofMapping, error) {
+	n := p.file.mappings.find(id)
+	if n < 0 {
+		return pprofMapping{index: 1}, nil
+	}
+	if p.mappings[n].index != 0 {
+		return p.mappings[n], nil
+	}
+	var m pprofMapping
+	var out Mapping
+	if err := eachField(p.file.mappings.entries[n].of(p.file.data), func(f pprofField) (err error) {
+		switch f.number {
+		case 2:
+			m.start = f.value
+		case 4:
+			m.offset = f.value
+		case 5:
+			out.File, err = p.file.text(f.value)
+		case 6:
+			out.BuildID, err = p.file.text(f.value)
+		}
+		return err
+	}); err != nil {
+		return m, fmt.Errorf("mapping %d: %w", id, err)
+	}
+	m.kernel = strings.HasPrefix(out.File, "[kernel")
+	if strings.HasPrefix(out.File, KernelFile) {
+		out.File = KernelFile // converters of perf's files append the name of a symbol
+	}
+	out.File, out.BuildID = strings.Clone(out.File), strings.ToLower(strings.Clone(out.BuildID))
+	m.index = p.d.Mapping(out) + 1
+	p.mappings[n] = m
+	return m, nil
+}
+
+func lineNumber(n uint64) int32 {
+	if n > math.MaxInt32 { // negative ones, too
 		return 0
 	}
 	return int32(n)
@@ -266,33 +482,46 @@ func validText(s string) string {
 	return strings.ToValidUTF8(s, "\uFFFD")
 }
 
-// pprofTypes names the types of the value columns.
-func pprofTypes(src *pprof.Profile, name string) ([]Type, error) {
-	var period pprof.ValueType
-	if src.PeriodType != nil {
-		period.Type, period.Unit = src.PeriodType.Type, src.PeriodType.Unit
+// profileTypes names the types of the value columns.
+func (f *pprofFile) profileTypes(name string) ([]Type, error) {
+	if len(f.types) > maxPprofTypes {
+		return nil, fmt.Errorf("%w: %d sample types, the limit is %d", ErrTooLarge, len(f.types), maxPprofTypes)
+	}
+	if len(f.types) == 0 && f.samples > 0 {
+		return nil, errors.New("there are samples, but no sample types")
+	}
+	part := func(s string) string { return strings.ReplaceAll(strings.Clone(s), ":", "_") }
+	period, periodUnit, err := f.texts(f.periodType, 1, 2)
+	if err != nil {
+		return nil, fmt.Errorf("the period's type: %w", err)
+	}
+	types := make([]Type, len(f.types))
+	for i, s := range f.types {
+		typ, unit, err := f.texts(s, 1, 2)
+		if err != nil {
+			return nil, fmt.Errorf("sample type %d: %w", i, err)
+		}
+		if typ == "" {
+			typ = "unknown"
+		}
+		types[i] = Type{SampleType: part(typ), SampleUnit: part(unit), PeriodType: part(period), PeriodUnit: part(periodUnit)}
+		if slices.Contains(types[:i], types[i]) {
+			return nil, fmt.Errorf("the sample type %s:%s occurs twice", typ, unit)
+		}
 	}
 	if name == "" {
-		name = pprofName(src.SampleType, period.Type)
+		name = pprofName(types, period)
 	}
-	part := func(s string) string { return strings.ReplaceAll(validText(s), ":", "_") }
-	types := make([]Type, len(src.SampleType))
-	for i, st := range src.SampleType {
-		types[i] = Type{Name: part(name), SampleType: part(st.Type), SampleUnit: part(st.Unit), PeriodType: part(period.Type), PeriodUnit: part(period.Unit)}
-		if types[i].SampleType == "" {
-			types[i].SampleType = "unknown"
-		}
-		if slices.Contains(types[:i], types[i]) {
-			return nil, fmt.Errorf("the sample type %s:%s occurs twice", types[i].SampleType, types[i].SampleUnit)
-		}
+	for i := range types {
+		types[i].Name = part(name)
 	}
 	return types, nil
 }
 
 // pprofName tells what kind of profile it is, as Parca and Pyroscope call it.
-func pprofName(types []*pprof.ValueType, period string) string {
+func pprofName(types []Type, period string) string {
 	has := func(names ...string) bool {
-		return slices.ContainsFunc(types, func(t *pprof.ValueType) bool { return slices.Contains(names, t.Type) })
+		return slices.ContainsFunc(types, func(t Type) bool { return slices.Contains(names, t.SampleType) })
 	}
 	switch {
 	case has("cpu"), period == "cpu":
@@ -305,42 +534,10 @@ func pprofName(types []*pprof.ValueType, period string) string {
 		return "goroutine"
 	case period != "":
 		return period
-	case len(types) > 0 && types[0].Type != "":
-		return types[0].Type
+	case len(types) > 0:
+		return types[0].SampleType
 	}
 	return "unknown"
-}
-
-// pprofLabels parts a sample's string labels into those of its series and its link. Of several values for
-// one name the first counts.
-func pprofLabels(in map[string][]string) (Labels, Link) {
-	ls := make(Labels, 0, len(in))
-	var link Link
-	for name, values := range in {
-		if len(values) == 0 || values[0] == "" {
-			continue
-		}
-		value := validText(values[0])
-		switch name {
-		case pprofTraceID:
-			if id, err := hex.DecodeString(value); err == nil && len(id) == len(link.TraceID) {
-				copy(link.TraceID[:], id)
-				continue
-			}
-		case pprofSpanID:
-			if id, err := hex.DecodeString(value); err == nil && len(id) == len(link.SpanID) {
-				copy(link.SpanID[:], id)
-				continue
-			}
-		case pprofSpanName:
-			link.SpanName = value
-			continue
-		}
-		ls = append(ls, Label{labelName(name), value})
-	}
-	// Two names may have become one: let the order of values decide, not that of the map.
-	slices.SortFunc(ls, func(a, b Label) int { return Labels{a}.Compare(Labels{b}) })
-	return NewLabels(ls...), link
 }
 
 // labelName makes a name that selectors can name.
