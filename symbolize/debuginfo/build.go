@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/perfuse/perfuse/symbolize"
+	"github.com/perfuse/perfuse/symbolize/dwarf"
 	"github.com/perfuse/perfuse/symbolize/elf"
 	"github.com/perfuse/perfuse/symbolize/gosym"
 	"github.com/perfuse/perfuse/symbolize/table"
@@ -51,6 +52,7 @@ func collect(b *table.Builder, f, debug *elf.File) (warning, err error) {
 	if err := addFunctions(b, f, functions); err != nil {
 		return nil, err
 	}
+	var goCode struct{ start, end uint64 }
 	for _, f := range files {
 		g, err := gosym.Find(f)
 		if errors.Is(err, gosym.ErrNotGo) {
@@ -66,11 +68,33 @@ func collect(b *table.Builder, f, debug *elf.File) (warning, err error) {
 		}
 		if unreadable > 0 {
 			warnings = append(warnings, fmt.Errorf("reading the Go pclntab: %d of %d functions are unreadable", unreadable, g.Len()))
+		} else {
+			goCode.start, goCode.end = g.Range()
 		}
 		if g.Funcdata == 0 {
 			warnings = append(warnings, errors.New("reading the Go pclntab: its inline trees were not found"))
 		}
 		break
+	}
+	for _, f := range files {
+		d, err := dwarf.Open(f)
+		if errors.Is(err, dwarf.ErrNone) {
+			continue
+		}
+		if err != nil {
+			warnings = append(warnings, err)
+			continue
+		}
+		unreadable, first, err := addDwarf(b, d, functions, func(start, end uint64) bool {
+			return start >= goCode.start && end <= goCode.end
+		})
+		d.Close()
+		if err != nil {
+			return nil, err
+		}
+		if unreadable > 0 {
+			warnings = append(warnings, fmt.Errorf("reading DWARF: %d of %d units are damaged, the first: %w", unreadable, len(d.Units()), first))
+		}
 	}
 	return errors.Join(warnings...), nil
 }

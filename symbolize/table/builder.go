@@ -29,6 +29,7 @@ type Priority uint8
 const (
 	FromStubs   Priority = iota // names made for procedure linkage stubs
 	FromSymbols                 // symbol tables
+	FromLines                   // a symbol, with lines of DWARF
 	FromDwarf
 	FromGo // pclntab
 )
