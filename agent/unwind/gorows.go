@@ -155,12 +155,18 @@ func (g *goCompiler) function(f *goFunc) error {
 }
 
 // amd64Rows adds the rows of a function. It says whether frame pointers cannot be followed through it.
-func (g *goCompiler) amd64Rows(f *goFunc, name string) (broken bool) {
+func (g *goCompiler) amd64Rows(f *goFunc, name string) bool {
 	var sw spWrites
-	if f.flag&goFlagSPWrite != 0 {
+	broken := false
+	if f.flag&(goFlagSPWrite|goFlagAsm) != 0 {
 		sw = findSPWrites(g.code(f.start, min(f.end-f.start, maxSPWriteBytes)))
 		if strings.HasPrefix(name, "runtime.") {
 			sw.rbpLost = false // systemstack loads it from where it has put it
+		}
+		// crosscall2 makes two frames, of which rbp points to the inner one.
+		broken = sw.rbpLost && sw.calls
+		if f.flag&goFlagSPWrite == 0 {
+			sw = spWrites{}
 		}
 	}
 	var (
@@ -226,7 +232,7 @@ func (g *goCompiler) amd64Rows(f *goFunc, name string) (broken bool) {
 		g.end(f, to)
 		return true
 	})
-	return framed && !hasFrame || sw.gone != 0 || sw.rbpLost
+	return broken || framed && !hasFrame || sw.gone != 0 || sw.rbpLost
 }
 
 // end says that nothing is known from an address on, unless another row follows there.

@@ -15,6 +15,8 @@ type spWrites struct {
 	bare bool
 	// rbpLost says that rbp does not point to the frame throughout.
 	rbpLost bool
+	// calls says that it calls others.
+	calls bool
 }
 
 // findSPWrites goes through a function's instructions, up to one that it does not know (AVX).
@@ -28,6 +30,7 @@ func findSPWrites(code []byte) (s spWrites) {
 		next := uint64(pos + in.Len)
 		to, _ := in.Args[0].(x86asm.Reg)
 		from, _ := in.Args[1].(x86asm.Reg)
+		s.calls = s.calls || in.Op == x86asm.CALL
 		switch {
 		case in.Op == x86asm.MOV && to == x86asm.RBP && from == x86asm.RSP:
 			frame = true

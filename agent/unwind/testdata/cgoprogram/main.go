@@ -18,9 +18,22 @@ static int sorted(int n) {
 */
 import "C"
 
-import "fmt"
+import (
+	"fmt"
+	"os"
+)
 
 //export back
-func back(n C.int) C.int { return n }
+func back(n C.int) C.int {
+	for range 100 {
+		n = n*7 - n>>1*13
+	}
+	return n
+}
 
-func main() { fmt.Println(C.sorted(3)) }
+func main() {
+	fmt.Println(C.sorted(3))
+	for len(os.Args) > 1 {
+		C.sorted(5)
+	}
+}
