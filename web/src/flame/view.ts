@@ -1,7 +1,7 @@
 // The graph on its canvas: size, scrolling, animation, pointer and keyboard. What a gesture means for the page is told
 // to the host by callbacks; the graph itself keeps only what is under the pointer and where it is panned to.
 
-import { FrameKind, frameOf, type FlameTree } from "../lib/tree";
+import { findPath, FrameKind, frameOf, namesTo, type FlameTree } from "../lib/tree";
 import type { Orientation } from "../lib/urlstate";
 import { draw } from "./draw";
 import { clampRange, hit, layout, newBoxes } from "./layout";
@@ -27,6 +27,11 @@ export interface Scene {
   readonly matches: Uint8Array | undefined;
   readonly zoomed: number;
   readonly orientation: Orientation;
+}
+
+function sameZoom(a: Scene, b: Scene): boolean {
+  const names = namesTo(b.tree, b.zoomed);
+  return namesTo(a.tree, a.zoomed).every((n, i) => n === names[i]) && names.length === (a.tree.depth[a.zoomed] ?? 0);
 }
 
 export const rowHeight = 20;
@@ -96,11 +101,17 @@ export class FlameView {
     this.scene = scene;
     const t = scene.tree;
     if (before?.tree !== t) {
-      this.at = Math.min(scene.zoomed, Math.max(0, t.count - 1));
+      // The keyboard stays on the same function as far as the new tree has it.
+      this.at = before === undefined ? scene.zoomed : findPath(t, namesTo(before.tree, this.at)).node;
       this.setHover(-1, 0, 0);
+      this.host.cursor(this.at);
     }
     this.spacer.style.height = `${(t.maxDepth + 1) * rowHeight}px`;
-    if (before === undefined || before.tree !== t || before.zoomed !== scene.zoomed) {
+    if (before !== undefined && before.tree !== t && this.panned(before) && sameZoom(before, scene)) {
+      // A refresh while the reader has panned: keep the part that is shown.
+      const scale = (t.total[0] as number) / (before.tree.total[0] as number);
+      this.panTo(this.x0 * scale, this.x1 * scale);
+    } else if (before === undefined || before.tree !== t || before.zoomed !== scene.zoomed) {
       const x0 = t.count === 0 ? 0 : (t.offset[scene.zoomed] as number);
       const x1 = t.count === 0 ? 1 : x0 + (t.total[scene.zoomed] as number);
       if (before?.tree === t) {
@@ -146,6 +157,13 @@ export class FlameView {
     this.x0 = r.x0;
     this.x1 = r.x1;
     this.redraw();
+  }
+
+  // panned tells whether something else is shown than the zoomed node's own range.
+  private panned(s: Scene): boolean {
+    if (s.tree.count === 0 || this.animation !== undefined) return false;
+    const x0 = s.tree.offset[s.zoomed] as number;
+    return this.x0 !== x0 || this.x1 !== x0 + (s.tree.total[s.zoomed] as number);
   }
 
   private resize(): void {
@@ -278,7 +296,10 @@ export class FlameView {
   }
 
   private setHover(node: number, x: number, y: number): void {
-    if (node !== this.hovered) this.redraw();
+    if (node !== this.hovered) {
+      this.canvas.style.cursor = node < 0 ? "default" : "pointer";
+      this.redraw();
+    }
     this.hovered = node;
     this.host.hover(node, x, y);
   }
@@ -325,7 +346,10 @@ export class FlameView {
         this.drag = undefined;
         return;
       }
-      this.choose(this.nodeAt(e.clientX, e.clientY));
+      const node = this.nodeAt(e.clientX, e.clientY);
+      // A finger cannot hover: the first tap shows the card, the second one zooms.
+      if (e instanceof PointerEvent && e.pointerType === "touch" && node !== this.hovered) this.setHover(node, e.clientX, e.clientY);
+      else this.choose(node);
     });
     this.on(this.canvas, "pointerleave", () => this.setHover(-1, 0, 0));
     this.on(

@@ -46,18 +46,14 @@ function stepsOf(unit: string): { steps: readonly Step[]; scale: number; suffix:
   return { steps: counts, scale: 1, suffix: unit };
 }
 
-// digits keeps three significant digits without an exponent: 1.23, 12.3, 123, 1234.
+// digits keeps three significant digits without an exponent, so that numbers below each other compare: 1.20, 12.0, 120,
+// 1234. Whole numbers stay whole; below one there are at least two decimals.
 function digits(v: number): string {
   const a = Math.abs(v);
-  if (a === 0) return "0";
-  if (a >= 99.95) return v.toFixed(0);
-  if (a >= 9.995) return trim(v.toFixed(1));
-  if (a >= 0.9995) return trim(v.toFixed(2));
-  return trim(v.toPrecision(2));
-}
-
-function trim(s: string): string {
-  return s.includes(".") && !s.includes("e") ? s.replace(/\.?0+$/, "") : s;
+  if (a >= 99.95 || Number.isInteger(v)) return v.toFixed(0);
+  if (a >= 9.995) return v.toFixed(1);
+  if (a >= 0.0995) return v.toFixed(2);
+  return String(Number(v.toPrecision(2)));
 }
 
 function pick(steps: readonly Step[], v: number): Step {
@@ -87,12 +83,12 @@ export function formatRate(v: number, unit: string, rate: Rate): string {
   return `${formatValue(v, unit)}/s`;
 }
 
-// formatShare writes part of whole as a percentage: "12.3 %", "0.04 %", "< 0.01 %".
+// formatShare writes part of whole as a percentage: "12.3 %", "0.04 %", "<0.01 %".
 export function formatShare(part: number, whole: number): string {
   if (!(whole > 0)) return "–";
   const p = (part / whole) * 100;
   if (p === 0) return "0 %";
-  if (p < 0.01) return "< 0.01 %";
+  if (p < 0.01) return "<0.01 %";
   if (p >= 99.95) return "100 %";
   return `${p >= 9.995 ? p.toFixed(1) : p.toFixed(2)} %`;
 }

@@ -22,7 +22,9 @@ interface Props {
 }
 
 const height = 132;
-const margin = { left: 64, right: 12, top: 8, bottom: 20 };
+// The width that the card of values may need.
+const cardWidth = 230;
+const margin = { left: 74, right: 12, top: 8, bottom: 20 };
 
 export function Chart({ api, request, selection, span, name, rate, state, go, widen }: Props) {
   const [box, width] = useWidth();
@@ -158,7 +160,7 @@ export function Chart({ api, request, selection, span, name, rate, state, go, wi
               </g>
             ))}
             {timeTicks(axis, Math.max(2, Math.floor(inner.width / 110))).map((t) => (
-              <text key={t.at} className="tick-x" x={x(t.at)} y={height - 5} textAnchor="middle">
+              <text key={t.at} className="tick-x" x={Math.min(x(t.at), width - 18)} y={height - 5} textAnchor="middle">
                 {t.label}
               </text>
             ))}
@@ -178,7 +180,10 @@ export function Chart({ api, request, selection, span, name, rate, state, go, wi
           </svg>
         )}
         {mark !== undefined && step >= 0 && !empty && data !== undefined && (
-          <div className="chart-card num" style={x(mark) > width / 2 ? { right: width - x(mark) + 10 } : { left: x(mark) + 10 }}>
+          <div
+            className="chart-card num"
+            style={x(mark) > width / 2 ? { right: Math.min(width - x(mark) + 10, Math.max(8, width - cardWidth)) } : { left: Math.min(x(mark) + 10, Math.max(8, width - cardWidth)) }}
+          >
             <div className="quiet">{formatMoment(stacked.start + step * stacked.step, axis.end - axis.start)}</div>
             {stacked.layers.map((l, i) => ({ l, i })).filter(({ l }) => (l.values[step] as number) > 0).slice(0, 6).map(({ l, i }) => (
               <div key={`${l.key} ${l.other}`} className="chart-card-row">

@@ -4,7 +4,7 @@ const storageKey = "perfuse.split";
 
 function stored(): number {
   const n = Number(localStorage.getItem(storageKey));
-  return n >= 0.2 && n <= 0.85 ? n : 0.64;
+  return n >= 0.2 && n <= 0.85 ? n : 0.63;
 }
 
 // Split puts two parts side by side with a border that can be dragged; narrow screens show them below each other.
@@ -36,7 +36,7 @@ export function Split({ left, right }: { left: ReactNode; right: ReactNode }) {
           const r = ref.current?.getBoundingClientRect();
           if (r !== undefined && e.currentTarget.hasPointerCapture(e.pointerId)) set((e.clientX - r.left) / r.width);
         }}
-        onDoubleClick={() => set(0.64)}
+        onDoubleClick={() => set(0.63)}
         onKeyDown={(e) => {
           if (e.key === "ArrowLeft") set(share - 0.02);
           else if (e.key === "ArrowRight") set(share + 0.02);
