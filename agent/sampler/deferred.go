@@ -18,6 +18,7 @@ type deferred struct {
 	kernel []cpu.Frame
 	regs   []uint64 // by DWARF number
 	ip     uint64
+	code   uint64 // the first bytes at ip
 	exact  bool
 	stack  []byte // memory from the stack pointer on
 	// retried says that this is the second attempt.
@@ -40,6 +41,7 @@ func parseDeferred(raw []byte) (deferred, bool) {
 		kernel: append([]cpu.Frame(nil), d.Kernel[:d.Record.FrameCount]...),
 		regs:   append([]uint64(nil), d.Regs[:]...),
 		ip:     d.Ip,
+		code:   d.Code,
 		exact:  d.Exact != 0,
 		stack:  append([]byte(nil), d.Stack[:d.StackBytes]...),
 	}, true
@@ -65,6 +67,7 @@ type walker struct {
 	stack []byte
 	ip    uint64
 	exact bool
+	code  uint64 // the first bytes at ip in the first frame, else 0
 }
 
 // walk returns the kernel's frames and then the user's, the last one telling why the walk ended early, if it
@@ -74,7 +77,7 @@ func (s *Sampler) walk(d *deferred, r *running) []cpu.Frame {
 	if r == nil {
 		return append(frames, cpu.Frame{Addr: d.ip, Kind: cpu.FrameUser}, stopFrame(cpu.StopNoProcess))
 	}
-	w := walker{s: s, r: r, regs: slices.Clone(d.regs), known: ^uint32(0), base: d.regs[regSP], stack: d.stack, ip: d.ip, exact: d.exact}
+	w := walker{s: s, r: r, regs: slices.Clone(d.regs), known: ^uint32(0), base: d.regs[regSP], stack: d.stack, ip: d.ip, exact: d.exact, code: d.code}
 	for range maxWalk {
 		pc := w.ip
 		if !w.exact {
@@ -143,12 +146,17 @@ func (w *walker) moved(ip, sp, fp uint64) (cpu.Stop, bool) {
 	w.ip = ip
 	w.regs[regSP], w.regs[regFP] = sp, fp
 	w.known = 1<<regSP | 1<<regFP
-	w.exact = false
+	w.exact, w.code = false, 0
 	return 0, false
 }
 
 func (w *walker) framePointer(trusted bool) (cpu.Stop, bool) {
 	fp, sp := w.regs[regFP], w.regs[regSP]
+	if at, ok := w.unframed(); ok && w.exact && !trusted {
+		if ip, ok := w.word(at); ok && w.r.find(ip-1) != nil {
+			return w.moved(ip, at+8, fp)
+		}
+	}
 	if fp == 0 {
 		if w.exact && !trusted {
 			return cpu.StopNoUnwind, true
@@ -167,6 +175,22 @@ func (w *walker) framePointer(trusted bool) (cpu.Stop, bool) {
 		return cpu.StopNoUnwind, true
 	}
 	return w.moved(ip, fp+16, next)
+}
+
+// unframed looks at the interrupted instruction: where the frame is not set up yet, or gone already, it returns
+// where the return address is.
+func (w *walker) unframed() (at uint64, ok bool) {
+	if runtime.GOARCH != "amd64" {
+		return 0, false
+	}
+	sp := w.regs[regSP]
+	switch c := w.code; {
+	case c&0xff == 0x55, c&0xff == 0xc3, c&0xff == 0xc2, c&0xffffffff == 0xfa1e0ff3: // push rbp, ret, endbr64
+		return sp, true
+	case c&0xffffff == 0xe58948: // mov rbp, rsp
+		return sp + 8, true
+	}
+	return 0, false
 }
 
 func (w *walker) signal() (cpu.Stop, bool) {

@@ -31,9 +31,10 @@ type drain struct {
 	// deferred are samples whose user stacks are still to be walked, by epoch.
 	deferred [2][]deferred
 	// again are those that wait for a table that was not ready, once more.
-	again []deferred
-	late  uint64 // deferred samples so far
-	bad   uint64 // records that make no sense, or counts without a stack
+	again  []deferred
+	copies []deferred // of samples that were walked in the kernel, for tests
+	late   uint64     // deferred samples so far
+	bad    uint64     // records that make no sense, or counts without a stack
 
 	flushed chan struct{} // one token per Flush that read has answered
 
@@ -84,10 +85,14 @@ func (d *drain) accept(raw []byte) {
 	var rec cpu.Record
 	copy(unsafe.Slice((*byte)(unsafe.Pointer(&rec)), header), raw)
 	if rec.Deferred != 0 {
-		if one, ok := parseDeferred(raw); ok {
+		one, ok := parseDeferred(raw)
+		switch {
+		case ok && rec.Deferred == cpu.DeferredVerify:
+			d.copies = append(d.copies, one)
+		case ok:
 			d.late++
 			d.deferred[rec.Epoch&1] = append(d.deferred[rec.Epoch&1], one)
-		} else {
+		default:
 			d.bad++
 		}
 		return
@@ -129,9 +134,14 @@ func (d *drain) flip(start, end time.Time) (*profile.Batch, error) {
 	d.mu.Lock()
 	stacks := d.stacks[old]
 	d.stacks[old] = make(map[cpu.Key]seen, len(stacks))
+	copies := d.copies
+	d.copies = nil
 	late := append(d.again, d.deferred[old]...)
 	d.again, d.deferred[old] = nil, nil
 	d.mu.Unlock()
+	if d.s.verify != nil {
+		d.s.verify(copies, stacks)
+	}
 	return d.build.batch(d.s, counted, stacks, late, start, end), nil
 }
 

@@ -71,10 +71,15 @@ type Sampler struct {
 	unpublished uint64
 
 	drain drain
+
+	// verify is a test that wants to see every sample again.
+	verify func(copies []deferred, stacks map[cpu.Key]seen)
 }
 
 // New loads the kernel side. Its error says in one line what is missing.
-func New(o Options) (*Sampler, error) {
+func New(o Options) (*Sampler, error) { return newSampler(o, nil) }
+
+func newSampler(o Options, verify func([]deferred, map[cpu.Key]seen)) (*Sampler, error) {
 	if o.Rate == 0 {
 		o.Rate = 19
 	}
@@ -98,6 +103,7 @@ func New(o Options) (*Sampler, error) {
 	}
 	perInterval := float64(o.Rate*len(cpus)) * o.Interval.Seconds()
 	p, err := cpu.Load(cpu.Options{
+		Verify:    verify != nil,
 		OnlyPID:   uint32(o.PID),
 		Stacks:    uint32(min(max(2*perInterval, 4096), 1<<18)),
 		RingBytes: powerOfTwo(min(max(perInterval*1024, 1<<18), 1<<24)),
@@ -106,6 +112,7 @@ func New(o Options) (*Sampler, error) {
 		return nil, explain(err, limitErr)
 	}
 	s := &Sampler{
+		verify:    verify,
 		opts:      o,
 		programs:  p,
 		processes: map[uint32]*running{},

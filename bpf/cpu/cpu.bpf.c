@@ -23,6 +23,7 @@ char LICENSE[] SEC("license") = "Dual MIT/GPL";
 /* Types that no map mentions but the agent needs. */
 const enum drop *export_drop __attribute__((unused));
 const enum stop *export_stop __attribute__((unused));
+const enum deferred_why *export_deferred_why __attribute__((unused));
 const enum frame_kind *export_frame_kind __attribute__((unused));
 
 #define SLOTS 4
@@ -35,6 +36,7 @@ const volatile __u32 self_tgid = 0;               /* do not sample this process;
 const volatile __u32 only_tgid = 0;               /* sample only this process; 0: all */
 const volatile __u32 thread_size = 16384;         /* the kernel's stack size, where it has no helper for it */
 const volatile bool spans_enabled = false;
+const volatile bool verify = false; /* send registers and stack of every sample too, for tests */
 
 /* Which of the two count maps is written; the agent flips it and drains the other one. */
 volatile __u32 epoch = 0;
@@ -210,7 +212,7 @@ static __always_inline __u64 wakeup(void)
 }
 
 /* Sends registers and stack for the agent to walk. False if that is not possible. */
-static __always_inline bool defer(struct scratch *s)
+static __always_inline bool defer(struct scratch *s, __u32 why)
 {
 	__u32 zero = 0;
 	struct unwind *u = &s->unwind;
@@ -218,13 +220,15 @@ static __always_inline bool defer(struct scratch *s)
 
 	if (!d)
 		return false;
-	s->record.deferred = 1;
+	s->record.deferred = why;
 	s->record.epoch = epoch & 1;
 	s->record.frame_count = u->kernel_frames;
 	if (bpf_probe_read_kernel(&d->record, sizeof(d->record) + sizeof(d->kernel), &s->record) ||
 	    bpf_probe_read_kernel(d->regs, sizeof(d->regs), u->entry_regs))
 		return false;
 	d->ip = u->entry_ip;
+	if (read_user(&d->code, sizeof(d->code), d->ip))
+		d->code = 0;
 	d->exact = u->entry_exact;
 
 	/* The end of the stack is not known here: take the largest number of pages that can be read. */
@@ -254,7 +258,8 @@ static __always_inline void finish(struct scratch *s)
 
 	__u32 stop = s->unwind.stop;
 
-	if ((stop == STOP_NO_PROCESS || stop == STOP_NO_MAPPING || stop == STOP_PENDING) && defer(s))
+	if ((stop == STOP_NO_PROCESS || stop == STOP_NO_MAPPING || stop == STOP_PENDING) &&
+	    defer(s, DEFERRED_WALK))
 		return;
 	rec->deferred = 0;
 	if (stop == STOP_READ && executing())
@@ -264,6 +269,13 @@ static __always_inline void finish(struct scratch *s)
 	count(&stops, s->unwind.stop);
 	rec->key.stack = s->unwind.hash;
 	rec->epoch = e;
+	if (verify && s->unwind.running) {
+		__u32 all = rec->frame_count;
+
+		defer(s, DEFERRED_VERIFY);
+		rec->deferred = 0;
+		rec->frame_count = all;
+	}
 
 	n = e ? bpf_map_lookup_elem(&counts_odd, &rec->key) : bpf_map_lookup_elem(&counts_even, &rec->key);
 	if (n) {

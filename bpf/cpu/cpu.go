@@ -5,7 +5,7 @@
 // bpf/include/wire.h; their Go types are generated from it. Package agent/sampler fills and drains them.
 package cpu
 
-//go:generate go tool bpf2go -cc clang-19 -strip llvm-strip-19 -target amd64,arm64 -go-package cpu -type stack_record -type deferred -type sample_key -type frame -type process -type mapping -type object -type block -type rule -type stop -type drop -type frame_kind cpu cpu.bpf.c -- -O2 -g -Wall -Wextra -Werror -Wno-unused-parameter -I../include
+//go:generate go tool bpf2go -cc clang-19 -strip llvm-strip-19 -target amd64,arm64 -go-package cpu -type stack_record -type deferred -type sample_key -type frame -type process -type mapping -type object -type block -type rule -type stop -type drop -type frame_kind -type deferred_why cpu cpu.bpf.c -- -O2 -g -Wall -Wextra -Werror -Wno-unused-parameter -I../include
 
 import (
 	"errors"
@@ -41,6 +41,12 @@ const (
 
 // Slots is how many perf events make one sample: one of them, drawn at random, is taken.
 const Slots = 4
+
+// DeferredWalk as a Record's Deferred says that the agent walks the stack, DeferredVerify that it is a copy.
+const (
+	DeferredWalk   = uint32(cpuDeferredWhyDEFERRED_WALK)
+	DeferredVerify = uint32(cpuDeferredWhyDEFERRED_VERIFY)
+)
 
 // BlocksPending as an Object's BlockCount says that its table is being compiled.
 const BlocksPending = ^uint32(0)
@@ -94,6 +100,8 @@ type Options struct {
 	Stacks uint32
 	// RingBytes is the size of the buffer for new stacks, a power of two. Default 1 MiB.
 	RingBytes uint32
+	// Verify sends registers and stack of every sample too, so that a test can walk them again.
+	Verify bool
 }
 
 // Programs are loaded programs with their maps.
@@ -137,6 +145,7 @@ func Load(o Options) (*Programs, error) {
 		"only_tgid":         o.OnlyPID,
 		"self_tgid":         o.SkipPID,
 		"ring_wakeup_bytes": o.RingBytes / 2,
+		"verify":            o.Verify,
 	} {
 		if err := spec.Variables[name].Set(v); err != nil {
 			return nil, fmt.Errorf("setting %s: %w", name, err)

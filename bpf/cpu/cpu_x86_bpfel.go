@@ -25,10 +25,18 @@ type cpuDeferred struct {
 	Kernel     [127]cpuFrame
 	Regs       [16]uint64
 	Ip         uint64
+	Code       uint64
 	Exact      uint32
 	StackBytes uint32
 	Stack      [28672]uint8
 }
+
+type cpuDeferredWhy uint32
+
+const (
+	cpuDeferredWhyDEFERRED_WALK   cpuDeferredWhy = 1
+	cpuDeferredWhyDEFERRED_VERIFY cpuDeferredWhy = 2
+)
 
 type cpuDrop uint32
 
@@ -181,37 +189,39 @@ type cpuTick struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	cpuMapBlocks          = "blocks"
-	cpuMapChunks          = "chunks"
-	cpuMapCountsEven      = "counts_even"
-	cpuMapCountsOdd       = "counts_odd"
-	cpuMapDeferreds       = "deferreds"
-	cpuMapDrops           = "drops"
-	cpuMapMappings        = "mappings"
-	cpuMapObjects         = "objects"
-	cpuMapProcesses       = "processes"
-	cpuMapRules           = "rules"
-	cpuMapScratches       = "scratches"
-	cpuMapStacks          = "stacks"
-	cpuMapStops           = "stops"
-	cpuMapTail            = "tail"
-	cpuMapTicks           = "ticks"
-	cpuMapTracesCtxV1     = "traces_ctx_v1"
-	cpuProgCpuLoop        = "cpu_loop"
-	cpuProgCpuTail        = "cpu_tail"
-	cpuProgCpuTailStep    = "cpu_tail_step"
-	cpuProgProcessExec    = "process_exec"
-	cpuProgProcessExit    = "process_exit"
-	cpuProgProcessFork    = "process_fork"
-	cpuVarEpoch           = "epoch"
-	cpuVarExportDrop      = "export_drop"
-	cpuVarExportFrameKind = "export_frame_kind"
-	cpuVarExportStop      = "export_stop"
-	cpuVarOnlyTgid        = "only_tgid"
-	cpuVarRingWakeupBytes = "ring_wakeup_bytes"
-	cpuVarSelfTgid        = "self_tgid"
-	cpuVarSpansEnabled    = "spans_enabled"
-	cpuVarThreadSize      = "thread_size"
+	cpuMapBlocks            = "blocks"
+	cpuMapChunks            = "chunks"
+	cpuMapCountsEven        = "counts_even"
+	cpuMapCountsOdd         = "counts_odd"
+	cpuMapDeferreds         = "deferreds"
+	cpuMapDrops             = "drops"
+	cpuMapMappings          = "mappings"
+	cpuMapObjects           = "objects"
+	cpuMapProcesses         = "processes"
+	cpuMapRules             = "rules"
+	cpuMapScratches         = "scratches"
+	cpuMapStacks            = "stacks"
+	cpuMapStops             = "stops"
+	cpuMapTail              = "tail"
+	cpuMapTicks             = "ticks"
+	cpuMapTracesCtxV1       = "traces_ctx_v1"
+	cpuProgCpuLoop          = "cpu_loop"
+	cpuProgCpuTail          = "cpu_tail"
+	cpuProgCpuTailStep      = "cpu_tail_step"
+	cpuProgProcessExec      = "process_exec"
+	cpuProgProcessExit      = "process_exit"
+	cpuProgProcessFork      = "process_fork"
+	cpuVarEpoch             = "epoch"
+	cpuVarExportDeferredWhy = "export_deferred_why"
+	cpuVarExportDrop        = "export_drop"
+	cpuVarExportFrameKind   = "export_frame_kind"
+	cpuVarExportStop        = "export_stop"
+	cpuVarOnlyTgid          = "only_tgid"
+	cpuVarRingWakeupBytes   = "ring_wakeup_bytes"
+	cpuVarSelfTgid          = "self_tgid"
+	cpuVarSpansEnabled      = "spans_enabled"
+	cpuVarThreadSize        = "thread_size"
+	cpuVarVerify            = "verify"
 )
 
 // loadCpu returns the embedded CollectionSpec for cpu.
@@ -290,15 +300,17 @@ type cpuMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type cpuVariableSpecs struct {
-	Epoch           *ebpf.VariableSpec `ebpf:"epoch"`
-	ExportDrop      *ebpf.VariableSpec `ebpf:"export_drop"`
-	ExportFrameKind *ebpf.VariableSpec `ebpf:"export_frame_kind"`
-	ExportStop      *ebpf.VariableSpec `ebpf:"export_stop"`
-	OnlyTgid        *ebpf.VariableSpec `ebpf:"only_tgid"`
-	RingWakeupBytes *ebpf.VariableSpec `ebpf:"ring_wakeup_bytes"`
-	SelfTgid        *ebpf.VariableSpec `ebpf:"self_tgid"`
-	SpansEnabled    *ebpf.VariableSpec `ebpf:"spans_enabled"`
-	ThreadSize      *ebpf.VariableSpec `ebpf:"thread_size"`
+	Epoch             *ebpf.VariableSpec `ebpf:"epoch"`
+	ExportDeferredWhy *ebpf.VariableSpec `ebpf:"export_deferred_why"`
+	ExportDrop        *ebpf.VariableSpec `ebpf:"export_drop"`
+	ExportFrameKind   *ebpf.VariableSpec `ebpf:"export_frame_kind"`
+	ExportStop        *ebpf.VariableSpec `ebpf:"export_stop"`
+	OnlyTgid          *ebpf.VariableSpec `ebpf:"only_tgid"`
+	RingWakeupBytes   *ebpf.VariableSpec `ebpf:"ring_wakeup_bytes"`
+	SelfTgid          *ebpf.VariableSpec `ebpf:"self_tgid"`
+	SpansEnabled      *ebpf.VariableSpec `ebpf:"spans_enabled"`
+	ThreadSize        *ebpf.VariableSpec `ebpf:"thread_size"`
+	Verify            *ebpf.VariableSpec `ebpf:"verify"`
 }
 
 // cpuObjects contains all objects after they have been loaded into the kernel.
@@ -364,15 +376,17 @@ func (m *cpuMaps) Close() error {
 //
 // It can be passed to loadCpuObjects or ebpf.CollectionSpec.LoadAndAssign.
 type cpuVariables struct {
-	Epoch           *ebpf.Variable `ebpf:"epoch"`
-	ExportDrop      *ebpf.Variable `ebpf:"export_drop"`
-	ExportFrameKind *ebpf.Variable `ebpf:"export_frame_kind"`
-	ExportStop      *ebpf.Variable `ebpf:"export_stop"`
-	OnlyTgid        *ebpf.Variable `ebpf:"only_tgid"`
-	RingWakeupBytes *ebpf.Variable `ebpf:"ring_wakeup_bytes"`
-	SelfTgid        *ebpf.Variable `ebpf:"self_tgid"`
-	SpansEnabled    *ebpf.Variable `ebpf:"spans_enabled"`
-	ThreadSize      *ebpf.Variable `ebpf:"thread_size"`
+	Epoch             *ebpf.Variable `ebpf:"epoch"`
+	ExportDeferredWhy *ebpf.Variable `ebpf:"export_deferred_why"`
+	ExportDrop        *ebpf.Variable `ebpf:"export_drop"`
+	ExportFrameKind   *ebpf.Variable `ebpf:"export_frame_kind"`
+	ExportStop        *ebpf.Variable `ebpf:"export_stop"`
+	OnlyTgid          *ebpf.Variable `ebpf:"only_tgid"`
+	RingWakeupBytes   *ebpf.Variable `ebpf:"ring_wakeup_bytes"`
+	SelfTgid          *ebpf.Variable `ebpf:"self_tgid"`
+	SpansEnabled      *ebpf.Variable `ebpf:"spans_enabled"`
+	ThreadSize        *ebpf.Variable `ebpf:"thread_size"`
+	Verify            *ebpf.Variable `ebpf:"verify"`
 }
 
 // cpuPrograms contains all programs after they have been loaded into the kernel.

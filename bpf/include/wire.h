@@ -61,7 +61,7 @@ struct stack_record {
 	__u64 time; /* CLOCK_MONOTONIC nanoseconds */
 	__u32 epoch;
 	__u32 frame_count;
-	__u32 deferred; /* 1: a struct deferred; the frames are the kernel's alone */
+	__u32 deferred; /* not 0: a struct deferred, whose frames are the kernel's alone */
 	__u32 pad;
 };
 _Static_assert(sizeof(struct stack_record) == 88, "stack_record");
@@ -71,6 +71,11 @@ _Static_assert(sizeof(struct stack_record) == 88, "stack_record");
 #else
 #define REGS 32
 #endif
+
+enum deferred_why {
+	DEFERRED_WALK = 1,   /* the agent walks it; it is counted nowhere else */
+	DEFERRED_VERIFY = 2, /* a copy of what was walked and counted in the kernel */
+};
 
 /*
  * A sample whose user stack the agent must walk itself, because the kernel side did not know the process or
@@ -82,11 +87,12 @@ struct deferred {
 	struct frame kernel[MAX_KERNEL_FRAMES];
 	__u64 regs[REGS]; /* by DWARF number */
 	__u64 ip;
+	__u64 code;  /* the first bytes at ip, 0 if they cannot be read */
 	__u32 exact; /* 1: ip is the interrupted instruction, 0: a return address */
 	__u32 stack_bytes;
 	__u8 stack[DEFERRED_STACK]; /* from the stack pointer on; the record ends after stack_bytes */
 };
-_Static_assert(__builtin_offsetof(struct deferred, stack) == 88 + MAX_KERNEL_FRAMES * 16 + REGS * 8 + 16, "deferred");
+_Static_assert(__builtin_offsetof(struct deferred, stack) == 88 + MAX_KERNEL_FRAMES * 16 + REGS * 8 + 24, "deferred");
 
 /* A process's executable mappings are a span of the array `mappings`, sorted by start. */
 struct process {
