@@ -33,6 +33,9 @@ import (
 //	write NAME                    writes a file; elf NAME writes one with an ELF header before the text
 //	text
 //
+//	pprof NAME [label=value ...]  writes a pprof with the columns samples and cpu, 10 ms a sample
+//	folded lines of samples
+//
 //	recording [samples=N] [lost=N] [exit=N] [denied]
 //	folded lines of CPU time      is what the recording engine will return
 func TestTranscripts(t *testing.T) {
@@ -57,6 +60,9 @@ func TestTranscripts(t *testing.T) {
 			case "fail":
 				m.err = errTooMuch
 				return ""
+			case "pprof":
+				writePprofFile(t, d, now)
+				return ""
 			case "recording":
 				engine = newFakeEngine(t, d)
 				return ""
@@ -79,7 +85,7 @@ func TestTranscripts(t *testing.T) {
 				return string(data)
 			case "run":
 				var out, errOut bytes.Buffer
-				a := &app{in: strings.NewReader(""), out: &out, err: &errOut, now: func() time.Time { return now }, http: http.DefaultClient}
+				a := &app{in: strings.NewReader("main;from;stdin 5\n"), out: &out, err: &errOut, now: func() time.Time { return now }, http: http.DefaultClient}
 				a.env = func(name string) string { return map[string]string{serverEnv: url}[name] }
 				if d.HasArg("width") {
 					d.ScanArgs(t, "width", &a.outTerm.width)
@@ -100,6 +106,32 @@ func TestTranscripts(t *testing.T) {
 			return ""
 		})
 	})
+}
+
+func writePprofFile(t *testing.T, d *datadriven.TestData, now time.Time) {
+	b, err := profile.ParseFolded(strings.NewReader(d.Input), profile.TypeCPUSamples, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &b.Profiles[0]
+	for _, arg := range d.CmdArgs[1:] {
+		p.Labels = profile.NewLabels(append(p.Labels, profile.Label{Name: arg.Key, Value: arg.Vals[0]})...)
+	}
+	p.TimeNanos, p.DurationNanos, p.Period = now.Add(-20*time.Minute).UnixNano(), int64(10*time.Second), 10_000_000
+	cpu := *p
+	cpu.Type = profile.TypeCPU
+	cpu.Samples = slices.Clone(p.Samples)
+	for i := range cpu.Samples {
+		cpu.Samples[i].Value *= p.Period
+	}
+	b.Profiles = append(b.Profiles, cpu)
+	var buf bytes.Buffer
+	if err := profile.WritePprof(&buf, b); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(d.CmdArgs[0].Key, buf.Bytes(), 0o644); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // fakeEngine stands for the agent's recording engine, which needs a kernel and privileges.

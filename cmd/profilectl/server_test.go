@@ -14,12 +14,14 @@ import (
 
 	"connectrpc.com/connect"
 	"github.com/klauspost/compress/zstd"
+	collectorv1 "go.opentelemetry.io/proto/otlp/collector/profiles/v1development"
 
 	"github.com/perfuse/perfuse/profile"
 	debuginfov1 "github.com/perfuse/perfuse/proto/perfuse/debuginfo/v1"
 	"github.com/perfuse/perfuse/proto/perfuse/debuginfo/v1/debuginfov1connect"
 	queryv1 "github.com/perfuse/perfuse/proto/perfuse/query/v1"
 	"github.com/perfuse/perfuse/proto/perfuse/query/v1/queryv1connect"
+	"github.com/perfuse/perfuse/server/ingest"
 )
 
 // memory is a query service over one batch, as simple as can be: the commands are tested against it, it is not.
@@ -33,9 +35,32 @@ func serve(t *testing.T, m *memory) string {
 	mux := http.NewServeMux()
 	mux.Handle(queryv1connect.NewQueryServiceHandler(m))
 	mux.Handle(debuginfov1connect.NewDebuginfoServiceHandler(&debugFiles{}))
-	s := httptest.NewServer(mux)
+	mux.Handle(ingest.ExportProcedure, connect.NewUnaryHandlerSimple(ingest.ExportProcedure, m.export))
+	s := httptest.NewUnstartedServer(mux)
+	s.Config.Protocols = new(http.Protocols)
+	s.Config.Protocols.SetHTTP1(true)
+	s.Config.Protocols.SetUnencryptedHTTP2(true)
+	s.Start()
 	t.Cleanup(s.Close)
 	return s.URL
+}
+
+// export takes OTLP profiles as the server does, and refuses the service "unwelcome".
+func (m *memory) export(_ context.Context, req *collectorv1.ExportProfilesServiceRequest) (*collectorv1.ExportProfilesServiceResponse, error) {
+	if m.err != nil {
+		return nil, m.err
+	}
+	b, err := new(ingest.Normaliser).Normalise(req, nil)
+	if err != nil {
+		return nil, connect.NewError(connect.CodeInvalidArgument, err)
+	}
+	for i := range b.Profiles {
+		if b.Profiles[i].Labels.Get(profile.LabelServiceName) == "unwelcome" {
+			return nil, connect.NewError(connect.CodeInvalidArgument, errors.New("invalid profiles: the service is not welcome"))
+		}
+	}
+	m.batch = profile.Merge(m.batch, b)
+	return &collectorv1.ExportProfilesServiceResponse{}, nil
 }
 
 // selected returns the profiles that a selection is about, and their samples as one profile.
