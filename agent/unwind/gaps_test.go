@@ -51,6 +51,32 @@ func TestEntry(t *testing.T) {
 	f(ehAddr, two, "2000"+fn+"2010 none\n2040"+fn+"2050 none\n") // not executable
 }
 
+// TestPLT gives rules to procedure linkage tables without information, if they look like such.
+func TestPLT(t *testing.T) {
+	stub := append([]byte{0xff, 0x25, 1, 2, 3, 4, 0x68, 0, 0, 0, 0, 0xe9}, 1, 2, 3, 4)
+	endbr := append([]byte{0xf3, 0x0f, 0x1e, 0xfa, 0x68, 0, 0, 0, 0, 0xe9}, 1, 2, 3, 4, 0x66, 0x90)
+	eh := ehCIE("zR", []byte{encUdata4}, 16, x64...)
+	eh = append(eh, ehFDE(len(eh), append(append(u32(0x1000), u32(0x10)...), 0))...)
+	f := func(name string, data []byte, want string) {
+		t.Helper()
+		table, err := Compile(bytes.NewReader(makeELF(elf.EM_X86_64, part{name: ".eh_frame", addr: ehAddr, data: eh}, part{name: name, addr: 0x3000, data: data})))
+		if err != nil {
+			t.Fatal(err)
+		}
+		checkTable(t, table)
+		if got := show(table); got != "1000 r7+8 fp=same ra=[cfa-8]\n1010 none\n"+want {
+			t.Errorf("%s: is\n%swant\n%s", name, got, want)
+		}
+	}
+	head := append([]byte{0xff, 0x35, 1, 2, 3, 4, 0xff, 0x25}, make([]byte, 8)...)
+	f(".plt", append(head, stub...), "3000 r7+16 fp=same ra=[cfa-8]\n3006 r7+24 fp=same ra=[cfa-8]\n3010 plt 11\n3020 none\n")
+	f(".plt", append(head, append(endbr, endbr...)...), "3000 r7+16 fp=same ra=[cfa-8]\n3006 r7+24 fp=same ra=[cfa-8]\n3010 plt 9\n3030 none\n")
+	f(".plt.sec", endbr, "3000 r7+8 fp=same ra=[cfa-8]\n3010 none\n")
+	f(".plt.got", stub, "3000 r7+8 fp=same ra=[cfa-8]\n3010 none\n")
+	f(".plt", bytes.Repeat([]byte{0x90}, 32), "")
+	f(".plt", head, "")
+}
+
 // TestGlibcGaps asks for the rules of glibc's clone, and of the code at which the dynamic linker begins.
 func TestGlibcGaps(t *testing.T) {
 	f, err := elf.Open("/lib/x86_64-linux-gnu/libc.so.6")
