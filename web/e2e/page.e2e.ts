@@ -1,22 +1,45 @@
 import { afterAll, beforeAll, expect, test } from "vitest";
 import type { Browser, Page } from "playwright-core";
-import { fixture, launch, picture, settled, watch, type Fixture } from "./browser";
+import { spawn } from "node:child_process";
+import { fixture, launch, picture, settled, watch } from "./browser";
+import { binary, oldest, poll, start } from "./instance";
 
 let browser: Browser;
-let own: Fixture | undefined;
+let stop: () => Promise<void> = async () => undefined;
 let url: string;
+// The first view that has data.
+let first = "/";
 
 beforeAll(async () => {
   browser = await launch();
-  if (process.env["PERFUSE_URL"] === undefined) own = await fixture();
-  url = process.env["PERFUSE_URL"] ?? (own as Fixture).url;
-});
+  const running = process.env["PERFUSE_URL"];
+  if (running !== undefined) url = running;
+  else if (binary === undefined) {
+    const own = await fixture();
+    url = own.url;
+    stop = own.stop;
+  } else {
+    // A whole product with work to look at: a minute of it, so that a range in its middle stays as it is.
+    const own = await start(binary, "up");
+    const work = spawn(process.execPath, ["-e", "const end = Date.now() + 300000; for (let x = 1; Date.now() < end; ) x = (x * 7 + JSON.stringify({ x }).length) % 1000003"], {
+      env: { ...process.env, OTEL_SERVICE_NAME: "page-work" },
+      stdio: "ignore",
+    });
+    stop = async () => {
+      work.kill();
+      await own.stop();
+    };
+    url = own.url;
+    first = "/?from=now-1m";
+    await poll("a minute of samples", 150_000, async () => (((await oldest(url)) ?? Infinity) < Date.now() - 62_000 ? true : undefined), own.log);
+  }
+}, 240_000);
 afterAll(async () => {
   await browser.close();
-  await own?.stop();
+  await stop();
 });
 
-async function open(path = "/", options: { width?: number; height?: number; colorScheme?: "light" | "dark" } = {}): Promise<{ page: Page; faults: string[] }> {
+async function open(path = first, options: { width?: number; height?: number; colorScheme?: "light" | "dark" } = {}): Promise<{ page: Page; faults: string[] }> {
   const page = await browser.newPage({
     viewport: { width: options.width ?? 1280, height: options.height ?? 800 },
     colorScheme: options.colorScheme ?? "light",
@@ -60,10 +83,10 @@ test("start, choose a service, brush, zoom, search, reload: the same view", asyn
   // Brush the middle of the chart.
   const box = await page.locator(".chart-box svg").boundingBox();
   if (box === null) throw new Error("no chart");
-  await page.mouse.move(box.x + box.width * 0.35, box.y + 60);
+  await page.mouse.move(box.x + box.width * 0.25, box.y + 60);
   await page.mouse.down();
   await page.mouse.move(box.x + box.width * 0.5, box.y + 60, { steps: 4 });
-  await page.mouse.move(box.x + box.width * 0.9, box.y + 60, { steps: 4 });
+  await page.mouse.move(box.x + box.width * 0.7, box.y + 60, { steps: 4 });
   await page.mouse.up();
   await page.waitForFunction(() => /^\d{4}-/.test(new URL(location.href).searchParams.get("from") ?? ""));
   await settled(page);
@@ -203,7 +226,7 @@ test("nothing matches: says so, and a button leads out", async () => {
 });
 
 test("light and dark: after the system, then by the switch, and in the URL", async () => {
-  const { page } = await open("/", { colorScheme: "dark" });
+  const { page } = await open(first, { colorScheme: "dark" });
   await settled(page);
   const background = (): Promise<string> => page.evaluate(() => getComputedStyle(document.body).backgroundColor);
   const brightness = async (): Promise<number> => Number(/\d+/.exec(await background())?.[0]);
@@ -223,7 +246,7 @@ test("light and dark: after the system, then by the switch, and in the URL", asy
 });
 
 test("390 pixels wide: nothing is cut off sideways", async () => {
-  const { page, faults } = await open("/?by=service_name", { width: 390, height: 844 });
+  const { page, faults } = await open(`${first}${first.includes("?") ? "&" : "?"}by=service_name`, { width: 390, height: 844 });
   await settled(page);
   const over = await page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
   expect(over).toBe(0);

@@ -1,6 +1,7 @@
 import { afterAll, beforeAll, expect, test } from "vitest";
 import type { Browser } from "playwright-core";
 import { fixture, launch, settled, watch } from "./browser";
+import { binary, start } from "./instance";
 
 // States that a healthy server with data cannot show; the fixture can.
 let browser: Browser;
@@ -134,6 +135,23 @@ test("100 000 nodes pan and zoom within a frame", async () => {
   console.log(`flame graph: ${result.nodes} nodes, frame ${result.median.toFixed(1)} ms median, ${result.p95.toFixed(1)} ms p95, ${result.worst.toFixed(1)} ms worst; ${result.shown.toFixed(0)} frames/s shown`);
   expect(result.nodes).toBeGreaterThan(90_000);
   expect(result.median).toBeLessThan(1000 / 60);
+  await server.stop();
+  await page.close();
+});
+
+test.skipIf(binary === undefined)("a real server: empty at first, killed, started again", async () => {
+  const server = await start(binary as string, "server");
+  const page = await browser.newPage();
+  const faults = watch(page);
+  await page.goto(server.url);
+  await page.getByRole("heading", { name: "No samples yet" }).waitFor();
+  await server.kill();
+  await page.getByRole("button", { name: "Look again" }).click();
+  await page.getByRole("alert").getByText("does not answer").first().waitFor();
+  await server.restart();
+  await page.getByRole("alert").first().waitFor({ state: "detached", timeout: 20_000 });
+  await page.getByRole("heading", { name: "No samples yet" }).waitFor();
+  expect(faults).toEqual([]);
   await server.stop();
   await page.close();
 });

@@ -67,7 +67,7 @@ export function App({ api }: { api: Api }) {
           action={{ label: "Show the usual one", act: () => go({ type: "" }) }}
         />
       ) : types.data !== undefined && known.length === 0 ? (
-        <Welcome retry={refresh} />
+        <Welcome retry={refresh} error={types.error} again={types.retry} />
       ) : (
         <>
           <Chart

@@ -49,9 +49,10 @@ export function Notice({ error, retry }: { error: ApiError; retry: () => void })
 }
 
 // Welcome is for a server that has no samples at all.
-export function Welcome({ retry }: { retry: () => void }) {
+export function Welcome({ retry, error, again }: { retry: () => void; error: ApiError | undefined; again: () => void }) {
   return (
     <div className="state">
+      {error !== undefined && <Notice error={error} retry={again} />}
       <h2>No samples yet</h2>
       <p>The server at {location.host} is up and has not stored a profile so far. The first arrives about ten seconds after an agent has started.</p>
       <dl>
