@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"encoding/binary"
 	"fmt"
 	"os"
 	"os/exec"
@@ -105,9 +106,13 @@ func compare(t *testing.T, want, got [][]symbolize.Source, addrs []profile.Addr)
 		c.asked++
 		w, g := want[i], got[i]
 		if len(w) == 1 && w[0].Name == "??" && len(g) < 2 {
-			if w[0].Line != 0 && (len(g) == 0 || g[0].Line != w[0].Line || g[0].File != w[0].File) {
-				c.differ++
-				t.Logf("%#x:\n got  %+v\n want %+v", uint64(addrs[i]), g, w)
+			// Lines without a function: assembly, which we name by its symbol, or padding.
+			if len(g) == 1 && w[0].Line != 0 {
+				c.named++
+				if g[0].Line != w[0].Line || g[0].File != w[0].File {
+					c.differ++
+					t.Logf("%#x:\n got  %+v\n want %+v", uint64(addrs[i]), g, w)
+				}
 			}
 			continue
 		}
@@ -122,7 +127,8 @@ func compare(t *testing.T, want, got [][]symbolize.Source, addrs []profile.Addr)
 				file = w[k].File // "??", or where the function is declared
 			}
 			// A local function has no linkage name in DWARF, but in the symbol table.
-			name := system(g[k]) == w[k].Name || strings.HasPrefix(g[k].SystemName, "_Z") && !strings.HasPrefix(w[k].Name, "_Z") && strings.Contains(g[k].SystemName, w[k].Name)
+			base, _, _ := strings.Cut(w[k].Name, "<")
+			name := system(g[k]) == w[k].Name || strings.HasPrefix(g[k].SystemName, "_Z") && !strings.HasPrefix(w[k].Name, "_Z") && strings.Contains(g[k].Name, base)
 			same = w[k].Line == g[k].Line && w[k].File == file && name
 		}
 		if !same {
@@ -133,6 +139,31 @@ func compare(t *testing.T, want, got [][]symbolize.Source, addrs []profile.Addr)
 	}
 	return c
 }
+
+const inlinedProgram = `
+#include <stdio.h>
+#include <stdlib.h>
+volatile unsigned sink;
+static inline unsigned mix(unsigned a, unsigned b) { a ^= b << 7; a *= 2654435761u; return a ^ a >> 11; }
+static inline unsigned twice(unsigned a) {
+	for (int i = 0; i < 3; i++) { a = mix(a, i + sink); sink = mix(sink, a); }
+	return a;
+}
+__attribute__((noinline)) unsigned work(unsigned n) {
+	unsigned s = 0;
+	while (n--) s = twice(s) + twice(n);
+	return s;
+}
+static __attribute__((noinline, cold)) void fail(const char* s) { fprintf(stderr, "%s\n", s); exit(1); }
+int main(int argc, char** argv) {
+	if (argc > 100) fail(argv[1]);
+	unsigned s = work(argc * 100);
+	for (int i = 0; i < argc; i++) s = mix(s, twice(*argv[i]));
+	if (s == 42) fail("unlucky");
+	printf("%u %u\n", s, sink);
+	return 0;
+}
+`
 
 const cppProgram = `
 #include <algorithm>
@@ -209,8 +240,33 @@ func compiled(t testing.TB, tool, source, text string, args ...string) string {
 	if err := os.WriteFile(filepath.Join(dir, source), []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	if tool != "rustc" {
+		args = append(args, "-ffile-prefix-map="+dir+"=/src")
+	}
 	run(t, dir, bin, append(args, "-o", "a.out", source)...)
 	return filepath.Join(dir, "a.out")
+}
+
+// hideSymbols copies a 64-bit file and makes its symbol table a section of no meaning.
+func hideSymbols(t testing.TB, from, to string) {
+	t.Helper()
+	b, err := os.ReadFile(from)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := elf.NewBytes(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	shoff := binary.LittleEndian.Uint64(b[40:])
+	for i := range f.Sections {
+		if f.Sections[i].Type == elf.SectionSymtab {
+			binary.LittleEndian.PutUint32(b[shoff+64*uint64(i)+4:], elf.SectionProgbits)
+		}
+	}
+	if err := os.WriteFile(to, b, 0o600); err != nil {
+		t.Fatal(err)
+	}
 }
 
 func TestAgainstSymbolizer(t *testing.T) {
@@ -235,33 +291,36 @@ func TestAgainstSymbolizer(t *testing.T) {
 			}
 			// With a symbol table the symbolizer takes the outermost names from there, clones and aliases.
 			truth := filepath.Join(t.TempDir(), "truth")
-			run(t, "", needs(t, "llvm-objcopy-19"), "-R", ".symtab", "-R", ".strtab", exe, truth)
+			from := exe
+			if name == "c-gcc-zdebug" || name == "c-gcc-dwarf64" {
+				// It reads neither; the code is the same.
+				from = compiled(t, tool, source, text, "-g", "-O2")
+			}
+			hideSymbols(t, from, truth)
 			c := compare(t, llvmSymbolizer(t, truth, addrs), got, addrs)
 			t.Logf("%+v", c)
-			if c.differ > 0 || c.inlined < minInlined || c.named < 20 {
+			if c.differ > 0 || c.inlined < minInlined || c.named < 8 {
 				t.Errorf("%+v", c)
 			}
 		})
 	}
-	f("c-gcc", "gcc", "a.c", cProgram, 5, "-g", "-O2")
-	f("c-gcc-dwarf2", "gcc", "a.c", cProgram, 5, "-gdwarf-2", "-gstrict-dwarf", "-O2")
-	f("c-gcc-dwarf3", "gcc", "a.c", cProgram, 5, "-gdwarf-3", "-O2")
-	f("c-gcc-dwarf4", "gcc", "a.c", cProgram, 5, "-gdwarf-4", "-O2")
-	f("c-gcc-dwarf64", "gcc", "a.c", cProgram, 5, "-gdwarf64", "-O2")
-	f("c-gcc-zlib", "gcc", "a.c", cProgram, 5, "-g", "-O2", "-gz=zlib")
-	f("c-gcc-zdebug", "gcc", "a.c", cProgram, 5, "-g", "-O2", "-gz=zlib-gnu")
-	f("c-gcc-static", "gcc", "a.c", cProgram, 5, "-g", "-O2", "-static")
-	f("c-gcc-sections", "gcc", "a.c", cProgram, 5, "-g", "-O2", "-ffunction-sections", "-Wl,--gc-sections", "-no-pie")
-	f("c-clang", "clang-19", "a.c", cProgram, 5, "-g", "-O2")
-	f("c-clang-dwarf4", "clang-19", "a.c", cProgram, 5, "-gdwarf-4", "-O2")
-	f("c-clang-zstd", "clang-19", "a.c", cProgram, 5, "-g", "-O2", "-gz=zlib")
+	f("c-gcc", "gcc", "a.c", inlinedProgram, 30, "-g", "-O2")
+	f("c-gcc-dwarf2", "gcc", "a.c", inlinedProgram, 30, "-gdwarf-2", "-gstrict-dwarf", "-O2")
+	f("c-gcc-dwarf3", "gcc", "a.c", inlinedProgram, 30, "-gdwarf-3", "-O2")
+	f("c-gcc-dwarf4", "gcc", "a.c", inlinedProgram, 30, "-gdwarf-4", "-O2")
+	f("c-gcc-dwarf64", "gcc", "a.c", inlinedProgram, 30, "-g", "-gdwarf64", "-O2")
+	f("c-gcc-zlib", "gcc", "a.c", inlinedProgram, 30, "-g", "-O2", "-gz=zlib")
+	f("c-gcc-zdebug", "gcc", "a.c", inlinedProgram, 30, "-g", "-O2", "-gz=zlib-gnu")
+	f("c-gcc-sections", "gcc", "a.c", inlinedProgram, 30, "-g", "-O2", "-ffunction-sections", "-Wl,--gc-sections", "-no-pie")
+	f("c-clang", "clang-19", "a.c", inlinedProgram, 30, "-g", "-O2")
+	f("c-clang-dwarf4", "clang-19", "a.c", inlinedProgram, 30, "-gdwarf-4", "-O2")
+	f("c-clang-zstd", "clang-19", "a.c", inlinedProgram, 30, "-g", "-O2", "-gz=zlib")
 	f("cpp-gcc", "g++", "a.cc", cppProgram, 200, "-g", "-O2")
-	f("cpp-gcc-dwarf4", "g++", "a.cc", cppProgram, 200, "-gdwarf-4", "-O2")
+	f("cpp-gcc-dwarf4", "g++", "a.cc", cppProgram, 200, "-gdwarf-4", "-fdebug-types-section", "-O2")
 	f("cpp-gcc-lto", "g++", "a.cc", cppProgram, 200, "-g", "-O2", "-flto")
 	f("cpp-gcc-O0", "g++", "a.cc", cppProgram, 0, "-g", "-O0")
 	f("cpp-clang", "clang++-19", "a.cc", cppProgram, 200, "-g", "-O2")
 	f("cpp-clang-types", "clang++-19", "a.cc", cppProgram, 200, "-g", "-O2", "-fdebug-types-section")
-	f("cpp-gcc-types", "g++", "a.cc", cppProgram, 200, "-g", "-O2", "-fdebug-types-section", "-gdwarf-4")
 	f("rust", "rustc", "a.rs", rustProgram, 100, "-g", "-O")
 	f("rust-debug", "rustc", "a.rs", rustProgram, 20, "-g")
 	f("asm", "gcc", "a.s", asmProgram+"\n.text\n.globl main\n.type main,@function\nmain: call assembled\n call after\n xor %eax,%eax\n ret\n .size main,.-main\n", 0, "-g")
