@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"os"
 	"reflect"
@@ -26,12 +27,15 @@ import (
 //	allowed_hosts: [perfuse.example.com]               # names for a server on loopback behind a proxy
 //	storage:
 //	  path: /var/lib/perfuse
-//	  retention: 30d                                   # 0: for ever
+//	  retention: 30d                                   # left out: the store's default; 0: for ever
 //	  max_bytes: 0                                     # 0: until the disk is full
 //	ingest:
 //	  drop_attributes: [thread.id]                     # OTLP attributes that never become labels
 //	limits:                                            # see package limits
 //	  body_bytes: 33554432
+//	agent:                                             # for the agent of perfuse up, see package agent
+//	  relabel_configs: []
+//	agent:                                             # what the agent in the same process reads, unchecked here
 //
 // Each key has an environment variable that goes before it: PERFUSE_ and the key in capitals, as in
 // PERFUSE_HTTP_ADDRESS, PERFUSE_STORAGE_PATH, PERFUSE_LIMITS_BODY_BYTES. Lists are separated by commas.
@@ -42,6 +46,8 @@ type Config struct {
 	Storage       StorageConfig `yaml:"storage"`
 	Ingest        IngestConfig  `yaml:"ingest"`
 	Limits        limits.Limits `yaml:"limits"`
+	// Agent is the section of the agent's own, which knows what may be in it.
+	Agent yaml.Node `yaml:"agent,omitempty"`
 }
 
 // Options returns the options that the configuration sets; the caller adds what a file cannot say.
@@ -54,9 +60,9 @@ func (c Config) Options() Options {
 
 // StorageConfig says where profiles are kept and for how long.
 type StorageConfig struct {
-	Path      string   `yaml:"path"`
-	Retention Duration `yaml:"retention"`
-	MaxBytes  int64    `yaml:"max_bytes"`
+	Path      string    `yaml:"path"`
+	Retention Retention `yaml:"retention"`
+	MaxBytes  int64     `yaml:"max_bytes"`
 }
 
 // IngestConfig is about profiles on their way in.
@@ -64,46 +70,63 @@ type IngestConfig struct {
 	DropAttributes []string `yaml:"drop_attributes"`
 }
 
-// Duration is written as in Go (90m, 1h30m), or in days (30d) or weeks (2w).
-type Duration time.Duration
+// Retention is written as in Go (90m, 36h), or in days (30d) or weeks (2w); 0 means for ever, and nothing the
+// store's default. Its number is what stores take: 0 for the default, negative for ever.
+type Retention time.Duration
+
+const forEver = Retention(-1)
+
+// Retention returns r as stores take it.
+func (r Retention) Retention() time.Duration { return time.Duration(r) }
 
 // UnmarshalText reads what MarshalText writes.
-func (d *Duration) UnmarshalText(b []byte) error {
+func (r *Retention) UnmarshalText(b []byte) error {
 	s := string(b)
-	for suffix, unit := range map[string]time.Duration{"d": 24 * time.Hour, "w": 7 * 24 * time.Hour} {
-		if n, ok := strings.CutSuffix(s, suffix); ok {
-			v, err := strconv.ParseInt(n, 10, 64)
-			if err == nil && v >= 0 && v <= int64(1<<62/unit) {
-				*d = Duration(time.Duration(v) * unit)
-				return nil
-			}
-		}
-	}
-	if s == "0" {
-		*d = 0
+	if s == "" {
+		*r = 0
 		return nil
 	}
 	v, err := time.ParseDuration(s)
-	if err != nil || v < 0 {
-		return fmt.Errorf("%q is no duration: want one as in 90m, 36h, 30d or 2w", s)
+	for suffix, unit := range map[string]time.Duration{"d": 24 * time.Hour, "w": 7 * 24 * time.Hour} {
+		if n, ok := strings.CutSuffix(s, suffix); ok {
+			count, e := strconv.ParseInt(n, 10, 64)
+			if e == nil && count <= math.MaxInt64/int64(unit) {
+				v, err = time.Duration(count)*unit, nil
+			}
+		}
 	}
-	*d = Duration(v)
+	switch {
+	case err != nil || v < 0:
+		return fmt.Errorf("want a duration as in 36h, 30d or 2w, or 0 for ever, not %q", s)
+	case v == 0:
+		*r = forEver
+	default:
+		*r = Retention(v)
+	}
 	return nil
 }
 
 // UnmarshalYAML is UnmarshalText with the line in its errors.
-func (d *Duration) UnmarshalYAML(n *yaml.Node) error {
-	if err := d.UnmarshalText([]byte(n.Value)); err != nil || n.Kind != yaml.ScalarNode {
-		return fmt.Errorf("line %d: want a duration as in 36h, 30d or 2w, not %q", n.Line, n.Value)
+func (r *Retention) UnmarshalYAML(n *yaml.Node) error {
+	if n.Kind != yaml.ScalarNode {
+		return fmt.Errorf("line %d: want a duration as in 36h, 30d or 2w, or 0 for ever", n.Line)
+	}
+	if err := r.UnmarshalText([]byte(n.Value)); err != nil {
+		return fmt.Errorf("line %d: %w", n.Line, err)
 	}
 	return nil
 }
 
 // MarshalText writes whole days as days.
-func (d Duration) MarshalText() ([]byte, error) {
+func (r Retention) MarshalText() ([]byte, error) {
 	const day = 24 * time.Hour
-	v := time.Duration(d)
-	if v > 0 && v%day == 0 {
+	v := time.Duration(r)
+	switch {
+	case v == 0:
+		return nil, nil
+	case v < 0:
+		return []byte("0"), nil
+	case v%day == 0:
 		return fmt.Appendf(nil, "%dd", v/day), nil
 	}
 	return []byte(v.String()), nil
@@ -224,11 +247,16 @@ func keysOf(name string) []string {
 		}
 		var keys []string
 		for i := range t.NumField() {
-			keys = append(keys, t.Field(i).Tag.Get("yaml"))
+			keys = append(keys, yamlKey(t.Field(i)))
 		}
 		return keys
 	}
 	return nil
+}
+
+func yamlKey(f reflect.StructField) string {
+	key, _, _ := strings.Cut(f.Tag.Get("yaml"), ",")
+	return key
 }
 
 // applyEnvironment sets fields from PERFUSE_ variables. Other parts of the program have variables of their
@@ -256,10 +284,12 @@ func applyEnvironment(c *Config, environ []string) error {
 
 func collectFields(prefix string, v reflect.Value, out map[string]reflect.Value) {
 	for i := range v.NumField() {
-		name := prefix + "_" + strings.ToUpper(v.Type().Field(i).Tag.Get("yaml"))
-		if f := v.Field(i); f.Kind() == reflect.Struct {
+		name := prefix + "_" + strings.ToUpper(yamlKey(v.Type().Field(i)))
+		switch f := v.Field(i); {
+		case f.Type() == reflect.TypeFor[yaml.Node](): // somebody else's
+		case f.Kind() == reflect.Struct:
 			collectFields(name, f, out)
-		} else {
+		default:
 			out[name] = f
 		}
 	}

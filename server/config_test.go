@@ -122,6 +122,7 @@ func FuzzConfig(f *testing.F) {
 		if err := parseConfig(data, &c); err != nil {
 			return
 		}
+		c.Agent = yaml.Node{} // kept as it was written, which may refer to what lies outside of it
 		shown, err := yaml.Marshal(c)
 		if err != nil {
 			t.Fatal(err)

@@ -49,13 +49,16 @@ func (e *Engine) resolve(ctx context.Context, u *symbolize.Unnamed) ([][]symboli
 		}
 		generation := e.cache.generation(u.BuildID)
 		got, err := e.opts.Resolver.Resolve(ctx, u.BuildID, ask)
+		if err == nil && len(got) != len(ask) {
+			err = fmt.Errorf("got %d answers for %d addresses", len(got), len(ask))
+		}
 		switch {
 		case ctx.Err() != nil:
 			return nil, context.Cause(ctx)
 		case errors.Is(err, symbolize.ErrNoDebugInfo):
 			e.metrics.unresolved.WithLabelValues("no_debuginfo").Add(float64(len(ask)))
 			return sources, nil
-		case err != nil || len(got) != len(ask):
+		case err != nil:
 			e.metrics.unresolved.WithLabelValues("error").Add(float64(len(ask)))
 			level.Warn(e.logger).Log("msg", "cannot symbolize", "build_id", u.BuildID, "err", err)
 			if e.opts.OnError != nil {
