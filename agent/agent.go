@@ -2,3 +2,208 @@
 // runs until it is told to stop. [Record] is the same without a server: it profiles for a while and
 // returns what it saw.
 package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/go-kit/log"
+	"github.com/go-kit/log/level"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/perfuse/perfuse/agent/process"
+	"github.com/perfuse/perfuse/agent/sampler"
+	"github.com/perfuse/perfuse/agent/ship"
+	"github.com/perfuse/perfuse/profile"
+)
+
+// Options configures an Agent. The zero value of each field but Address is its default.
+type Options struct {
+	// Node is the value of the label node. Default: the host's name.
+	Node string
+	// Address is the server's, as host:port. Required.
+	Address string
+	// Insecure speaks plain text instead of TLS.
+	Insecure bool
+	// Headers go with every request, for authentication.
+	Headers map[string]string
+	// Rate is samples per second and CPU. Default 19.
+	Rate int
+	// Interval is the time between two batches. Default 10 s.
+	Interval time.Duration
+	// SpoolDir keeps what the server has not taken yet. Default: a directory below the system's temporary
+	// one, named for the node.
+	SpoolDir string
+	// SpoolMaxBytes bounds it. Default 256 MiB.
+	SpoolMaxBytes int64
+	// Relabel rules apply to the labels of each process.
+	Relabel []process.RelabelRule
+	// Logger and Registerer: default none.
+	Logger     log.Logger
+	Registerer prometheus.Registerer
+}
+
+// Agent profiles a node.
+type Agent struct {
+	opts      Options
+	table     *process.Table
+	sampler   *sampler.Sampler
+	sender    *ship.T
+	scanned   atomic.Bool
+	lastBatch atomic.Int64 // Unix nanoseconds
+}
+
+// New opens everything. Its error says in one line what is missing.
+func New(o Options) (_ *Agent, err error) {
+	if o.Logger == nil {
+		o.Logger = log.NewNopLogger()
+	}
+	a := &Agent{opts: o}
+	defer func() {
+		if err != nil {
+			a.Close()
+		}
+	}()
+	late := &lateObserver{}
+	if a.table, err = process.New(process.Options{
+		Observers:  []process.Observer{late},
+		Node:       o.Node,
+		Relabel:    o.Relabel,
+		Logger:     o.Logger,
+		Registerer: o.Registerer,
+	}); err != nil {
+		return nil, err
+	}
+	if a.sender, err = ship.New(ship.Options{
+		Address:       o.Address,
+		Insecure:      o.Insecure,
+		Headers:       o.Headers,
+		SpoolDir:      o.SpoolDir,
+		SpoolMaxBytes: o.SpoolMaxBytes,
+		Logger:        o.Logger,
+		Registerer:    o.Registerer,
+	}); err != nil {
+		return nil, err
+	}
+	if a.sampler, err = sampler.New(sampler.Options{
+		Rate:     o.Rate,
+		Interval: o.Interval,
+		Open:     a.table.Open,
+		Lookup:   a.table.Lookup,
+		Sink:     a.accept,
+		Logger:   o.Logger,
+	}); err != nil {
+		return nil, err
+	}
+	late.Observer = a.sampler
+	if o.Registerer != nil {
+		if err := o.Registerer.Register(a.sampler); err != nil {
+			return nil, fmt.Errorf("registering the sampler's metrics: %w", err)
+		}
+	}
+	return a, nil
+}
+
+// Run profiles until ctx ends. What was measured by then is with the server or in the spool when it returns.
+func (a *Agent) Run(ctx context.Context) error {
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	var sampling, supporting sync.WaitGroup
+	support, stopSupport := context.WithCancel(context.WithoutCancel(ctx))
+	defer supporting.Wait()
+	defer stopSupport()
+
+	start := func(wait *sync.WaitGroup, ctx context.Context, part string, run func(context.Context) error) {
+		wait.Go(func() {
+			if err := run(ctx); err != nil && ctx.Err() == nil {
+				stop(fmt.Errorf("%s: %w", part, err))
+			}
+		})
+	}
+	start(&supporting, support, "following processes", a.table.Run)
+	start(&supporting, support, "sending profiles", a.sender.Run)
+	select {
+	case <-a.table.Scanned():
+	case <-ctx.Done():
+	}
+	a.scanned.Store(true)
+	start(&sampling, ctx, "sampling", a.sampler.Run)
+	<-ctx.Done()
+	// The sampler drains a last time, and the sender has a moment to hand it over; the rest stays in the
+	// spool.
+	sampling.Wait()
+	flush, cancel := context.WithTimeout(support, flushTimeout)
+	defer cancel()
+	if err := a.sender.Flush(flush); err != nil {
+		level.Info(a.opts.Logger).Log("msg", "some profiles wait in the spool for the next start", "err", err)
+	}
+	if err := context.Cause(ctx); !errors.Is(err, context.Canceled) {
+		return err
+	}
+	return nil
+}
+
+// flushTimeout bounds how long the end of the agent waits for the server.
+const flushTimeout = time.Second
+
+// accept takes a batch from the sampler.
+func (a *Agent) accept(b *profile.Batch) {
+	a.lastBatch.Store(time.Now().UnixNano())
+	if err := a.sender.Send(context.Background(), b); err != nil {
+		level.Error(a.opts.Logger).Log("msg", "a batch of profiles is lost", "err", err)
+	}
+}
+
+// Close releases everything. Run must have returned.
+func (a *Agent) Close() error {
+	var errs []error
+	if a.sampler != nil {
+		if a.opts.Registerer != nil {
+			a.opts.Registerer.Unregister(a.sampler)
+		}
+		errs = append(errs, a.sampler.Close())
+	}
+	if a.sender != nil {
+		errs = append(errs, a.sender.Close())
+	}
+	if a.table != nil {
+		errs = append(errs, a.table.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// Status is what people want to know of a running agent.
+type Status struct {
+	Address   string        `json:"address"`
+	Event     string        `json:"event"`
+	Rate      int           `json:"rate"`
+	Processes int           `json:"processes"`
+	LastBatch time.Time     `json:"last_batch"`
+	Sampler   sampler.Stats `json:"sampler"`
+	Error     string        `json:"error,omitempty"`
+}
+
+// Status reads it.
+func (a *Agent) Status() Status {
+	st := Status{
+		Address:   a.opts.Address,
+		Event:     a.sampler.Event(),
+		Rate:      a.sampler.Rate(),
+		Processes: len(a.table.Processes()),
+	}
+	if t := a.lastBatch.Load(); t != 0 {
+		st.LastBatch = time.Unix(0, t)
+	}
+	var err error
+	if st.Sampler, err = a.sampler.Stats(); err != nil {
+		st.Error = err.Error()
+	}
+	return st
+}
+
+// Ready says whether every process is known, so that sampling runs.
+func (a *Agent) Ready() bool { return a.scanned.Load() }

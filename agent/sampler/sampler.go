@@ -175,6 +175,9 @@ func explain(err, limitErr error) error {
 	return fmt.Errorf("the kernel refuses the sampler; in a container add CAP_BPF, CAP_PERFMON and CAP_SYS_PTRACE or run privileged: %w", err)
 }
 
+// Rate is samples per second and CPU.
+func (s *Sampler) Rate() int { return s.opts.Rate }
+
 // Event names what the samples are driven by.
 func (s *Sampler) Event() string {
 	if s.events != nil && s.events.cycles {

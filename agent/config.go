@@ -1,0 +1,81 @@
+package agent
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"go.yaml.in/yaml/v3"
+
+	"github.com/perfuse/perfuse/agent/process"
+)
+
+// Config is the agent's configuration file, and the section "agent" of that of `perfuse up`. Every key may
+// be left out.
+//
+//	node: worker-7            # the label node; default: the host's name
+//	interval: 10s             # the time between two batches
+//	relabel_configs:          # Prometheus' rules over the labels of each process
+//	  - source_labels: [executable]
+//	    regex: /usr/bin/(sshd|cron)
+//	    action: drop
+type Config struct {
+	Node           string                `yaml:"node"`
+	Interval       time.Duration         `yaml:"interval"`
+	RelabelConfigs []process.RelabelRule `yaml:"relabel_configs"`
+}
+
+const maxConfigBytes = 1 << 20
+
+// LoadConfig reads a file. An empty path gives the zero Config.
+func LoadConfig(path string) (Config, error) {
+	if path == "" {
+		return Config{}, nil
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return Config{}, fmt.Errorf("reading configuration: %w", err)
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, maxConfigBytes+1))
+	if err != nil {
+		return Config{}, fmt.Errorf("reading configuration %s: %w", path, err)
+	}
+	if len(b) > maxConfigBytes {
+		return Config{}, fmt.Errorf("reading configuration %s: it is larger than %d bytes; is it the right file?", path, maxConfigBytes)
+	}
+	c, err := parseConfig(b)
+	if err != nil {
+		return Config{}, fmt.Errorf("reading configuration %s: %w", path, err)
+	}
+	return c, nil
+}
+
+// ParseConfig reads a section of another file. The zero node gives the zero Config.
+func ParseConfig(n yaml.Node) (Config, error) {
+	if n.IsZero() {
+		return Config{}, nil
+	}
+	// Only a decoder over bytes refuses unknown keys.
+	b, err := yaml.Marshal(&n)
+	if err != nil {
+		return Config{}, err
+	}
+	return parseConfig(b)
+}
+
+func parseConfig(b []byte) (Config, error) {
+	var c Config
+	dec := yaml.NewDecoder(bytes.NewReader(b))
+	dec.KnownFields(true)
+	if err := dec.Decode(&c); err != nil && !errors.Is(err, io.EOF) {
+		return Config{}, err
+	}
+	if c.Interval != 0 && (c.Interval < time.Second || c.Interval > 5*time.Minute) {
+		return Config{}, fmt.Errorf("interval %s: want 1s to 5m", c.Interval)
+	}
+	return c, nil
+}
