@@ -1,9 +1,11 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
@@ -82,10 +84,11 @@ func sum(values []int64) (n int64) {
 	return n
 }
 
-// writeSeries prints a table, with the course as a line of small bars on a terminal.
+// writeSeries prints a table, the largest series first, with the course as a line of small bars on a terminal.
 func writeSeries(w io.Writer, term terminal, v *view, resp *queryv1.SeriesResponse) error {
 	var total int64
 	first, last := int64(0), int64(0)
+	slices.SortStableFunc(resp.Series, func(a, b *queryv1.TimeSeries) int { return cmp.Compare(sum(b.Values), sum(a.Values)) })
 	for _, s := range resp.Series {
 		total += sum(s.Values)
 		for _, t := range s.TimeUnixNano {

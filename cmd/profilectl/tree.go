@@ -22,7 +22,8 @@ type treeLine struct {
 
 // writeTree draws the flame graph as an indented tree, siblings in order of their totals. Only a branch
 // indents: a function without siblings stands right below its caller, so that deep stacks stay readable.
-// Children below minShare of the total are summed up in one line per parent.
+// Children below minShare of the total are summed up in one line per parent, where they stand beside others and
+// reach it together.
 func (v *view) writeTree(w io.Writer, term terminal, minShare float64) error {
 	bw := bufio.NewWriter(w)
 	fmt.Fprintln(bw, v.summary())
@@ -59,7 +60,7 @@ func (v *view) below(l treeLine, limit float64) []treeLine {
 		lines = append(lines, treeLine{node: c})
 	}
 	slices.SortStableFunc(lines, func(a, b treeLine) int { return cmp.Compare(t.Total[b.node], t.Total[a.node]) })
-	if rest.small > 0 {
+	if rest.small > 0 && float64(rest.sum) >= limit && len(lines) > 0 {
 		lines = append(lines, rest)
 	}
 	for i := range lines {
