@@ -28,7 +28,7 @@ type dumpedRow struct {
 }
 
 var (
-	dumpCFA = regexp.MustCompile(`^CFA=(?:(R[A-Z0-9]+|W\d+|X\d+|SP|reg\d+)([+-]\d+)?|(DW_OP_.*?))(?::|$)`)
+	dumpCFA = regexp.MustCompile(`^CFA=(?:(R[A-Z0-9]+|W\d+|X\d+|W?SP|reg\d+)([+-]\d+)?|(DW_OP_.*?))(?::|$)`)
 	dumpReg = regexp.MustCompile(`(?:[:,] )(RBP|RIP|W29|W30|reg\d+)=(\[DW_OP_[^]]*\]|\[CFA[^]]*\]|[^,]+)`)
 	dumpOp  = regexp.MustCompile(`^DW_OP_breg(\d+) \w+([+-]\d+)(, DW_OP_deref)?(?:, DW_OP_plus_uconst 0x([0-9a-f]+))?$`)
 	dumpPLT = regexp.MustCompile(`^DW_OP_breg7 RSP\+8, DW_OP_breg16 RIP\+0, DW_OP_lit15, DW_OP_and, DW_OP_lit(\d+), DW_OP_ge, DW_OP_lit3, DW_OP_shl, DW_OP_plus$`)
@@ -106,12 +106,16 @@ func dumpRule(s string, m elf.Machine, signal bool) Rule {
 		}
 		return number(strings.TrimSuffix(s, "]")), true
 	}
-	if off, ok := atCFA(ra); ok {
+	if off, ok := atCFA(ra); ok && !fits16(off) {
+		return unsupported // frames beyond 32 kB on arm64
+	} else if ok {
 		r.RA, r.RAOff = SaveOffset, int16(off)
 	} else if m == elf.EM_X86_64 || ra != "" && ra != "same" {
 		return unsupported
 	}
-	if off, ok := atCFA(fp); ok {
+	if off, ok := atCFA(fp); ok && !fits16(off) {
+		r.FP = SaveUndefined
+	} else if ok {
 		r.FP, r.FPOff = SaveOffset, int16(off)
 	} else if o := dumpOp.FindStringSubmatch(strings.Trim(fp, "[]")); o != nil && o[1] == fpReg && o[3] == "" && fp[0] == '[' {
 		r.FP, r.FPOff = SaveAtFP, int16(number(o[2]))
@@ -322,7 +326,7 @@ func dwarfdump(t *testing.T) string {
 }
 
 // TestTruth compares tables, row for row, with llvm-dwarfdump's on files of this machine; with
-// PERFUSE_ALL_LIBRARIES=1 on all of its libraries and programs.
+// PERFUSE_ALL_LIBRARIES=1 on all of its libraries and programs; with PERFUSE_TRUTH=PATTERN on others.
 func TestTruth(t *testing.T) {
 	tool := dwarfdump(t)
 	patterns := []string{
@@ -331,7 +335,10 @@ func TestTruth(t *testing.T) {
 	}
 	all := os.Getenv("PERFUSE_ALL_LIBRARIES") != ""
 	if all {
-		patterns = []string{"/usr/lib/x86_64-linux-gnu/*.so*", "/usr/bin/*", "/usr/sbin/*", "/usr/lib64/*.so*"}
+		patterns = []string{"/usr/lib/x86_64-linux-gnu/*.so*", "/usr/bin/*", "/usr/sbin/*", "/usr/lib64/*.so*", "/usr/aarch64-linux-gnu/lib/*.so*"}
+	}
+	if p := os.Getenv("PERFUSE_TRUTH"); p != "" {
+		patterns = []string{p}
 	}
 	var totals shares
 	seen := map[string]bool{}
