@@ -49,7 +49,7 @@ export function watch(page: Page): string[] {
 // settled waits until nothing is being asked and the graph's animation has ended.
 export async function settled(page: Page): Promise<void> {
   await page.locator('.flame[aria-busy="false"] canvas').waitFor();
-  await page.waitForFunction(() => document.querySelector('[data-stale="true"]') === null);
+  await page.waitForFunction(() => document.querySelector('[data-stale="asked"]') === null);
   await page.waitForFunction(() => {
     const c = document.querySelector<HTMLCanvasElement & { perfuseView?: { resting(): boolean } }>(".flame canvas");
     return c?.perfuseView?.resting() === true;

@@ -21,7 +21,7 @@ test("the server dies: the graph stays, the page says so, and goes on by itself 
   await page.getByRole("button", { name: "Refresh" }).click();
   await page.getByRole("alert").getByText("does not answer").first().waitFor();
   expect(await page.locator(".totals").textContent()).toBe(totals);
-  await page.locator('.flame-body[data-stale="true"] canvas').waitFor();
+  await page.locator('.flame-body[data-stale="failed"] canvas').waitFor();
   const again = await fixture({ port: server.port });
   await page.getByRole("alert").first().waitFor({ state: "detached", timeout: 20_000 });
   await settled(page);
@@ -60,7 +60,7 @@ test("a slow server: a skeleton first, the old graph dimmed after that", async (
   await page.getByRole("status", { name: "Loading the flame graph" }).waitFor();
   await settled(page);
   await page.getByRole("button", { name: "Refresh" }).click();
-  await page.locator('.flame-body[data-stale="true"] canvas').waitFor();
+  await page.locator('.flame-body[data-stale="asked"] canvas').waitFor();
   await settled(page);
   await server.stop();
   await page.close();

@@ -2,7 +2,7 @@ import { useEffect, useMemo, useState } from "react";
 import type { Api, Selection } from "../api/client";
 import { isLive, resolve, widen } from "../lib/timerange";
 import { findType, friendlyName, rateOf } from "../lib/types";
-import { Chart } from "./Chart";
+import { Chart, type ShownSeries } from "./Chart";
 import { FlamePanel } from "./FlamePanel";
 import { useRequest, useTheme, useUrlState } from "./hooks";
 import { Problem, Welcome } from "./States";
@@ -35,7 +35,10 @@ export function App({ api }: { api: Api }) {
     type === undefined || typeof span === "string" ? undefined : { type: type.id, selector, span };
   const key = selection === undefined ? undefined : JSON.stringify(selection);
 
-  const series = useRequest(key === undefined ? undefined : `${key} ${groupBy}`, (signal) => api.series(selection as Selection, groupBy, signal));
+  const series = useRequest(key === undefined ? undefined : `${key} ${groupBy}`, async (signal): Promise<ShownSeries> => {
+    const asked = selection as Selection;
+    return { ...(await api.series(asked, groupBy, signal)), span: asked.span, groupBy };
+  });
   const refresh = (): void => setTick((n) => n + 1);
 
   useEffect(() => {

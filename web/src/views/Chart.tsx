@@ -5,13 +5,19 @@ import { outline, stack, type Layer } from "../lib/series";
 import { absolute, formatMoment, formatSpan, timeTicks, type Span } from "../lib/timerange";
 import { formatRate, ticks, type Rate } from "../lib/units";
 import type { ViewState } from "../lib/urlstate";
-import { useRequest, useWidth, type Go, type Request } from "./hooks";
+import { staleness, useRequest, useWidth, type Go, type Request } from "./hooks";
 import { Notice } from "./States";
 import { Chevron } from "./RangePicker";
 
+// An answer with the question's span and grouping.
+export interface ShownSeries extends SeriesAnswer {
+  readonly span: Span;
+  readonly groupBy: string;
+}
+
 interface Props {
   readonly api: Api;
-  readonly request: Request<SeriesAnswer>;
+  readonly request: Request<ShownSeries>;
   readonly selection: Selection | undefined;
   readonly span: Span;
   readonly name: string;
@@ -28,14 +34,9 @@ const margin = { left: 74, right: 12, top: 8, bottom: 20 };
 
 export function Chart({ api, request, selection, span, name, rate, state, go, widen }: Props) {
   const [box, width] = useWidth();
-  // What the shown data belong to: while the next answer is on its way, the old one keeps its own axis.
-  const shownSpan = useRef(span);
-  if (!request.loading && request.data !== undefined) shownSpan.current = span;
-  const axis = shownSpan.current;
-  const shownGroup = useRef(state.groupBy);
-  if (!request.loading && request.data !== undefined) shownGroup.current = state.groupBy;
-
   const { data } = request;
+  // While the next answer is on its way, the old one keeps its own axis and grouping.
+  const axis = data?.span ?? span;
   const stacked = useMemo(() => stack(data?.series ?? [], axis, data?.stepMillis ?? 0, rate), [data, axis, rate]);
   const unit = data?.unit ?? "";
   const inner = { width: Math.max(10, width - margin.left - margin.right), height: height - margin.top - margin.bottom };
@@ -75,7 +76,8 @@ export function Chart({ api, request, selection, span, name, rate, state, go, wi
   const step = mark === undefined ? -1 : Math.min(stacked.steps - 1, Math.max(0, Math.floor((mark - stacked.start) / stacked.step)));
   const empty = data !== undefined && stacked.max === 0;
   const colour = (i: number, l: Layer): string => (l.other ? "var(--series-other)" : `var(--series-${(i % 8) + 1})`);
-  const grouped = shownGroup.current !== "";
+  const groupBy = data?.groupBy ?? "";
+  const grouped = groupBy !== "";
   const mean = formatRate(stacked.mean, unit, rate);
 
   return (
@@ -103,7 +105,7 @@ export function Chart({ api, request, selection, span, name, rate, state, go, wi
       </div>
       {/* The flame graph below tells of a server that is away or of a bad selector. */}
       {request.error?.kind === "failed" && <Notice error={request.error} retry={request.retry} />}
-      <div className="chart-box" ref={box} data-stale={request.loading || request.error !== undefined} data-first={data === undefined}>
+      <div className="chart-box" ref={box} data-stale={staleness(request)} data-first={data === undefined}>
         {width > 0 && (
           <svg
             width={width}
@@ -201,11 +203,11 @@ export function Chart({ api, request, selection, span, name, rate, state, go, wi
             <li key={`${l.key} ${l.other}`}>
               <button
                 disabled={l.other || l.key === ""}
-                title={l.other ? "What exceeds the largest few, summed" : `Only ${shownGroup.current}="${l.key}"`}
-                onClick={() => go({ selector: withEqual(state.selector, shownGroup.current, l.key), zoom: [] })}
+                title={l.other ? "What exceeds the largest few, summed" : `Only ${groupBy}="${l.key}"`}
+                onClick={() => go({ selector: withEqual(state.selector, groupBy, l.key), zoom: [] })}
               >
                 <i style={{ background: colour(i, l) }} />
-                <span className="ellipsis">{l.other ? "other" : l.key === "" ? `no ${shownGroup.current}` : l.key}</span>
+                <span className="ellipsis">{l.other ? "other" : l.key === "" ? `no ${groupBy}` : l.key}</span>
                 <span className="quiet num">{formatRate(rate === "level" ? l.sum / stacked.steps : l.sum / ((axis.end - axis.start) / 1000), unit, rate)}</span>
               </button>
             </li>

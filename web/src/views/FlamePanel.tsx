@@ -8,7 +8,7 @@ import { formatCount, formatShare, formatValue } from "../lib/units";
 import { joinPath, type ColourBy, type Layout, type Orientation, type ViewState } from "../lib/urlstate";
 import { FlameCanvas } from "./FlameCanvas";
 import { FunctionTable } from "./FunctionTable";
-import { useRequest, type Go } from "./hooks";
+import { staleness, useRequest, type Go } from "./hooks";
 import { Chevron } from "./RangePicker";
 import { Split } from "./Split";
 import { Nothing, Notice, Problem, Skeleton } from "./States";
@@ -92,9 +92,8 @@ export function FlamePanel({ api, selection, selectionKey, state, go, theme }: P
   }
   const total = tree.total[0] ?? 0;
   if (tree.count === 0 || total === 0) {
-    const old = request.loading || request.error !== undefined;
     return (
-      <section className="panel flame" aria-label="Flame graph" data-stale={old}>
+      <section className="panel flame" aria-label="Flame graph" data-stale={staleness(request)}>
         {request.error !== undefined ? (
           <Problem error={request.error} retry={request.retry} {...without} />
         ) : (
@@ -218,7 +217,7 @@ export function FlamePanel({ api, selection, selectionKey, state, go, theme }: P
       </div>
       {request.error !== undefined && <Notice error={request.error} retry={request.retry} />}
       {expandError !== undefined && <Notice error={expandError} retry={() => setExpandError(undefined)} />}
-      <div className="flame-body" data-stale={request.loading || request.error !== undefined}>
+      <div className="flame-body" data-stale={staleness(request)}>
         {state.layout === "both" ? <Split left={graph} right={table} /> : state.layout === "graph" ? graph : table}
       </div>
     </section>

@@ -73,8 +73,9 @@ export function FunctionTable({ api, selection, selectionKey, tree, zoomed, want
 
   return (
     <div className="table">
-      {zoomed === 0 && top.error !== undefined && <Notice error={top.error} retry={top.retry} />}
-      <div className="table-scroll" ref={box} data-stale={zoomed === 0 && top.loading}>
+      {/* The panel tells of a server that is away or of a bad selector. */}
+      {zoomed === 0 && top.error?.kind === "failed" && <Notice error={top.error} retry={top.retry} />}
+      <div className="table-scroll" ref={box} data-stale={zoomed === 0 && top.loading && top.error === undefined ? "asked" : "no"}>
         <table className="functions" aria-label="Functions" aria-rowcount={rows.length + 1}>
           <thead>
             <tr>

@@ -36,6 +36,12 @@ export interface Request<T> {
   readonly retry: () => void;
 }
 
+// staleness says how what is shown stands to the question: pale while the answer is on its way, legible for as long as
+// there is none.
+export function staleness(r: Request<unknown>): "no" | "asked" | "failed" {
+  return r.error !== undefined ? "failed" : r.loading ? "asked" : "no";
+}
+
 const retryMillis = 3000;
 
 // useRequest asks again whenever key changes, and not at all while key is undefined. An error stands until the same
