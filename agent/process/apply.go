@@ -1,7 +1,6 @@
 package process
 
 import (
-	"path"
 	"strings"
 	"time"
 
@@ -88,14 +87,16 @@ func (t *Table) applyExec(r *record) {
 	pid := PID(r.pid)
 	p := t.newProcess(pid, 0, r.time)
 	p.Comm, p.comm, p.threads = r.text, r.text, 1
-	p.identity = &identity{}
 	if old := t.current(pid); old != nil {
 		if r.time < old.synced {
 			return
 		}
 		p.Parent, p.born = old.Parent, old.born
-		p.identity.inherited = old.identity
+		p.identity = old.identity.exec()
 		t.end(old, r.time)
+	}
+	if p.identity == nil {
+		p.identity = &identity{}
 	}
 	t.metrics.execs.Inc()
 	t.opening[pid] = p
@@ -268,10 +269,15 @@ func (t *Table) keepHouse() error {
 	return err
 }
 
+// untilNextTask is how long the table may wait for records.
 func (t *Table) untilNextTask(kept time.Time) time.Duration {
 	d := housekeep - time.Since(kept)
+	for len(t.young) > 0 && t.young[0].end != 0 {
+		t.young[0] = nil
+		t.young = t.young[1:]
+	}
 	if len(t.young) > 0 {
-		d = min(d, youngAge)
+		d = min(d, time.Duration(t.young[0].start+uint64(youngAge)-min(monotonic(), t.young[0].start+uint64(youngAge))))
 	}
 	return d
 }
@@ -287,12 +293,4 @@ func (p *Process) currentComm() string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.comm
-}
-
-// name is the executable's base name, else the comm.
-func (p *Process) name() string {
-	if p.Executable != "" {
-		return path.Base(p.Executable)
-	}
-	return p.currentComm()
 }

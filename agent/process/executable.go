@@ -58,14 +58,17 @@ func (t *Table) Open(p *Process, m Mapping) (File, error) {
 			}
 		}
 		if f == nil {
-			f = openVerified(d.fd, "root"+name, m.File)
+			if root, err := unix.Openat(d.fd, "root", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0); err == nil {
+				f = openVerified(root, name, unix.RESOLVE_IN_ROOT, m.File)
+				unix.Close(root)
+			}
 		}
 		d.close()
 		if f != nil {
 			return f, nil
 		}
 	}
-	if f := openVerified(unix.AT_FDCWD, name, m.File); f != nil {
+	if f := openVerified(unix.AT_FDCWD, name, 0, m.File); f != nil {
 		return f, nil
 	}
 	return nil, fmt.Errorf("opening %s of process %d: %w", m.Path, p.PID, ErrGone)
@@ -73,7 +76,7 @@ func (t *Table) Open(p *Process, m Mapping) (File, error) {
 
 // openMapFile opens the file of the mapping that lies where m lay, if it is the same.
 func openMapFile(d procDir, m Mapping) File {
-	f := openRegular(d.fd, mapFileName("map_files", m.Start, m.End))
+	f := openRegular(d.fd, mapFileName("map_files", m.Start, m.End), 0)
 	maps, err := d.read("maps", nil, maxMapsBytes)
 	if err != nil {
 		if f != nil {
@@ -99,7 +102,7 @@ func openMapFile(d procDir, m Mapping) File {
 		return nil
 	case f == nil && (now.Start != m.Start || now.End != m.End):
 		// The range was split or trimmed since.
-		f = openRegular(d.fd, mapFileName("map_files", now.Start, now.End))
+		f = openRegular(d.fd, mapFileName("map_files", now.Start, now.End), 0)
 	}
 	if f == nil {
 		return nil
@@ -111,23 +114,28 @@ func mapFileName(dir string, start, end uint64) string {
 	return dir + "/" + strconv.FormatUint(start, 16) + "-" + strconv.FormatUint(end, 16)
 }
 
-// openRegular opens a regular file, nil if that is not possible. It does not block on what is none.
-func openRegular(dirfd int, name string) *file {
-	fd, err := unix.Openat(dirfd, name, unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
+// openRegular opens a regular file, nil if that is not possible. It never opens what is none: the path may
+// be another's choice, and opening a device can do things. resolve are flags of openat2(2).
+func openRegular(dirfd int, name string, resolve uint64) *file {
+	at, err := unix.Openat2(dirfd, name, &unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: resolve})
 	if err != nil {
 		return nil
 	}
+	defer unix.Close(at)
 	var st unix.Stat_t
-	if err := unix.Fstat(fd, &st); err != nil || st.Mode&unix.S_IFMT != unix.S_IFREG {
-		unix.Close(fd)
+	if err := unix.Fstat(at, &st); err != nil || st.Mode&unix.S_IFMT != unix.S_IFREG {
+		return nil
+	}
+	fd, err := unix.Open("/proc/self/fd/"+strconv.Itoa(at), unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NOCTTY, 0)
+	if err != nil {
 		return nil
 	}
 	return &file{os.NewFile(uintptr(fd), name), st.Size}
 }
 
 // openVerified opens a path if it leads to the file with that id.
-func openVerified(dirfd int, path string, id FileID) File {
-	f := openRegular(dirfd, path)
+func openVerified(dirfd int, path string, resolve uint64, id FileID) File {
+	f := openRegular(dirfd, path, resolve)
 	if f == nil {
 		return nil
 	}
@@ -171,7 +179,7 @@ func (c *fileCache) generation(d procDir, m Mapping) uint32 {
 	if ok {
 		return gen
 	}
-	f := openRegular(d.fd, mapFileName("map_files", m.Start, m.End))
+	f := openRegular(d.fd, mapFileName("map_files", m.Start, m.End), 0)
 	if f == nil {
 		return 0
 	}

@@ -24,6 +24,8 @@ import (
 	"strconv"
 	"sync"
 	"time"
+
+	"github.com/perfuse/perfuse/profile"
 )
 
 // PID is a process (thread group) id in the agent's own pid namespace (the initial one).
@@ -84,6 +86,10 @@ type Process struct {
 	mappings []Mapping
 	shared   bool // mappings is shared with another process: copy before changing it
 	identity *identity
+
+	described sync.Once
+	labels    profile.Labels
+	dropped   bool
 }
 
 // ExecID identifies this execution across nodes and restarts: base64 of node, start time and pid.

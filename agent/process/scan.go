@@ -221,7 +221,7 @@ func (t *Table) scanProcess(pid PID, known *Process) {
 	p.mappings, p.shared = mappings, true
 	p.identity = &identity{}
 	if parent := t.current(s.parent); parent != nil {
-		p.identity.inherited = parent.identity
+		p.identity = parent.identity.exec()
 	}
 	t.start(p)
 }

@@ -83,7 +83,9 @@ type Table struct {
 	metrics *metrics
 	events  *events
 	files   *fileCache
-	relabel *relabeller
+	// containers is what control groups were parsed to.
+	containers containers
+	relabel    *relabeller
 
 	// bootOffset is wall clock minus CLOCK_MONOTONIC, sleptFor CLOCK_BOOTTIME minus CLOCK_MONOTONIC.
 	bootOffset int64

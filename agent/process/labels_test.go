@@ -1,0 +1,185 @@
+package process
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/perfuse/perfuse/profile"
+)
+
+func labels(kv ...string) profile.Labels {
+	var ls []profile.Label
+	for i := 0; i < len(kv); i += 2 {
+		ls = append(ls, profile.Label{Name: kv[i], Value: kv[i+1]})
+	}
+	return profile.NewLabels(ls...)
+}
+
+func TestParseEnviron(t *testing.T) {
+	f := func(environ, wantService string, want ...string) {
+		t.Helper()
+		service, attrs, _ := parseEnviron([]byte(strings.ReplaceAll(environ, "|", "\x00")))
+		got := profile.NewLabels(attrs...)
+		if w := labels(want...); service != wantService || got.String() != w.String() {
+			t.Errorf("%s\n got %q %v\nwant %q %v", environ, service, got, wantService, w)
+		}
+	}
+	f("", "")
+	f("|||", "")
+	f("A=b|OTEL_SERVICE_NAME=api|C", "api")
+	f("OTEL_SERVICE_NAME=|OTEL_RESOURCE_ATTRIBUTES=service.name=a", "a", "service_name", "a")
+	f("OTEL_SERVICE_NAME=first|OTEL_SERVICE_NAME=second|", "first")
+	f("OTEL_RESOURCE_ATTRIBUTES=service.name=a%20b%2Cc,service.version=1.2", "a b,c", "service_name", "a b,c", "version", "1.2")
+	f("OTEL_RESOURCE_ATTRIBUTES=k8s.namespace.name=prod,service.namespace=shop,k8s.pod.name=web-1", "", "namespace", "prod", "pod", "web-1")
+	f("OTEL_RESOURCE_ATTRIBUTES=service.namespace=shop,k8s.namespace.name=prod", "", "namespace", "prod")
+	f("OTEL_RESOURCE_ATTRIBUTES= deployment.environment = live ,9x=y,,=z,q", "", "deployment_environment", "live", "_x", "y")
+	f("OTEL_RESOURCE_ATTRIBUTES=service.instance.id=77,process.pid=3,__meta=x,bad=%zz", "", "bad", "%zz")
+	f("OTEL_SERVICE_NAME=\xff\xfe!", "\uFFFD!")
+	f("OTEL_SERVICE_NAME="+strings.Repeat("x", 5000), strings.Repeat("x", maxAttributeBytes))
+	f("OTEL_SERVICE_NAME="+strings.Repeat("x", 70000), "")
+	var many []string
+	for i := range 100 {
+		many = append(many, fmt.Sprintf("k%d=v", i))
+	}
+	if got := parseResourceAttributes(strings.Join(many, ",")); len(got) != maxAttributes {
+		t.Errorf("%d attributes", len(got))
+	}
+}
+
+func FuzzParseEnviron(f *testing.F) {
+	f.Add([]byte("OTEL_SERVICE_NAME=a\x00OTEL_RESOURCE_ATTRIBUTES=b=c%20,d\x00"))
+	f.Add([]byte("OTEL_RESOURCE_ATTRIBUTES=%=%,=\x00HOSTNAME=x"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		service, attrs, host := parseEnviron(b)
+		for _, l := range append(attrs, profile.Label{Name: "a", Value: service}, profile.Label{Name: "a", Value: host}) {
+			if len(l.Value) > 3*maxAttributeBytes || strings.HasPrefix(l.Name, "__") {
+				t.Errorf("%q", l)
+			}
+		}
+	})
+}
+
+func TestRelabel(t *testing.T) {
+	str := func(s string) *string { return &s }
+	in := labels("service_name", "api", "namespace", "prod", "comm", "Main", "__meta_pid", "7", "__meta_systemd_unit", "api.service")
+	f := func(want string, rules ...RelabelRule) {
+		t.Helper()
+		r, err := newRelabeller(rules)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := "dropped"
+		if ls, keep := r.apply(slices.Clone(in)); keep {
+			got = ls.String()
+		}
+		if got != want {
+			t.Errorf("%+v\n got %s\nwant %s", rules, got, want)
+		}
+	}
+	all := `{comm="Main", namespace="prod", service_name="api"}`
+	f(all)
+	f(`{comm="Main", namespace="prod", service_name="api", unit="api"}`,
+		RelabelRule{SourceLabels: []string{"__meta_systemd_unit"}, Regex: `(.+)\.service`, TargetLabel: "unit"})
+	f(all, RelabelRule{SourceLabels: []string{"__meta_systemd_unit"}, Regex: `api`, TargetLabel: "unit"}) // anchored
+	f(`{comm="Main", namespace="prod", service_name="prod/api"}`,
+		RelabelRule{SourceLabels: []string{"namespace", "service_name"}, Separator: str("/"), TargetLabel: "service_name"})
+	f(`{comm="Main", namespace="prod", service_name="prod;api"}`,
+		RelabelRule{SourceLabels: []string{"namespace", "service_name"}, TargetLabel: "service_name", Action: "Replace"})
+	f(`{comm="Main", service_name="api"}`, RelabelRule{TargetLabel: "namespace", Replacement: str("")})
+	f(`{comm="Main", namespace="prod", prod_x="api", service_name="api"}`,
+		RelabelRule{SourceLabels: []string{"namespace", "service_name"}, Regex: "(.*);(.*)", TargetLabel: "${1}_x", Replacement: str("$2")})
+	f(all, RelabelRule{SourceLabels: []string{"namespace"}, Action: "keep", Regex: "prod|live"})
+	f("dropped", RelabelRule{SourceLabels: []string{"namespace"}, Action: "keep", Regex: "pro"})
+	f("dropped", RelabelRule{SourceLabels: []string{"namespace"}, Action: "drop", Regex: "pr.*"})
+	f(all, RelabelRule{SourceLabels: []string{"absent"}, Action: "drop", Regex: ".+"})
+	f(`{comm="Main", service_name="api"}`, RelabelRule{Action: "labeldrop", Regex: "name.*"})
+	f(`{comm="Main"}`, RelabelRule{Action: "labelkeep", Regex: "comm"})
+	f(`{comm="Main", namespace="prod", pid="7", service_name="api"}`, RelabelRule{Action: "labelmap", Regex: "__meta_(pid)"})
+	f(`{comm="main", namespace="prod", service_name="api"}`, RelabelRule{SourceLabels: []string{"comm"}, TargetLabel: "comm", Action: "lowercase"})
+	f(`{comm="MAIN", namespace="prod", service_name="api"}`, RelabelRule{SourceLabels: []string{"comm"}, TargetLabel: "comm", Action: "uppercase"})
+	// Prometheus takes the last eight bytes of the MD5, big-endian: printf api | md5sum.
+	f(`{comm="Main", namespace="prod", service_name="api", shard="658"}`,
+		RelabelRule{SourceLabels: []string{"service_name"}, TargetLabel: "shard", Action: "hashmod", Modulus: 1000})
+	f("dropped",
+		RelabelRule{SourceLabels: []string{"service_name"}, TargetLabel: "__tmp", Action: "hashmod", Modulus: 1},
+		RelabelRule{SourceLabels: []string{"__tmp"}, Action: "keep", Regex: "1"})
+
+	bad := func(want string, rule RelabelRule) {
+		t.Helper()
+		err := CheckRelabelRules([]RelabelRule{{TargetLabel: "a"}, rule})
+		if err == nil || !strings.Contains(err.Error(), want) || !strings.HasPrefix(err.Error(), "relabel rule 2 (action ") {
+			t.Errorf("%+v: %v, want %q", rule, err, want)
+		}
+	}
+	bad("target_label is missing", RelabelRule{})
+	bad("no label name", RelabelRule{TargetLabel: "a-b"})
+	bad("no label name", RelabelRule{TargetLabel: "a", SourceLabels: []string{"x.y"}})
+	bad("regex: error parsing", RelabelRule{TargetLabel: "a", Regex: "("})
+	bad("modulus is missing", RelabelRule{TargetLabel: "a", SourceLabels: []string{"b"}, Action: "hashmod"})
+	bad("source_labels is missing", RelabelRule{Action: "keep"})
+	bad("only regex may be set", RelabelRule{Action: "labeldrop", TargetLabel: "a"})
+	bad("only regex and replacement", RelabelRule{Action: "labelmap", TargetLabel: "a"})
+	bad("unknown; want replace", RelabelRule{Action: "rename"})
+}
+
+// The labels of real processes.
+func TestLabels(t *testing.T) {
+	w := newWatcher(t)
+	table := startTable(t, Options{Observers: []Observer{w}, Node: "n1", Relabel: []RelabelRule{
+		{SourceLabels: []string{"service_name"}, Regex: "unwanted", Action: "drop"},
+	}})
+	start := func(env ...string) *Process {
+		t.Helper()
+		cmd := exec.Command("/bin/cat")
+		cmd.Env = env
+		in, err := cmd.StdinPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { in.Close(); cmd.Wait() })
+		return w.find("cat", func(o *watched) bool {
+			return o.p.PID == PID(cmd.Process.Pid) && filepath.Base(o.p.Executable) == "cat"
+		}).p
+	}
+	f := func(p *Process, want ...string) {
+		t.Helper()
+		want = append(want, "node", "n1", "comm", "cat", "executable", "cat", "container", p.Labels().Get("container"))
+		if got := p.Labels().String(); got != labels(want...).String() {
+			t.Errorf("got %s\nwant %s", got, labels(want...))
+		}
+	}
+	f(start(), "service_name", "cat")
+	f(start("OTEL_SERVICE_NAME=api", "HOME=/"), "service_name", "api")
+	f(start("BIG="+strings.Repeat("x", 100000), "OTEL_RESOURCE_ATTRIBUTES=service.name=shop,service.version=3"), "service_name", "shop", "version", "3")
+	if p := start("OTEL_SERVICE_NAME=unwanted"); p.Profiled() || p.Labels() != nil {
+		t.Errorf("a dropped process has the labels %v", p.Labels())
+	}
+	// A short-lived child that nobody asked for in time has what its parent has.
+	out, err := exec.Command("/bin/sh", "-c", "OTEL_SERVICE_NAME=parent /bin/sh -c '/bin/sleep 1; /bin/true & echo $!; wait'").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	child := w.find("true", func(o *watched) bool {
+		return fmt.Sprintln(o.p.PID) == string(out) && filepath.Base(o.p.Executable) == "true" && o.exited
+	})
+	if got := child.p.Labels(); got.Get("service_name") != "parent" || got.Get("executable") != "true" || !child.p.Profiled() {
+		t.Errorf("the short-lived child has %v", got)
+	}
+	// The kernel's own threads.
+	if kthreadd := table.Lookup(2, child.p.StartTime); kthreadd != nil && kthreadd.Kernel {
+		if got := kthreadd.Labels().String(); got != `{comm="kthreadd", node="n1", service_name="kernel"}` {
+			t.Errorf("kthreadd has %s", got)
+		}
+	}
+	if self := table.Lookup(PID(os.Getpid()), child.p.StartTime); self == nil || self.Labels().Get("executable") != filepath.Base(os.Args[0]) {
+		t.Errorf("this test is %v", self)
+	}
+}
