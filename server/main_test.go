@@ -151,8 +151,8 @@ func otlp(t testing.TB, address string, opts ...grpc.DialOption) collectorv1.Pro
 	return collectorv1.NewProfilesServiceClient(conn)
 }
 
-// testTime is when all test profiles were taken.
-var testTime = time.Date(2026, 11, 23, 2, 0, 0, 0, time.UTC)
+// testTime is when all test profiles were taken: a moment that the server takes, whatever the machine's clock.
+var testTime = time.Now().Add(-time.Hour)
 
 // request is a profile of a service with the stacks main;work COUNT and main;wait COUNT/2, at 10 ms a sample.
 func request(service string, count int64) *collectorv1.ExportProfilesServiceRequest {

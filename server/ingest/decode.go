@@ -14,22 +14,22 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// decode reads the body of a request. Before anything is allocated it estimates what decoding would take and
-// refuses what would exceed lim.DecodedBytes.
-func decode(body []byte, json bool, lim *limits.Limits) (*collectorv1.ExportProfilesServiceRequest, error) {
+// estimate says, before anything is allocated, how many bytes of memory decoding a body would take, and
+// refuses what is empty, broken or would exceed lim.DecodedBytes.
+func estimate(body []byte, json bool, lim *limits.Limits) (cost int64, err error) {
 	if len(bytes.TrimSpace(body)) == 0 {
-		return nil, invalid("the body is empty: want an ExportProfilesServiceRequest")
+		return 0, invalid("the body is empty: want an ExportProfilesServiceRequest")
 	}
-	var cost int64
-	var err error
 	if json {
 		cost = jsonCost(body)
 	} else if cost, err = wireCost(body); err != nil {
-		return nil, invalid("the body is not an ExportProfilesServiceRequest in protobuf: %v", err)
+		return 0, invalid("the body is not an ExportProfilesServiceRequest in protobuf: %v", err)
 	}
-	if err := limits.Count(limits.DecodedBytes, cost, lim.DecodedBytes, "the request would take about %d bytes of memory", cost); err != nil {
-		return nil, err
-	}
+	return cost, limits.Count(limits.DecodedBytes, cost, lim.DecodedBytes, "the request would take about %d bytes of memory", cost)
+}
+
+// decode reads a body that estimate let pass.
+func decode(body []byte, json bool) (*collectorv1.ExportProfilesServiceRequest, error) {
 	req := new(collectorv1.ExportProfilesServiceRequest)
 	if !json {
 		if err := proto.Unmarshal(body, req); err != nil {

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"time"
 
 	"connectrpc.com/connect"
 	"github.com/perfuse/perfuse/server/limits"
@@ -55,13 +56,46 @@ func (g *Ingester) limitBody(body io.ReadCloser, refused func(error)) io.ReadClo
 }
 
 func (g *Ingester) exportRaw(ctx context.Context, door string, body []byte, isJSON bool) error {
-	req, err := decode(body, isJSON, &g.limits)
-	if err == nil {
-		err = g.Export(ctx, req)
-	}
+	err := g.decodeAndExport(ctx, body, isJSON)
 	g.done(door, len(body), err)
 	return err
 }
+
+func (g *Ingester) decodeAndExport(ctx context.Context, body []byte, isJSON bool) error {
+	cost, err := estimate(body, isJSON, &g.limits)
+	if err != nil {
+		return err
+	}
+	release, err := g.room(ctx, cost)
+	if err != nil {
+		return err
+	}
+	defer release()
+	req, err := decode(body, isJSON)
+	if err != nil {
+		return err
+	}
+	return g.Export(ctx, req)
+}
+
+// ErrBusy: as much is being taken in as memory allows.
+var ErrBusy = errors.New("the server is busy; send the profiles again later")
+
+// room waits until what is decoded at one time, all requests together, takes no more than one may.
+func (g *Ingester) room(ctx context.Context, cost int64) (release func(), err error) {
+	if g.memory == nil {
+		return func() {}, nil
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, roomTime, ErrBusy)
+	defer cancel()
+	if err := g.memory.Acquire(ctx, cost); err != nil {
+		return nil, fmt.Errorf("waiting for other requests to end: %w", context.Cause(ctx))
+	}
+	return func() { g.memory.Release(cost) }, nil
+}
+
+// roomTime is how long a request waits for others.
+const roomTime = 10 * time.Second
 
 // rawRequest is a message that was not decoded yet, so that we do it within our limits and say in our words
 // what is wrong with it.

@@ -69,7 +69,7 @@ func FuzzOTLP(f *testing.F) {
 		}
 	}
 	f.Fuzz(func(t *testing.T, body []byte, json bool) {
-		req, err := decode(body, json, &n.Limits)
+		req, err := decodeWithin(body, json, &n.Limits)
 		if err != nil {
 			known(t, err)
 			return

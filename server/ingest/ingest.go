@@ -23,6 +23,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	collectorv1 "go.opentelemetry.io/proto/otlp/collector/profiles/v1development"
 	profilesv1 "go.opentelemetry.io/proto/otlp/profiles/v1development"
+	"golang.org/x/sync/semaphore"
 )
 
 // Options for New.
@@ -53,6 +54,7 @@ type Ingester struct {
 	limits     limits.Limits
 	normaliser Normaliser
 	seen       *seen
+	memory     *semaphore.Weighted // bytes of decoded requests; nil: not bounded
 	logger     log.Logger
 	metrics    metrics
 }
@@ -75,7 +77,12 @@ func New(opts Options) (*Ingester, error) {
 		opts.Refusals = limits.NewRefusals(nil)
 	}
 	lim := opts.Limits.OrDefault()
+	var memory *semaphore.Weighted
+	if lim.DecodedBytes > 0 {
+		memory = semaphore.NewWeighted(lim.DecodedBytes)
+	}
 	return &Ingester{
+		memory:     memory,
 		opts:       opts,
 		limits:     lim,
 		normaliser: Normaliser{Limits: lim, DropAttributes: opts.DropAttributes, Now: opts.Now},
@@ -126,10 +133,17 @@ func (g *Ingester) Export(ctx context.Context, req *collectorv1.ExportProfilesSe
 	return nil
 }
 
+// writeTime is how long the store may take for one request.
+const writeTime = 30 * time.Second
+
 func (g *Ingester) write(ctx context.Context, b *profile.Batch) error {
 	if len(b.Profiles) == 0 {
 		return nil
 	}
+	// A client that leaves now will come again with the same profiles: what has begun is brought to its end,
+	// so that we know whether they are stored.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), writeTime)
+	defer cancel()
 	start := time.Now()
 	if err := g.opts.Store.Write(ctx, b); err != nil {
 		return fmt.Errorf("storing %d profiles: %w", len(b.Profiles), err)

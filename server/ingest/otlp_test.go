@@ -63,7 +63,7 @@ func TestNormalise(t *testing.T) {
 			default:
 				d.Fatalf(t, "unknown command %s", d.Cmd)
 			}
-			req, err := decode(body, d.Cmd == "json", &n.Limits)
+			req, err := decodeWithin(body, d.Cmd == "json", &n.Limits)
 			if err != nil {
 				return describeError(err)
 			}
@@ -77,6 +77,13 @@ func TestNormalise(t *testing.T) {
 			return describe(b)
 		})
 	})
+}
+
+func decodeWithin(body []byte, json bool, lim *limits.Limits) (*collectorv1.ExportProfilesServiceRequest, error) {
+	if _, err := estimate(body, json, lim); err != nil {
+		return nil, err
+	}
+	return decode(body, json)
 }
 
 // describeError says which kind of error it is, which decides on the code, and what it says. protobuf's own

@@ -8,11 +8,14 @@ import (
 	"testing/synctest"
 	"time"
 
+	"connectrpc.com/connect"
 	"github.com/perfuse/perfuse/profile"
 	"github.com/perfuse/perfuse/storage"
 	"github.com/perfuse/perfuse/storage/storagetest"
 	collectorv1 "go.opentelemetry.io/proto/otlp/collector/profiles/v1development"
 	profilesv1 "go.opentelemetry.io/proto/otlp/profiles/v1development"
+	"golang.org/x/sync/semaphore"
+	"google.golang.org/protobuf/proto"
 )
 
 // gate is a store whose writes wait for the test to say how they end.
@@ -183,6 +186,33 @@ func TestSeenCrosswise(t *testing.T) {
 	})
 }
 
+// TestSeenClientLeaves: a client that leaves while its profile is being written and comes back does not
+// have it stored twice.
+func TestSeenClientLeaves(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g, in := newGate(t, 100)
+		ctx, leave := context.WithCancel(t.Context())
+		errs := make(chan error, 2)
+		go func() { errs <- in.Export(ctx, withID("aaaaaaaaaaaaaaaa")) }()
+		<-g.arrived
+		leave()
+		go func() { errs <- in.Export(t.Context(), withID("aaaaaaaaaaaaaaaa")) }()
+		synctest.Wait()
+		if len(errs) != 0 {
+			t.Fatalf("the write was given up: %v", <-errs)
+		}
+		g.result <- nil
+		for range 2 {
+			if err := <-errs; err != nil {
+				t.Error(err)
+			}
+		}
+		if got := g.total(t); got != 1 {
+			t.Errorf("%d samples, want 1", got)
+		}
+	})
+}
+
 // TestSeenAfterRefusal: what was refused was not stored, so it may come again.
 func TestSeenAfterRefusal(t *testing.T) {
 	g, in := newGate(t, 100)
@@ -198,4 +228,42 @@ func TestSeenAfterRefusal(t *testing.T) {
 	if got := g.total(t); got != 1 {
 		t.Errorf("%d samples, want 1", got)
 	}
+}
+
+// TestRoom: what is decoded at one time has a bound; what finds no room waits, and not for ever.
+func TestRoom(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g, in := newGate(t, 100)
+		body, err := proto.Marshal(withID(""))
+		if err != nil {
+			t.Fatal(err)
+		}
+		cost, err := estimate(body, false, &in.limits)
+		if err != nil {
+			t.Fatal(err)
+		}
+		in.memory = semaphore.NewWeighted(2*cost + cost/2)
+		errs := make(chan error, 3)
+		for range 3 {
+			go func() { errs <- in.exportRaw(t.Context(), doorRPC, body, false) }()
+		}
+		synctest.Wait()
+		if n := len(g.arrived); n != 2 {
+			t.Fatalf("%d requests reached the store, want 2", n)
+		}
+		if err := <-errs; !errors.Is(err, ErrBusy) || codeOf(err) != connect.CodeUnavailable {
+			t.Errorf("the third: %v", err)
+		}
+		g.result <- nil
+		g.result <- nil
+		for range 2 {
+			if err := <-errs; err != nil {
+				t.Error(err)
+			}
+		}
+		g.result <- nil
+		if err := in.exportRaw(t.Context(), doorRPC, body, false); err != nil {
+			t.Errorf("afterwards: %v", err)
+		}
+	})
 }

@@ -57,7 +57,8 @@ type Limits struct {
 	// Default 2 GiB.
 	UploadBytes int64 `yaml:"upload_bytes"`
 	// DecodedBytes bounds the memory that one message of profiles needs once it is decoded, as estimated
-	// before: an empty sample is two bytes on the wire and about 170 in memory. Default 512 MiB.
+	// before: an empty sample is two bytes on the wire and about 170 in memory. All messages that are
+	// decoded at one time share it; those that find no room wait. Default 512 MiB.
 	DecodedBytes int64 `yaml:"decoded_bytes"`
 	// SamplesPerRequest bounds the observations in one request; a sample with ten timestamps counts as
 	// ten. Default 1 000 000.
