@@ -4,7 +4,7 @@
 import { Code, ConnectError, createClient } from "@connectrpc/connect";
 import { createConnectTransport } from "@connectrpc/connect-web";
 import type { FunctionRow } from "../lib/functions";
-import type { RawSeries } from "../lib/series";
+import { stepFor, type RawSeries } from "../lib/series";
 import type { Span } from "../lib/timerange";
 import { decodeTree, type FlameTree } from "../lib/tree";
 import { QueryService, TopOrder } from "./gen/perfuse/query/v1/query_pb";
@@ -87,7 +87,7 @@ export function newApi(baseUrl: string): Api {
     },
     async series(s, groupBy, signal) {
       const r = await ask(() =>
-        client.series({ selection: selection(s), groupBy: groupBy === "" ? [] : [groupBy], limit: seriesLimit }, { signal }),
+        client.series({ selection: selection(s), groupBy: groupBy === "" ? [] : [groupBy], stepNano: nano(stepFor(s.span)), limit: seriesLimit }, { signal }),
       );
       return {
         series: r.series.map((x) => ({

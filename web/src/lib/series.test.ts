@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { outline, stack, type RawSeries } from "./series";
+import { outline, stack, stepFor, type RawSeries } from "./series";
 
 const one = (value: string, times: number[], values: number[]): RawSeries => ({ labels: [{ name: "pod", value }], times, values });
 
@@ -41,4 +41,18 @@ test("layers lie on each other", () => {
   const s = stack([one("a", [0, 10_000], [2, 4]), one("b", [0, 10_000], [1, 1])], { start: 0, end: 20_000 }, 10_000, "level");
   expect(outline(s, 0, (x) => x * 10, (y) => 10 - y)).toBe("M0 8L10 8L10 6L20 6L20 10L10 10L10 10L0 10Z");
   expect(outline(s, 1, (x) => x * 10, (y) => 10 - y)).toBe("M0 7L10 7L10 5L20 5L20 6L10 6L10 8L0 8Z");
+});
+test("the step is round, never finer than the agents report, and gives at most 200 steps", () => {
+  const f = (millis: number, want: number): void => expect(stepFor({ start: 0, end: millis })).toBe(want);
+  f(60_000, 10_000);
+  f(900_000, 10_000);
+  f(3_600_000, 20_000);
+  f(86_400_000, 600_000);
+  f(30 * 86_400_000, 14_400_000);
+  f(1000 * 86_400_000, 5 * 86_400_000);
+});
+test("profiles that come every minute make minutes, not a comb", () => {
+  const s = stack([one("a", [5000, 65_000, 125_000, 185_000, 245_000], [60, 60, 60, 120, 60])], { start: 5000, end: 305_000 }, 10_000, "per-second");
+  expect(s.step).toBe(60_000);
+  expect([...(s.layers[0]?.values ?? [])]).toEqual([1, 1, 1, 2, 1]);
 });

@@ -35,11 +35,33 @@ export interface Stacked {
 // A span has at most so many steps here, whatever the server says.
 const maxSteps = 5000;
 
+// An agent sends what it sampled every ten seconds: finer steps would show its rhythm instead of the load.
+const reportMillis = 10_000;
+const stepSeconds = [10, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200, 14400, 28800, 43200, 86400];
+
+// stepFor chooses the step to ask for: round, a multiple of the agents' rhythm, about 200 in the span.
+export function stepFor(span: Span): number {
+  const want = Math.max(reportMillis, (span.end - span.start) / 200);
+  const step = stepSeconds.find((s) => s * 1000 >= want * 0.999);
+  return step === undefined ? Math.ceil(want / 86_400_000) * 86_400_000 : step * 1000;
+}
+
+// rhythm is how many steps lie between the times at which anything at all was reported: more than one where profiles
+// come less often than the steps, as scraped ones do.
+function rhythm(series: readonly RawSeries[], step: number): number {
+  const times = [...new Set(series.flatMap((s) => s.times))].sort((a, b) => a - b);
+  if (times.length < 4) return 1;
+  const gaps = times.slice(1).map((t, i) => t - (times[i] as number));
+  gaps.sort((a, b) => a - b);
+  return Math.max(1, Math.round((gaps[gaps.length >> 1] as number) / step));
+}
+
 // stack lays the series on the span's grid of steps. Steps at the span's borders are divided by the part of them that
-// lies inside, so that a running minute does not look like a fall.
+// lies inside, so that a running minute does not look like a fall. Steps are merged where reports come less often.
 export function stack(series: readonly RawSeries[], span: Span, stepMillis: number, rate: Rate): Stacked {
   const first = firstTime(series);
-  const step = stepMillis > 0 ? Math.max(stepMillis, (span.end - span.start) / maxSteps) : span.end - span.start;
+  const asked = stepMillis > 0 ? Math.max(stepMillis, (span.end - span.start) / maxSteps) : span.end - span.start;
+  const step = asked * rhythm(series, asked);
   // The server's steps have an origin of their own: count from one of its beginnings back to the span's start.
   const start = first === undefined ? span.start : first - Math.ceil((first - span.start) / step - 1e-9) * step;
   const steps = Math.max(1, Math.ceil((span.end - start) / step - 1e-9));

@@ -105,6 +105,11 @@ export function FunctionTable({ api, selection, selectionKey, tree, zoomed, want
             {last < rows.length && <tr style={{ height: (rows.length - last) * rowHeight }} aria-hidden="true" />}
           </tbody>
         </table>
+        {all === undefined && top.error === undefined && (
+          <p className="quiet table-none" role="status">
+            Counting functions…
+          </p>
+        )}
         {all !== undefined && rows.length === 0 && <p className="quiet table-none">No function {wanted === undefined ? "here" : "matches the search"}.</p>}
       </div>
       <p className="table-foot quiet num">
