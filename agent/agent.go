@@ -94,6 +94,7 @@ func New(o Options) (_ *Agent, err error) {
 		Interval: o.Interval,
 		Open:     a.table.Open,
 		Lookup:   a.table.Lookup,
+		Sync:     a.table.Sync,
 		Sink:     a.accept,
 		Logger:   o.Logger,
 	}); err != nil {
@@ -124,7 +125,7 @@ func (a *Agent) Run(ctx context.Context) error {
 			}
 		})
 	}
-	start(&supporting, support, "following processes", a.table.Run)
+	start(&supporting, support, "following processes", ahead(a.table.Run))
 	start(&supporting, support, "sending profiles", a.sender.Run)
 	select {
 	case <-a.table.Scanned():

@@ -109,6 +109,7 @@ func (r *recorder) run(ctx context.Context) (*Recording, error) {
 		Interval: time.Second,
 		Open:     table.Open,
 		Lookup:   table.Lookup,
+		Sync:     table.Sync,
 		Sink:     r.accept,
 		Logger:   r.opts.Logger,
 	}
@@ -131,7 +132,7 @@ func (r *recorder) run(ctx context.Context) (*Recording, error) {
 	defer wait.Wait()
 	defer stopTable()
 	wait.Go(func() {
-		if err := table.Run(tableCtx); err != nil {
+		if err := ahead(table.Run)(tableCtx); err != nil {
 			stop(err)
 		}
 	})

@@ -104,6 +104,7 @@ type Table struct {
 	byGeneration map[uint32]*Process
 	ended        []*Process // in order of their end
 	scanned      chan struct{}
+	syncs        chan chan struct{}
 }
 
 // New opens the kernel's records, one small ring per CPU. It fails where the agent may not see them.
@@ -135,6 +136,7 @@ func newTable(opts Options) (*Table, error) {
 		byPID:        map[PID]*Process{},
 		byGeneration: map[uint32]*Process{},
 		scanned:      make(chan struct{}),
+		syncs:        make(chan chan struct{}, 16),
 	}
 	t.metrics = newMetrics(opts.Registerer, t)
 	t.setBootOffset()
@@ -188,6 +190,24 @@ func (t *Table) Processes() []*Process {
 	return ps
 }
 
+// Sync returns when the table knows of all that the kernel reported before the call: on a busy machine it
+// may be far behind. Run must be running.
+func (t *Table) Sync(ctx context.Context) error {
+	done := make(chan struct{})
+	select {
+	case t.syncs <- done:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	t.events.ringBell()
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
 // Scanned is closed when the first scan of /proc is done: from then on every process is known.
 func (t *Table) Scanned() <-chan struct{} { return t.scanned }
 
@@ -203,8 +223,23 @@ func (t *Table) Run(ctx context.Context) error {
 		return err
 	}
 	pace, kept := newPace(), time.Now()
+	var waiting []chan struct{} // those who called Sync
 	for ctx.Err() == nil {
+		for more := true; more; {
+			select {
+			case done := <-t.syncs:
+				waiting = append(waiting, done)
+			default:
+				more = false
+			}
+		}
 		n, held := t.events.drain(t.apply)
+		if !held {
+			for _, done := range waiting {
+				close(done)
+			}
+			waiting = nil
+		}
 		t.metrics.records.Add(float64(n))
 		openings := t.announceLate()
 		scanning := t.scan(scanBudget)

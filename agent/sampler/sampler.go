@@ -35,6 +35,8 @@ type Options struct {
 	Interval time.Duration
 	// PID restricts sampling to one process, in the kernel. Default 0: all.
 	PID process.PID
+	// Sync waits until the process table knows what the kernel has reported so far. Default: no wait.
+	Sync func(context.Context) error
 	// Keep decides which processes are reported. Default: all.
 	Keep func(*process.Process) bool
 	// TableBytes bounds the kernel memory for unwind tables. Default 256 MiB.
@@ -218,6 +220,7 @@ func (s *Sampler) Run(ctx context.Context) error {
 		case <-interval.C:
 		}
 		end := time.Now()
+		s.catchUp()
 		b, err := s.drain.flip(start, end)
 		if err != nil {
 			return fmt.Errorf("draining samples: %w", err)
@@ -232,6 +235,18 @@ func (s *Sampler) Run(ctx context.Context) error {
 		if err := s.events.follow(); err != nil {
 			level.Warn(s.opts.Logger).Log("msg", "some CPUs are not sampled", "err", err)
 		}
+	}
+}
+
+// catchUp gives the process table a moment to learn of the processes that are about to be named.
+func (s *Sampler) catchUp() {
+	if s.opts.Sync == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	if err := s.opts.Sync(ctx); err != nil {
+		level.Warn(s.opts.Logger).Log("msg", "the process table lags behind; some samples may lack their process", "err", err)
 	}
 }
 
