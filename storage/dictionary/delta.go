@@ -209,3 +209,14 @@ func (r *entryReader) varint() int64 {
 	r.b = r.b[n:]
 	return v
 }
+
+// Skip adds entries that stand for what was lost, up to a mark.
+func (d *Dictionary) Skip(to Marks) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for i := range d.t {
+		for d.t[i].len() < to[i] {
+			d.t[i].hole()
+		}
+	}
+}

@@ -22,16 +22,15 @@ import (
 // flusher turns sealed heads into blocks, frees the log, drops old blocks. It is one goroutine, so blocks are
 // made in order and the freed part of the log is always a prefix.
 type flusher struct {
-	stop context.CancelFunc
-	done chan struct{}
-	wake chan struct{}
-	// progress has an element after an attempt that nobody has looked at yet.
-	progress chan struct{}
-	dictID   uint64           // of the next dictionary file
-	filed    dictionary.Marks // how far dictionary files go
+	stop   context.CancelFunc
+	done   chan struct{}
+	wake   chan struct{}
+	dictID uint64           // of the next dictionary file
+	filed  dictionary.Marks // how far dictionary files go
 
-	errMu sync.Mutex
-	err   error // of the last attempt
+	errMu    sync.Mutex
+	err      error         // of the last attempt
+	progress chan struct{} // closed, and replaced, after each attempt
 }
 
 func (s *Store) blocksDir() string     { return filepath.Join(s.o.Dir, "blocks") }
@@ -43,10 +42,20 @@ func (s *Store) lastError() error {
 	return s.err
 }
 
-func (s *Store) setError(err error) {
+// attempted notes how an attempt ended and wakes who waits for it.
+func (s *Store) attempted(err error) {
 	s.errMu.Lock()
 	defer s.errMu.Unlock()
 	s.err = err
+	close(s.progress)
+	s.progress = make(chan struct{})
+}
+
+// attempt returns how the last attempt ended, and a channel that is closed after the next.
+func (s *Store) attempt() (error, <-chan struct{}) {
+	s.errMu.Lock()
+	defer s.errMu.Unlock()
+	return s.err, s.progress
 }
 
 // openFlusher loads the dictionary files and the blocks' indices, and removes what a crash left behind.
@@ -94,13 +103,18 @@ func (s *Store) loadDictionary() error {
 		if err != nil {
 			return fmt.Errorf("reading dictionary file %s: %w", name, err)
 		}
-		body, err := unseal(dictMagic, b)
+		to, delta, ok, err := decodeDictionary(b)
+		if !ok {
+			return fmt.Errorf("reading dictionary file %s: %w; blocks cannot be read without it, put it back from a copy", name, err)
+		}
 		if err == nil {
-			_, err = s.dict.Apply(body)
+			_, err = s.dict.Apply(delta)
 		}
 		if err != nil {
-			// Its entries are missing: stacks that need them are shown without. The rest is intact.
-			level.Error(s.o.Logger).Log("msg", "a dictionary file is damaged and not used", "file", name, "err", err)
+			// Its entries are missing: stacks that need them are empty, series cannot be selected. What they were
+			// stays missing: their ids are not used again.
+			level.Error(s.o.Logger).Log("msg", "a dictionary file is damaged; what it names is lost", "file", name, "err", err)
+			s.dict.Skip(to)
 		}
 	}
 	s.filed = s.dict.Marks()
@@ -152,7 +166,7 @@ func (s *Store) newBlock(m *meta) *block {
 
 func (s *Store) startFlusher() {
 	ctx, cancel := context.WithCancel(context.Background())
-	s.stop, s.done, s.wake, s.progress = cancel, make(chan struct{}), make(chan struct{}, 1), make(chan struct{}, 1)
+	s.stop, s.done, s.wake, s.progress = cancel, make(chan struct{}), make(chan struct{}, 1), make(chan struct{})
 	go s.runFlusher(ctx)
 }
 
@@ -161,11 +175,9 @@ func (s *Store) stopFlusher() {
 	<-s.done
 }
 
-func (s *Store) wakeFlusher() { signal(s.wake) }
-
-func signal(c chan struct{}) {
+func (s *Store) wakeFlusher() {
 	select {
-	case c <- struct{}{}:
+	case s.wake <- struct{}{}:
 	default:
 	}
 }
@@ -180,13 +192,12 @@ func (s *Store) runFlusher(ctx context.Context) {
 			if old := s.lastError(); old == nil || old.Error() != err.Error() {
 				level.Error(s.o.Logger).Log("msg", "maintaining storage", "err", err)
 			}
-			s.setError(err)
+			s.attempted(err)
 			s.metrics.flushErrors.Inc()
 			again = time.After(s.o.retry)
 		} else {
-			s.setError(nil)
+			s.attempted(nil)
 		}
-		signal(s.progress)
 		select {
 		case <-ctx.Done():
 			return
@@ -205,13 +216,46 @@ func (s *Store) sealOld(ctx context.Context) {
 	old := s.active.totals.rows > 0 && s.o.Now().Sub(s.active.opened) >= s.o.HeadAge
 	s.mu.RUnlock()
 	if old {
-		_ = s.Flush(ctx) // logged where it failed, tried again with the next tick
+		_ = s.group.Submit(ctx, &commit{seal: true}) // logged where it failed, tried again with the next tick
 	}
 }
 
-// Flush ends the head: what is in memory becomes a block soon.
+// Flush makes blocks of all that is in memory, and returns when that is done or why it could not be done yet.
 func (s *Store) Flush(ctx context.Context) error {
-	return s.group.Submit(ctx, &commit{seal: true})
+	leave, err := s.enter(ctx)
+	if err != nil {
+		return err
+	}
+	defer leave()
+	_, next := s.attempt()
+	c := &commit{seal: true}
+	if err := s.group.Submit(ctx, c); err != nil {
+		return err
+	}
+	if c.sealErr != nil {
+		return c.sealErr
+	}
+	waiting := 0
+	if c.sealed {
+		waiting = 1
+	}
+	for {
+		s.mu.RLock()
+		waiting = max(waiting, len(s.sealed))
+		s.mu.RUnlock()
+		if waiting == 0 {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-next:
+		}
+		if err, next = s.attempt(); err != nil {
+			return err
+		}
+		waiting = 0
+	}
 }
 
 // maintain does what there is to do now.
@@ -226,10 +270,10 @@ func (s *Store) maintain(ctx context.Context) error {
 		if h == nil {
 			break
 		}
-		if err := s.flush(ctx, h); err != nil {
+		if err := errors.Join(s.flush(ctx, h), s.retain()); err != nil {
 			return err
 		}
-		signal(s.progress)
+		s.attempted(nil)
 	}
 	return s.retain()
 }
@@ -290,7 +334,7 @@ func (s *Store) fileDictionary() error {
 	}
 	name := fmt.Sprintf("%016x.dict", s.dictID)
 	err := disk.WriteFile(s.o.fs, s.dictionaryDir(), name, func(w io.Writer) error {
-		_, err := w.Write(seal(dictMagic, s.dict.AppendDelta(nil, s.filed, now)))
+		_, err := w.Write(encodeDictionary(now, s.dict.AppendDelta(nil, s.filed, now)))
 		return err
 	})
 	if err != nil {

@@ -12,7 +12,7 @@ import (
 
 // metrics are the store's, named perfuse_storage_*.
 type metrics struct {
-	reg  prometheus.Registerer
+	reg  prometheus.Registerer // nil while nothing is registered
 	all  []prometheus.Collector
 	now  func() time.Time
 	took prometheus.Histogram
@@ -23,8 +23,8 @@ type metrics struct {
 	queries                                               *prometheus.HistogramVec
 }
 
-func newMetrics(reg prometheus.Registerer, s *Store) (*metrics, error) {
-	m := &metrics{reg: reg, now: s.o.Now}
+func newMetrics(s *Store) *metrics {
+	m := &metrics{now: s.o.Now}
 	counter := func(name, help string) prometheus.Counter {
 		c := prometheus.NewCounter(prometheus.CounterOpts{Name: "perfuse_storage_" + name, Help: help})
 		m.all = append(m.all, c)
@@ -60,17 +60,22 @@ func newMetrics(reg prometheus.Registerer, s *Store) (*metrics, error) {
 	gauge("log_segments", "Log segments on disk.", func(st Stats) float64 { return float64(st.LogSegments) })
 	gauge("log_bytes", "Size of the log on disk.", func(st Stats) float64 { return float64(st.LogBytes) })
 	gauge("log_losses", "Damaged places that opening the log found.", func(st Stats) float64 { return float64(len(st.Losses)) })
+	return m
+}
+
+// register makes the metrics visible; reg may be nil.
+func (m *metrics) register(reg prometheus.Registerer) error {
 	if reg == nil {
-		return m, nil
+		return nil
 	}
+	m.reg = reg
 	for i, c := range m.all {
 		if err := reg.Register(c); err != nil {
 			m.all = m.all[:i]
-			m.unregister()
-			return nil, fmt.Errorf("registering storage metrics: %w", err)
+			return fmt.Errorf("registering storage metrics: %w", err)
 		}
 	}
-	return m, nil
+	return nil
 }
 
 func (m *metrics) unregister() {

@@ -50,6 +50,9 @@ type commit struct {
 	rows []row
 	size int64
 	seal bool
+	// sealed says that the head was sealed, sealErr why it could not be; the rows are fine then.
+	sealed  bool
+	sealErr error
 }
 
 const (
@@ -65,15 +68,13 @@ const (
 func New(o Options) (_ *Store, err error) {
 	o.setDefaults()
 	s := &Store{o: o, dict: dictionary.New(), index: newSeriesIndex()}
+	s.metrics = newMetrics(s)
 	s.encoders.New = func() any { return &rowEncoder{} }
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.release())
 		}
 	}()
-	if s.metrics, err = newMetrics(o.Registerer, s); err != nil {
-		return nil, err
-	}
 	if s.lock, err = s.takeLock(); err != nil {
 		return nil, err
 	}
@@ -84,6 +85,9 @@ func New(o Options) (_ *Store, err error) {
 		return nil, err
 	}
 	if err := s.openLog(); err != nil {
+		return nil, err
+	}
+	if err := s.metrics.register(o.Registerer); err != nil {
 		return nil, err
 	}
 	s.group = wal.NewGroup(commitBytes, func(c *commit) int64 { return c.size }, s.commit)
@@ -321,7 +325,13 @@ func (s *Store) commit(group []*commit) error {
 		s.metrics.committed(rows, len(record))
 	}
 	if s.active.totals.bytes >= s.o.HeadBytes || sealNow && s.active.totals.rows > 0 {
-		s.seal()
+		err := s.seal()
+		if err != nil {
+			level.Error(s.o.Logger).Log("msg", "ending the head", "err", err)
+		}
+		for _, c := range group {
+			c.sealed, c.sealErr = err == nil, err
+		}
 	}
 	return nil
 }
@@ -330,31 +340,30 @@ func (s *Store) commit(group []*commit) error {
 // a flusher that is slower than they are, but not for one that fails.
 func (s *Store) waitForRoom() error {
 	for {
+		err, next := s.attempt()
 		s.mu.RLock()
 		failed, waiting := s.failed, len(s.sealed)
 		s.mu.RUnlock()
 		if failed != nil || waiting < maxSealed {
 			return failed
 		}
-		if err := s.lastError(); err != nil {
+		if err != nil {
 			return fmt.Errorf("blocks cannot be written: %w", err)
 		}
-		<-s.progress
+		<-next
 	}
 }
 
 // seal begins a new head. The old one goes to the flusher. If it cannot be done now it is tried after the next
 // commit.
-func (s *Store) seal() {
+func (s *Store) seal() error {
 	last, err := s.log.Cut()
 	if err != nil {
-		level.Error(s.o.Logger).Log("msg", "ending a log segment", "err", err)
-		return
+		return err
 	}
 	next, err := openHead(s.o.Logger, last+1, s.o.Now())
 	if err != nil {
-		level.Error(s.o.Logger).Log("msg", "opening a head", "err", err)
-		return
+		return err
 	}
 	s.mu.Lock()
 	s.active.segments[1] = last
@@ -362,6 +371,7 @@ func (s *Store) seal() {
 	s.active = next
 	s.mu.Unlock()
 	s.wakeFlusher()
+	return nil
 }
 
 // Close implements storage.Store. It does not write the head as a block: the log has it.

@@ -1,0 +1,208 @@
+package frost
+
+import (
+	"bytes"
+	"errors"
+	"math"
+	"math/rand/v2"
+	"reflect"
+	"testing"
+
+	"github.com/perfuse/perfuse/profile"
+	"github.com/perfuse/perfuse/storage/dictionary"
+	"github.com/perfuse/perfuse/storage/storagetest"
+)
+
+// rowsOf returns the rows of random batches.
+func rowsOf(t testing.TB, seed uint64, batches int) (*dictionary.Dictionary, []row) {
+	t.Helper()
+	rnd, d := storagetest.NewRandom(seed), dictionary.New()
+	var rows []row
+	var e rowEncoder
+	for range batches {
+		b := rnd.Batch()
+		in, err := d.Intern(b, func(int, *profile.Sample) bool { return true })
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range b.Profiles {
+			rows = e.rows(rows, b, i, &in)
+		}
+	}
+	return d, rows
+}
+
+func TestRows(t *testing.T) {
+	d, rows := rowsOf(t, 3, 100)
+	b := appendRows(nil, rows)
+	got, err := parseRows(b)
+	if err != nil || !reflect.DeepEqual(got, rows) {
+		t.Fatalf("rows came back otherwise: %v", err)
+	}
+	var s samplesOf
+	for i := range got {
+		if err := got[i].check(&s, d.StackCount()); err != nil {
+			t.Errorf("row %d: %v", i, err)
+		}
+		if err := got[i].check(&s, uint32(s.stacks[len(s.stacks)-1])); !errors.Is(err, errCorruptRow) {
+			t.Errorf("row %d: a stack beyond the dictionary: %v", i, err)
+		}
+	}
+}
+
+func TestPayload(t *testing.T) {
+	var e rowEncoder
+	var s samplesOf
+	f := func(values ...int64) {
+		t.Helper()
+		in := make([]sample, len(values))
+		for i, v := range values {
+			in[i] = sample{stack: dictionary.StackID(i * 1000), time: 5, value: v}
+		}
+		b := e.payload(in, 5, false)
+		if err := s.decode(b, 5); err != nil || !reflect.DeepEqual(s.values, values) {
+			t.Errorf("%v came back as %v, %v", values, s.values, err)
+		}
+		if len(s.times) != 0 || len(s.links) != 0 {
+			t.Errorf("%v has times or links", values)
+		}
+	}
+	f(1)
+	f(10_000_000, 30_000_000, -20_000_000)
+	f(math.MinInt64, math.MaxInt64, 2)
+	f(math.MinInt64, math.MinInt64)
+	f(math.MaxInt64, math.MaxInt64)
+	// CPU samples of 10 ms take two bytes each: the period is not repeated.
+	if n := len(e.payload([]sample{{stack: 1, value: 1e7}, {stack: 2, value: 3e7}, {stack: 3, value: 1e7}}, 0, false)); n > 13 {
+		t.Errorf("three samples take %d bytes", n)
+	}
+}
+
+// TestLargeProfile: a profile with more samples than a row may have.
+func TestLargeProfile(t *testing.T) {
+	d := profile.NewDictionary()
+	p := profile.Profile{Type: profile.TypeCPU, TimeNanos: 1, Period: 1}
+	f := d.Frame(profile.Frame{Addr: 1})
+	stack := d.Stack(profile.Stack{f})
+	for i := range maxRowSamples*2 + 5 {
+		p.Samples = append(p.Samples, profile.Sample{Stack: stack, Value: 1, TimeNanos: int64(i + 1)})
+	}
+	b := &profile.Batch{Dictionary: d, Profiles: []profile.Profile{p}}
+	dd := dictionary.New()
+	in, err := dd.Intern(b, func(int, *profile.Sample) bool { return true })
+	if err != nil {
+		t.Fatal(err)
+	}
+	var e rowEncoder
+	rows := e.rows(nil, b, 0, &in)
+	if len(rows) != 3 || rows[0].samples != maxRowSamples || rows[2].samples != 5 || rows[1].first != maxRowSamples+1 {
+		t.Errorf("%d rows", len(rows))
+	}
+}
+
+func metaOf(t testing.TB) *meta {
+	d, rows := rowsOf(t, 5, 50)
+	m := &meta{segments: [2]uint64{3, 9}, size: 12345, span: newSpan()}
+	var s samplesOf
+	for i := range rows {
+		if err := rows[i].check(&s, d.StackCount()); err != nil {
+			t.Fatal(err)
+		}
+		m.span.add(&rows[i], &s)
+		m.totals.add(&rows[i])
+	}
+	return m
+}
+
+func TestMeta(t *testing.T) {
+	m := metaOf(t)
+	got, err := decodeMeta(m.encode())
+	if err != nil || !reflect.DeepEqual(got, m) {
+		t.Fatalf("the index came back otherwise: %v\n got %+v\nwant %+v", err, got, m)
+	}
+	b := m.encode()
+	for i := range b {
+		if _, err := decodeMeta(b[:i]); !errors.Is(err, errCorruptFile) {
+			t.Fatalf("cut at %d: %v", i, err)
+		}
+	}
+}
+
+// TestRuns compares runs with a set.
+func TestRuns(t *testing.T) {
+	rnd := rand.New(rand.NewPCG(1, 1))
+	for range 200 {
+		var rs runs
+		set := map[bucket]bool{}
+		for range rnd.IntN(40) {
+			from := bucket(rnd.IntN(60))
+			to := from + bucket(rnd.IntN(4))
+			rs.add(from, to)
+			for b := from; b <= to; b++ {
+				set[b] = true
+			}
+		}
+		for i, r := range rs {
+			if r.from > r.to || i > 0 && rs[i-1].to+1 >= r.from {
+				t.Fatalf("not in order: %v", rs)
+			}
+		}
+		for b := bucket(-1); b < 70; b++ {
+			if rs.overlap(b, b) != set[b] {
+				t.Fatalf("%v and bucket %d", rs, b)
+			}
+			if rs.overlap(b, b+2) != (set[b] || set[b+1] || set[b+2]) {
+				t.Fatalf("%v and buckets %d to %d", rs, b, b+2)
+			}
+		}
+	}
+}
+
+// FuzzRows: no bytes of a log record make the decoders panic, and what passes its checks can be written again.
+func FuzzRows(f *testing.F) {
+	d, rows := rowsOf(f, 1, 5)
+	f.Add(appendRows(nil, rows))
+	f.Add(appendRows(nil, rows[:1]))
+	stacks := d.StackCount()
+	f.Fuzz(func(t *testing.T, data []byte) {
+		rows, err := parseRows(data)
+		if err != nil {
+			return
+		}
+		var s samplesOf
+		sp := newSpan()
+		for i := range rows {
+			if rows[i].check(&s, stacks) != nil {
+				continue
+			}
+			sp.add(&rows[i], &s)
+			again, err := parseRows(appendRows(nil, rows[i:i+1]))
+			if err != nil || len(again) != 1 || again[0].sum() != rows[i].sum() {
+				t.Errorf("row %d came back otherwise: %v", i, err)
+			}
+		}
+	})
+}
+
+// FuzzFiles: no bytes of a block index or dictionary file, with a good checksum, make the decoders panic.
+func FuzzFiles(f *testing.F) {
+	m := metaOf(f)
+	b := m.encode()
+	f.Add(b[8 : len(b)-4])
+	d, _ := rowsOf(f, 1, 3)
+	f.Add(d.AppendDelta(nil, dictionary.Marks{}, d.Marks()))
+	f.Fuzz(func(t *testing.T, body []byte) {
+		if m, err := decodeMeta(seal(metaMagic, body)); err == nil {
+			again, err := decodeMeta(m.encode())
+			if err != nil || !reflect.DeepEqual(again, m) {
+				t.Errorf("the index came back otherwise: %v", err)
+			}
+		}
+		to, delta, ok, err := decodeDictionary(encodeDictionary(dictionary.Marks{1, 2}, body))
+		if !ok || err != nil || to[1] != 2 || !bytes.Equal(delta, body) {
+			t.Errorf("the dictionary file came back otherwise: %v", err)
+		}
+		_, _, _, _ = decodeDictionary(body)
+		_, _ = decodeMeta(body)
+	})
+}
