@@ -95,6 +95,7 @@ func New(o Options) (_ *Agent, err error) {
 		Open:     a.table.Open,
 		Lookup:   a.table.Lookup,
 		Sync:     a.table.Sync,
+		Keep:     func(p *process.Process) bool { return p == nil || p.Profiled() },
 		Sink:     a.accept,
 		Logger:   o.Logger,
 	}); err != nil {

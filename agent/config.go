@@ -77,5 +77,8 @@ func parseConfig(b []byte) (Config, error) {
 	if c.Interval != 0 && (c.Interval < time.Second || c.Interval > 5*time.Minute) {
 		return Config{}, fmt.Errorf("interval %s: want 1s to 5m", c.Interval)
 	}
+	if err := process.CheckRelabelRules(c.RelabelConfigs); err != nil {
+		return Config{}, err
+	}
 	return c, nil
 }

@@ -341,6 +341,9 @@ func newFamily(root, parent process.PID) *family {
 }
 
 func (f *family) has(p *process.Process) bool {
+	if p == nil {
+		return false
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.all[p.Generation]

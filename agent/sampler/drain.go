@@ -16,6 +16,7 @@ import (
 	"github.com/cilium/ebpf/ringbuf"
 	"golang.org/x/sys/unix"
 
+	"github.com/perfuse/perfuse/agent/process"
 	"github.com/perfuse/perfuse/bpf/cpu"
 	"github.com/perfuse/perfuse/profile"
 )
@@ -225,7 +226,7 @@ func (b *builder) batch(s *Sampler, counted map[cpu.Key]uint64, stacks map[cpu.K
 }
 
 func (b *builder) sample(s *Sampler, k cpu.Key, r *running, frames []cpu.Frame, n uint64) {
-	if s.opts.Keep != nil && (r == nil || !s.opts.Keep(r.process)) {
+	if s.opts.Keep != nil && !s.opts.Keep(processOf(r)) {
 		return
 	}
 	id := series{k.Generation, k.Tgid, k.Comm}
@@ -279,6 +280,13 @@ func (s *Sampler) owner(k cpu.Key, at uint64) *running {
 	return &running{process: p}
 }
 
+func processOf(r *running) *process.Process {
+	if r == nil {
+		return nil
+	}
+	return r.process
+}
+
 func labels(r *running, k cpu.Key) profile.Labels {
 	comm := commString(k.Comm)
 	if r == nil {
@@ -289,6 +297,9 @@ func labels(r *running, k cpu.Key) profile.Labels {
 		)
 	}
 	ls := slices.Clone(r.process.Labels())
+	if r.process.Kernel {
+		comm = ls.Get(profile.LabelComm) // its thread's name changes with the work that it does
+	}
 	return profile.NewLabels(append(ls, profile.Label{Name: profile.LabelThread, Value: comm})...)
 }
 

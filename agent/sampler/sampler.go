@@ -37,7 +37,7 @@ type Options struct {
 	PID process.PID
 	// Sync waits until the process table knows what the kernel has reported so far. Default: no wait.
 	Sync func(context.Context) error
-	// Keep decides which processes are reported. Default: all.
+	// Keep decides which processes are reported; nil is one that nothing is known of. Default: all.
 	Keep func(*process.Process) bool
 	// TableBytes bounds the kernel memory for unwind tables. Default 256 MiB.
 	TableBytes uint64
