@@ -13,8 +13,10 @@ let first = "/";
 beforeAll(async () => {
   browser = await launch();
   const running = process.env["PERFUSE_URL"];
-  if (running !== undefined) url = running;
-  else if (binary === undefined) {
+  if (running !== undefined) {
+    url = running;
+    first = "/?from=now-2m";
+  } else if (binary === undefined) {
     const own = await fixture();
     url = own.url;
     stop = own.stop;

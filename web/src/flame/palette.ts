@@ -27,8 +27,8 @@ export interface Tokens {
 // Slots of a palette before the hues begin.
 export const slot = { root: 0, kernel: 1, unwind: 2, cut: 3, firstHue: 4 } as const;
 
-// Hues in degrees. The blues from 235 to 285 are the kernel's; each hue comes in two shades.
-const hues = [28, 48, 70, 92, 115, 140, 165, 190, 212, 300, 325, 350, 10];
+// Hues in degrees. The blues and violets from 225 to 310 are the kernel's; each hue comes in two shades.
+const hues = [25, 45, 65, 85, 105, 128, 150, 172, 194, 214, 318, 338, 358];
 const shades = 2;
 export const slots = slot.firstHue + hues.length * shades;
 
