@@ -343,7 +343,7 @@ func (p *Process) allLabels() []profile.Label {
 	}
 	switch {
 	case p.Kernel:
-		service = kernelService
+		service, comm = kernelService, kernelThread(comm)
 	case service != "":
 	case executable != "":
 		service = executable
@@ -373,6 +373,14 @@ func (p *Process) allLabels() []profile.Label {
 		profile.Label{Name: profile.LabelComm, Value: labelValue(comm)},
 		profile.Label{Name: profile.LabelExecutable, Value: labelValue(executable)},
 	)
+}
+
+// kernelThread is what kind of thread it is: behind that stand its CPU, its device, or what it works on now.
+func kernelThread(comm string) string {
+	if i := strings.IndexAny(comm, "/:.+-"); i > 0 {
+		return comm[:i]
+	}
+	return comm
 }
 
 // readYoung reads the identities of executions that have lived long enough, for about the given time.

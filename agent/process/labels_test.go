@@ -183,3 +183,18 @@ func TestLabels(t *testing.T) {
 		t.Errorf("this test is %v", self)
 	}
 }
+
+func TestKernelThread(t *testing.T) {
+	f := func(comm, want string) {
+		t.Helper()
+		if got := kernelThread(comm); got != want {
+			t.Errorf("kernelThread(%q) = %q, want %q", comm, got, want)
+		}
+	}
+	f("kworker/u8:0-ext4-rsv-conversion", "kworker")
+	f("ksoftirqd/1", "ksoftirqd")
+	f("kdamond.0", "kdamond")
+	f("jbd2/vda-8", "jbd2")
+	f("rcu_preempt", "rcu_preempt")
+	f("/odd", "/odd")
+}
