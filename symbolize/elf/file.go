@@ -176,6 +176,21 @@ func (f *File) Close() error {
 // Size is the file's size in bytes.
 func (f *File) Size() int64 { return f.size }
 
+// ReadAt reads the file itself.
+func (f *File) ReadAt(p []byte, off int64) (int, error) {
+	if f.mapped == nil {
+		return f.r.ReadAt(p, off)
+	}
+	if off < 0 || off >= int64(len(f.mapped)) {
+		return 0, io.EOF
+	}
+	n := copy(p, f.mapped[off:])
+	if n < len(p) {
+		return n, io.EOF
+	}
+	return n, nil
+}
+
 // bytesAt returns n bytes at off: a part of the mapping, or a fresh slice. It does not allocate more than
 // the file holds.
 func (f *File) bytesAt(off, n uint64) ([]byte, error) {

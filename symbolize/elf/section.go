@@ -55,7 +55,7 @@ func (c *Content) Release() {
 // older .zdebug_ names). Big ones are unpacked into a temporary file, so that they do not weigh on the heap.
 func (f *File) Content(s *Section) (Content, error) {
 	raw, err := f.Raw(s)
-	if err != nil || !s.Compressed() {
+	if err != nil || raw == nil || !s.Compressed() {
 		return Content{Bytes: raw}, err
 	}
 	c, err := f.unpack(s, raw)

@@ -585,11 +585,9 @@ func (t *Table) funcdata(off, n uint64) ([]byte, error) {
 		if err != nil {
 			return nil, err
 		}
-		at := addr - s.Addr
-		if addr < s.Addr || len(b) < 16 || at > uint64(len(b)-16) || n > uint64(len(b)-16)-at {
-			return nil, malformed("no funcdata at %#x", addr)
+		if at := addr - s.Addr; addr >= s.Addr && len(b) > 16 && at <= uint64(len(b)-16) && n <= uint64(len(b)-16)-at {
+			return b[16+at:][:n], nil
 		}
-		return b[16+at:][:n], nil
 	}
 	return t.file.ReadAddr(addr, n)
 }
