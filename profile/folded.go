@@ -194,7 +194,7 @@ func ParseFolded(r io.Reader, t Type, labels Labels) (*Batch, error) {
 			for more := true; more; {
 				var name string
 				if name, rest, more = strings.Cut(rest, ";"); len(stack) == 0 && strings.HasPrefix(name, foldedUnwind) {
-					stack = append(stack, d.Frame(Frame{Kind: KindUnwind, Lines: []Line{{Function: d.Function(Function{Name: unfoldName(name)})}}}))
+					stack = append(stack, d.Frame(Frame{Kind: KindUnwind, Lines: []Line{{Function: d.Function(Function{Name: strings.Clone(validText(unfoldName(name)))})}}}))
 					continue
 				}
 				f, ok := frames[name]
@@ -231,6 +231,6 @@ func (d *Dictionary) foldedFrame(name string, kernel MappingIndex) FrameIndex {
 	if name == "" {
 		name = foldedEmpty
 	}
-	f.Lines = []Line{{Function: d.Function(Function{Name: strings.Clone(unfoldName(name))})}}
+	f.Lines = []Line{{Function: d.Function(Function{Name: strings.Clone(validText(unfoldName(name)))})}}
 	return d.Frame(f)
 }

@@ -3,6 +3,8 @@ package profile
 import (
 	"cmp"
 	"iter"
+	"math/bits"
+	"math/rand/v2"
 	"slices"
 	"strconv"
 	"strings"
@@ -235,7 +237,7 @@ type treeBuilder struct {
 
 func newTreeBuilder(sizeHint int) *treeBuilder {
 	tb := &treeBuilder{parent: make([]uint32, 1, sizeHint+1), frame: make([]uint32, 1, sizeHint+1), self: make([]int64, 1, sizeHint+1)}
-	tb.resize(1 << 10)
+	tb.resize(min(1<<bits.Len(uint(sizeHint)|1<<9), 1<<20))
 	return tb
 }
 
@@ -257,8 +259,12 @@ func (tb *treeBuilder) resize(slots int) {
 func (tb *treeBuilder) slot(parent, frame uint32) uint64 {
 	h := uint64(parent)<<32 | uint64(frame)
 	h ^= h >> 29
-	return h * 0x9e3779b97f4a7c15 >> tb.shift
+	return h * treeMultiplier >> tb.shift
 }
+
+// treeMultiplier is odd and different in each process, so that nobody can send stacks that fall into one slot.
+// The order of a tree's nodes does not depend on it.
+var treeMultiplier = rand.Uint64() | 1
 
 // child returns the child of parent with that frame, making it if it is new.
 func (tb *treeBuilder) child(parent, frame uint32) uint32 {
