@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/perfuse/perfuse/storage/frost"
 	"go.yaml.in/yaml/v3"
 )
 
@@ -113,8 +114,11 @@ func (s *Server) status() map[string]any {
 	out := map[string]any{"http_address": s.Addr(), "otlp_addresses": s.OTLPAddrs(), "ready": s.Ready()}
 	if b := s.backend.Load(); b != nil {
 		for name, part := range map[string]any{"store": b.Store, "symbols": b.Resolver, "debuginfo": b.Debuginfo} {
-			if st, ok := part.(Statuser); ok {
+			switch st := part.(type) {
+			case Statuser:
 				out[name] = st.Status()
+			case *frost.Store:
+				out[name] = st.Stats()
 			}
 		}
 	}

@@ -13,6 +13,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/go-kit/log"
@@ -38,7 +39,7 @@ type Options struct {
 	DropAttributes []string
 	// Window is how many profile ids are remembered against storing a profile twice. Default 65536.
 	Window int
-	// Logger gets one line per refused or failed request. Default: none.
+	// Logger gets a line when a request is refused or fails, at most one in ten seconds. Default: none.
 	Logger log.Logger
 	// Registerer gets the metrics. Default: none.
 	Registerer prometheus.Registerer
@@ -56,7 +57,26 @@ type Ingester struct {
 	seen       *seen
 	memory     *semaphore.Weighted // bytes of decoded requests; nil: not bounded
 	logger     log.Logger
+	quiet      quiet
 	metrics    metrics
+}
+
+// quiet lets one line in ten seconds through: a client that sends nothing but nonsense does it often.
+type quiet struct {
+	mu     sync.Mutex
+	last   time.Time
+	unsaid int
+}
+
+func (q *quiet) next(now time.Time) (unsaid int, ok bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if !q.last.IsZero() && now.Sub(q.last) < 10*time.Second {
+		q.unsaid++
+		return 0, false
+	}
+	unsaid, q.unsaid, q.last = q.unsaid, 0, now
+	return unsaid, true
 }
 
 // New returns an Ingester.
@@ -177,7 +197,9 @@ func (g *Ingester) done(door string, body int, err error) {
 		outcome = "cancelled"
 	}
 	g.metrics.requests.WithLabelValues(door, outcome).Inc()
-	level.Warn(g.logger).Log("msg", "refused profiles", "door", door, "err", err)
+	if unsaid, ok := g.quiet.next(time.Now()); ok {
+		level.Warn(g.logger).Log("msg", "refused profiles", "door", door, "err", err, "unsaid", unsaid)
+	}
 	if g.opts.OnError != nil {
 		g.opts.OnError(door, err)
 	}

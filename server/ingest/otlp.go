@@ -284,7 +284,7 @@ func (c *converter) times(p *profilesv1.Profile, at *place) (start, duration int
 			start = max(c.now-duration, 1)
 		}
 	}
-	first, last = min(first, start), max(last, start)
+	first, last = min(first, start), max(last, start+duration)
 	if f := c.limits.Future; f > 0 && last > c.now && last-c.now > int64(f) {
 		return 0, 0, &limits.Error{Limit: limits.Future, Max: f.String(), What: at.String() + " lies " +
 			time.Duration(last-c.now).Round(time.Second).String() + " in the future; is the sender's clock right?"}

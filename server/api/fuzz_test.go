@@ -1,0 +1,91 @@
+package api
+
+import (
+	"errors"
+	"testing"
+
+	"connectrpc.com/connect"
+	"github.com/perfuse/perfuse/profile"
+	queryv1 "github.com/perfuse/perfuse/proto/perfuse/query/v1"
+	"github.com/perfuse/perfuse/server/query"
+	"github.com/perfuse/perfuse/storage/storagetest"
+)
+
+// FuzzSelection: whatever is asked for, it is answered or it is the question that is wrong, and a selector
+// that is understood means the same when it is written out.
+func FuzzSelection(f *testing.F) {
+	store := &storagetest.Model{}
+	b := &profile.Batch{Dictionary: profile.NewDictionary()}
+	d := b.Dictionary
+	stack := d.Stack(profile.Stack{d.Frame(profile.Frame{Lines: []profile.Line{{Function: d.Function(profile.Function{Name: "main"})}}})})
+	labels := profile.NewLabels(profile.Label{Name: "service_name", Value: "web"}, profile.Label{Name: "pod", Value: "a\"\\b\n"})
+	for _, t := range []profile.Type{profile.TypeCPU, profile.TypeCPUSamples} {
+		b.Profiles = append(b.Profiles, profile.Profile{Type: t, Labels: labels, TimeNanos: 5e9, Samples: []profile.Sample{{Stack: stack, Value: 1}}})
+	}
+	if err := store.Write(f.Context(), b); err != nil {
+		f.Fatal(err)
+	}
+	engine, err := query.New(query.Options{Store: store})
+	if err != nil {
+		f.Fatal(err)
+	}
+	a, err := New(Options{Store: store, Engine: engine})
+	if err != nil {
+		f.Fatal(err)
+	}
+	s := queryService{a}
+
+	f.Add("cpu", `{service_name="web", pod=~"a.*"}`, int64(0), int64(0), 0.0, "main", "service_name", int64(0), int32(0))
+	f.Add("process", "{service_name!~`x|y`,}", int64(1), int64(10e9), -1.0, "", "pod", int64(1e9), int32(3))
+	f.Add("process_cpu:samples:count:cpu:nanoseconds:delta", `pod="a\"\\b\n"`, int64(-1), int64(5), 0.5, "x", "", int64(-1), int32(-1))
+	f.Add("", `{a="b`, int64(9e18), int64(1), 1.5, "", "a b", int64(1), int32(1))
+	f.Add("s", `{a=~"("}`, int64(0), int64(9e18), 0.1, "", "=", int64(9e18), int32(1<<30))
+	f.Fuzz(func(t *testing.T, typ, selector string, start, end int64, share float64, path, label string, step int64, limit int32) {
+		sel := &queryv1.Selection{ProfileType: typ, Selector: selector, StartUnixNano: start, EndUnixNano: end}
+		if parsed, err := profile.ParseSelector(selector); err == nil {
+			again, err := profile.ParseSelector(parsed.String())
+			if err != nil || again.String() != parsed.String() || again.Match(labels) != parsed.Match(labels) {
+				t.Fatalf("%q is written as %q, and that is %q, %v", selector, parsed, again, err)
+			}
+		}
+		check := func(what string, err error) {
+			if err == nil {
+				return
+			}
+			var ce *connect.Error
+			code := codeOf(err)
+			if errors.As(err, &ce) {
+				code = ce.Code()
+			}
+			switch code {
+			case connect.CodeInvalidArgument, connect.CodeNotFound, connect.CodeResourceExhausted:
+			default:
+				t.Fatalf("%s: %s %v", what, code, err)
+			}
+			if err.Error() == "" {
+				t.Fatalf("%s: an error without words", what)
+			}
+		}
+		ctx := t.Context()
+		flame, err := s.FlameGraph(ctx, &queryv1.FlameGraphRequest{Selection: sel, MinShare: share, Path: []string{path}})
+		check("FlameGraph", err)
+		if err == nil && (flame.Total != 0 && flame.Total != 1 || len(flame.Nodes) == 0) {
+			t.Fatalf("FlameGraph: %v", flame)
+		}
+		_, err = s.Top(ctx, &queryv1.TopRequest{Selection: sel, Limit: limit})
+		check("Top", err)
+		_, err = s.Series(ctx, &queryv1.SeriesRequest{Selection: sel, GroupBy: []string{label}, StepNano: step, Limit: limit})
+		check("Series", err)
+		values, err := s.LabelValues(ctx, &queryv1.LabelValuesRequest{Selection: sel, Name: label, Prefix: path, Limit: limit})
+		check("LabelValues", err)
+		if err == nil && limit > 0 && len(values.Values) > int(limit) {
+			t.Fatalf("LabelValues: %d of at most %d", len(values.Values), limit)
+		}
+		_, err = s.Labels(ctx, &queryv1.LabelsRequest{Selection: sel, Limit: limit})
+		check("Labels", err)
+		_, err = s.ProfileTypes(ctx, &queryv1.ProfileTypesRequest{StartUnixNano: start, EndUnixNano: end})
+		check("ProfileTypes", err)
+		_, err = s.Export(ctx, &queryv1.ExportRequest{Selection: sel, Format: queryv1.ExportFormat(limit)})
+		check("Export", err)
+	})
+}
