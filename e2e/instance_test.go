@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -236,3 +237,46 @@ func eventually(t *testing.T, limit time.Duration, what string, condition func()
 		}
 	}
 }
+
+// profilectlLines is what a command line prints; none if it says that there is nothing (exit status 1).
+func (in *instance) profilectlLines(t *testing.T, args ...string) []string {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), program(t, "profilectl"), append([]string{"--server", in.url("")}, args...)...)
+	var errs bytes.Buffer
+	cmd.Stderr = &errs
+	out, err := cmd.Output()
+	if err != nil && cmd.ProcessState.ExitCode() != 1 {
+		t.Fatalf("profilectl %s: %v\n%s", strings.Join(args, " "), err, errs.String())
+	}
+	return slices.Collect(strings.Lines(string(out)))
+}
+
+// value is the sum of a service's samples, 0 if there is none.
+func (in *instance) value(t *testing.T, service, profileType string) (sum int64) {
+	t.Helper()
+	for _, line := range in.profilectlLines(t, "query", fmt.Sprintf("{service_name=%q}", service), "--type", profileType, "--from", "0", "-o", "folded") {
+		_, value, _ := cutLast(strings.TrimSpace(line))
+		n, err := strconv.ParseInt(value, 10, 64)
+		if err != nil {
+			t.Fatalf("%q is no folded stack", line)
+		}
+		sum += n
+	}
+	return sum
+}
+
+// rss is the process's resident memory in bytes.
+func (in *instance) rss(t *testing.T) int64 {
+	t.Helper()
+	data, err := os.ReadFile("/proc/" + itoa(in.cmd.Process.Pid) + "/statm")
+	if err != nil {
+		t.Fatal(err)
+	}
+	pages, err := strconv.ParseInt(strings.Fields(string(data))[1], 10, 64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pages * int64(os.Getpagesize())
+}
+
+func itoa(n int) string { return strconv.Itoa(n) }

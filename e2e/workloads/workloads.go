@@ -82,6 +82,8 @@ var All = []Workload{
 	{Name: "c-aligned", Compiler: "gcc", Steps: command("gcc " + optimised + " src/aligned.c -o OUT"), Chain: chain, Depth: 8},
 	{Name: "c-aligned-clang", Compiler: "clang-19", Steps: command("clang-19 " + optimised + " src/aligned.c -o OUT"), Chain: chain, Depth: 8},
 	{Name: "c-jit", Compiler: "gcc", Steps: command("gcc " + optimised + " src/jit.c -o OUT"), Chain: []string{"main", "alpha", "compiled_loop", "echo"}, Depth: 6},
+	// Its perf map changes while it is read: the name may be missing or wrong, the stack may not.
+	{Name: "c-jit-churn", Compiler: "gcc", Steps: command("gcc -DCHURN " + optimised + " src/jit.c -o OUT"), Chain: []string{"main", "alpha", "echo"}, Depth: 6, Others: 8},
 	// A process of 6 ms is sampled while the kernel still maps it and the agent has just heard of it. Its round is so
 	// short that chance has more to say.
 	{Name: "c-storm", Compiler: "gcc", Steps: command("gcc " + optimised + " src/storm.c -o OUT"), Chain: []string{"main", "alpha", "bravo", "echo"}, Depth: 6, Reach: 90, Others: 30, Tolerance: 5},
