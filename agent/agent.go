@@ -53,6 +53,7 @@ type Agent struct {
 	table     *process.Table
 	sampler   *sampler.Sampler
 	sender    *ship.T
+	debuginfo *ship.Debuginfo
 	scanned   atomic.Bool
 	lastBatch atomic.Int64 // Unix nanoseconds
 }
@@ -89,6 +90,15 @@ func New(o Options) (_ *Agent, err error) {
 	}); err != nil {
 		return nil, err
 	}
+	if a.debuginfo, err = ship.NewDebuginfo(ship.DebuginfoOptions{
+		Address:    o.Address,
+		Insecure:   o.Insecure,
+		Headers:    o.Headers,
+		Logger:     o.Logger,
+		Registerer: o.Registerer,
+	}); err != nil {
+		return nil, err
+	}
 	if a.sampler, err = sampler.New(sampler.Options{
 		Rate:     o.Rate,
 		Interval: o.Interval,
@@ -96,6 +106,7 @@ func New(o Options) (_ *Agent, err error) {
 		Lookup:   a.table.Lookup,
 		Sync:     a.table.Sync,
 		Keep:     func(p *process.Process) bool { return p == nil || p.Profiled() },
+		Found:    a.found,
 		Sink:     a.accept,
 		Logger:   o.Logger,
 	}); err != nil {
@@ -128,6 +139,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	}
 	start(&supporting, support, "following processes", ahead(a.table.Run))
 	start(&supporting, support, "sending profiles", a.sender.Run)
+	start(&supporting, support, "sending debug information", a.debuginfo.Run)
 	select {
 	case <-a.table.Scanned():
 	case <-ctx.Done():
@@ -152,6 +164,11 @@ func (a *Agent) Run(ctx context.Context) error {
 // flushTimeout bounds how long the end of the agent waits for the server.
 const flushTimeout = time.Second
 
+// found tells of an executable file, so that the server can name its functions.
+func (a *Agent) found(buildID string, p *process.Process, m process.Mapping, f process.File) {
+	a.debuginfo.Found(buildID, m.Path, fmt.Sprintf("/proc/%d/root", p.PID), f)
+}
+
 // accept takes a batch from the sampler.
 func (a *Agent) accept(b *profile.Batch) {
 	a.lastBatch.Store(time.Now().UnixNano())
@@ -168,6 +185,9 @@ func (a *Agent) Close() error {
 			a.opts.Registerer.Unregister(a.sampler)
 		}
 		errs = append(errs, a.sampler.Close())
+	}
+	if a.debuginfo != nil {
+		errs = append(errs, a.debuginfo.Close())
 	}
 	if a.sender != nil {
 		errs = append(errs, a.sender.Close())
