@@ -46,7 +46,10 @@ type Backends struct {
 	Resolver symbolize.Resolver
 	// Debuginfo takes files from agents. Default: none are taken.
 	Debuginfo api.Debuginfo
-	// Close is called after Store.Close. Default: nothing.
+	// Run does background work from then on until its context ends, as debuginfo.Store.Run does; if it
+	// returns an error, the server stops. Default: there is none.
+	Run func(ctx context.Context) error
+	// Close is called after Store.Close and after Run returned. Default: nothing.
 	Close func() error
 }
 
@@ -188,7 +191,7 @@ func (s *Server) Run(ctx context.Context) error {
 		servers = append(servers, s.httpServer(requests, s.otlpHandler()))
 		listeners = append(listeners, l)
 	}
-	failed := make(chan error, len(servers))
+	failed := make(chan error, len(servers)+1)
 	for i, srv := range servers {
 		l := writeDeadlines{netutil.LimitListener(listeners[i], maxConnections)}
 		go func() {
@@ -199,6 +202,9 @@ func (s *Server) Run(ctx context.Context) error {
 	}
 	level.Info(s.logger).Log("msg", "listening", "url", s.URL(), "otlp", fmt.Sprint(s.OTLPAddrs()))
 
+	var background sync.WaitGroup
+	work, stopWork := context.WithCancel(requests)
+	defer stopWork()
 	opened := make(chan error, 1)
 	openCtx, stopOpening := context.WithCancel(ctx)
 	defer stopOpening()
@@ -212,6 +218,13 @@ func (s *Server) Run(ctx context.Context) error {
 			opened = nil
 			if running = err == nil; running {
 				open = true
+				if b := s.backend.Load(); b.Run != nil {
+					background.Go(func() {
+						if err := b.Run(work); err != nil {
+							failed <- fmt.Errorf("working in the background: %w", err)
+						}
+					})
+				}
 				level.Info(s.logger).Log("msg", "ready", "after", time.Since(s.started).Round(time.Millisecond))
 			}
 		case err = <-failed:
@@ -241,6 +254,8 @@ func (s *Server) Run(ctx context.Context) error {
 	}
 	drained.Wait()
 	cut()
+	stopWork()
+	background.Wait()
 	if open {
 		err = errors.Join(err, b.close())
 	}

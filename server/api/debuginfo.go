@@ -3,32 +3,22 @@ package api
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
-	"time"
 
 	"connectrpc.com/connect"
 	debuginfov1 "github.com/perfuse/perfuse/proto/perfuse/debuginfo/v1"
 	"github.com/perfuse/perfuse/server/limits"
+	"github.com/perfuse/perfuse/symbolize/debuginfo"
 )
 
-// Debuginfo keeps files with debug information by build id.
+// Debuginfo keeps files with debug information by build id; *debuginfo.Store does.
 type Debuginfo interface {
+	// Put keeps what r gives until io.EOF and returns its size; any error leaves nothing behind.
+	Put(ctx context.Context, buildID, file string, r io.Reader) (sizeBytes int64, err error)
 	// Wanted returns the build ids among those given whose files would be welcome.
-	Wanted(ctx context.Context, buildIDs []string) ([]string, error)
-	// Upload keeps what r gives until io.EOF; any other error of r leaves nothing behind.
-	Upload(ctx context.Context, buildID, file string, r io.Reader) (sizeBytes int64, err error)
+	Wanted(buildIDs []string) []string
 	// List tells what is there, sorted by build id.
-	List(ctx context.Context) ([]DebuginfoState, error)
-}
-
-// DebuginfoState is one file.
-type DebuginfoState struct {
-	BuildID, File string
-	// State is "uploaded", "indexed" or "failed"; Error says why it failed.
-	State, Error          string
-	SizeBytes, IndexBytes int64
-	Uploaded              time.Time
+	List() []debuginfo.Info
 }
 
 // debuginfoService is debuginfov1connect.DebuginfoServiceHandler.
@@ -66,11 +56,7 @@ func (s debuginfoService) Wanted(ctx context.Context, req *debuginfov1.WantedReq
 			return nil, err
 		}
 	}
-	ids, err := s.opts.Debuginfo.Wanted(ctx, req.GetBuildIds())
-	if err != nil {
-		return nil, fmt.Errorf("looking for debug information: %w", err)
-	}
-	return &debuginfov1.WantedResponse{BuildIds: ids}, nil
+	return &debuginfov1.WantedResponse{BuildIds: s.opts.Debuginfo.Wanted(req.GetBuildIds())}, nil
 }
 
 func (s debuginfoService) Upload(ctx context.Context, stream *connect.ClientStream[debuginfov1.UploadRequest]) (*debuginfov1.UploadResponse, error) {
@@ -104,7 +90,7 @@ func (s debuginfoService) Upload(ctx context.Context, stream *connect.ClientStre
 		body = d
 	}
 	read := &readErrors{r: body}
-	size, err := s.opts.Debuginfo.Upload(ctx, info.GetBuildId(), info.GetFile(), read)
+	size, err := s.opts.Debuginfo.Put(ctx, info.GetBuildId(), info.GetFile(), read)
 	switch {
 	case read.err != nil && chunks.err != nil: // the client's or the line's fault
 		return nil, chunks.err
@@ -117,7 +103,7 @@ func (s debuginfoService) Upload(ctx context.Context, stream *connect.ClientStre
 	case chunks.bytes == 0:
 		return nil, invalid("the file is empty")
 	case err != nil:
-		return nil, fmt.Errorf("keeping debug information of %s: %w", info.GetBuildId(), err)
+		return nil, err
 	}
 	s.opts.Engine.Forget(info.GetBuildId())
 	return &debuginfov1.UploadResponse{SizeBytes: uint64(size)}, nil
@@ -172,15 +158,11 @@ func (s debuginfoService) List(ctx context.Context, _ *debuginfov1.ListRequest) 
 	if err := s.available(); err != nil {
 		return nil, err
 	}
-	states, err := s.opts.Debuginfo.List(ctx)
-	if err != nil {
-		return nil, fmt.Errorf("listing debug information: %w", err)
-	}
 	resp := &debuginfov1.ListResponse{}
-	for _, d := range states {
+	for _, d := range s.opts.Debuginfo.List() {
 		resp.Debuginfo = append(resp.Debuginfo, &debuginfov1.Debuginfo{
-			BuildId: d.BuildID, File: d.File, State: d.State, Error: d.Error,
-			SizeBytes: uint64(d.SizeBytes), IndexBytes: uint64(d.IndexBytes), UploadedUnixNano: d.Uploaded.UnixNano(),
+			BuildId: d.BuildID, File: d.File, State: string(d.State), Error: d.Error,
+			SizeBytes: uint64(d.Bytes), IndexBytes: uint64(d.TableBytes), UploadedUnixNano: d.Uploaded.UnixNano(),
 		})
 	}
 	return resp, nil

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -18,25 +19,36 @@ import (
 	debuginfov1 "github.com/perfuse/perfuse/proto/perfuse/debuginfo/v1"
 	"github.com/perfuse/perfuse/proto/perfuse/debuginfo/v1/debuginfov1connect"
 	"github.com/perfuse/perfuse/server/limits"
+	"github.com/perfuse/perfuse/symbolize/debuginfo"
 )
 
 // shelf keeps files in memory.
 type shelf struct {
 	mu    sync.Mutex
-	files map[string]DebuginfoState
+	files map[string]debuginfo.Info
 	bytes map[string][]byte
 	err   error
+	began chan struct{}
+	broke chan error // how uploads that could not be read to the end broke off
 }
 
-func (s *shelf) Wanted(_ context.Context, ids []string) ([]string, error) {
+func (s *shelf) Wanted(ids []string) []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return slices.DeleteFunc(slices.Clone(ids), func(id string) bool { _, ok := s.files[id]; return ok }), s.err
+	return slices.DeleteFunc(slices.Clone(ids), func(id string) bool { _, ok := s.files[id]; return ok })
 }
 
-func (s *shelf) Upload(_ context.Context, id, file string, r io.Reader) (int64, error) {
+func (s *shelf) Put(_ context.Context, id, file string, r io.Reader) (int64, error) {
+	select {
+	case s.began <- struct{}{}:
+	default:
+	}
 	b, err := io.ReadAll(r)
 	if err != nil {
+		select {
+		case s.broke <- err:
+		default:
+		}
 		return 0, fmt.Errorf("reading the upload: %w", err)
 	}
 	s.mu.Lock()
@@ -44,20 +56,15 @@ func (s *shelf) Upload(_ context.Context, id, file string, r io.Reader) (int64, 
 	if s.err != nil {
 		return 0, s.err
 	}
-	s.files[id] = DebuginfoState{BuildID: id, File: file, State: "uploaded", SizeBytes: int64(len(b)), Uploaded: time.Unix(7, 0)}
+	s.files[id] = debuginfo.Info{BuildID: id, File: file, State: debuginfo.Uploaded, Bytes: int64(len(b)), Uploaded: time.Unix(7, 0)}
 	s.bytes[id] = b
 	return int64(len(b)), nil
 }
 
-func (s *shelf) List(context.Context) ([]DebuginfoState, error) {
+func (s *shelf) List() []debuginfo.Info {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	var out []DebuginfoState
-	for _, f := range s.files {
-		out = append(out, f)
-	}
-	slices.SortFunc(out, func(a, b DebuginfoState) int { return strings.Compare(a.BuildID, b.BuildID) })
-	return out, s.err
+	return slices.SortedFunc(maps.Values(s.files), func(a, b debuginfo.Info) int { return strings.Compare(a.BuildID, b.BuildID) })
 }
 
 func zstdOf(t *testing.T, b []byte) []byte {
@@ -71,7 +78,7 @@ func zstdOf(t *testing.T, b []byte) []byte {
 
 // TestUpload sends files in pieces, whole and broken, over each protocol that streams.
 func TestUpload(t *testing.T) {
-	store := &shelf{files: map[string]DebuginfoState{}, bytes: map[string][]byte{}}
+	store := &shelf{files: map[string]debuginfo.Info{}, bytes: map[string][]byte{}}
 	w := newWorld(t, limits.Limits{UploadBytes: 1 << 20}, store)
 	p := new(http.Protocols)
 	p.SetUnencryptedHTTP2(true)
@@ -128,6 +135,7 @@ func TestUpload(t *testing.T) {
 
 		// A client that breaks off leaves nothing.
 		clear(store.files)
+		store.began, store.broke = make(chan struct{}, 1), make(chan error, 1)
 		ctx, leave := context.WithCancel(t.Context())
 		stream, err := client.Upload(ctx)
 		if err != nil {
@@ -136,8 +144,9 @@ func TestUpload(t *testing.T) {
 		if err := errors.Join(stream.Send(info("bb", false)), stream.Send(chunk(content))); err != nil {
 			t.Fatal(err)
 		}
+		<-store.began
 		leave()
-		stream.CloseAndReceive()
+		<-store.broke
 		wanted, err := client.Wanted(t.Context(), &debuginfov1.WantedRequest{BuildIds: []string{"aa", "bb"}})
 		if err != nil || !slices.Equal(wanted.BuildIds, []string{"aa", "bb"}) {
 			t.Errorf("wanted %v, %v", wanted, err)
@@ -151,8 +160,13 @@ func TestUpload(t *testing.T) {
 		if _, err := client.Wanted(t.Context(), &debuginfov1.WantedRequest{BuildIds: make([]string, 20_000)}); connect.CodeOf(err) != connect.CodeInvalidArgument {
 			t.Errorf("many ids: %v", err)
 		}
-		store.err = errors.New("disk on fire")
-		f("aa", "keeping debug information of aa: disk on fire", connect.CodeInternal, info("aa", false), chunk(content))
+		for err, code := range map[error]connect.Code{
+			errors.New("disk on fire"): connect.CodeInternal, debuginfo.ErrBuildID: connect.CodeInvalidArgument, debuginfo.ErrUpload: connect.CodeInvalidArgument,
+			debuginfo.ErrKnown: connect.CodeAlreadyExists, debuginfo.ErrFull: connect.CodeResourceExhausted, debuginfo.ErrTooLarge: connect.CodeResourceExhausted,
+		} {
+			store.err = fmt.Errorf("storing it: %w", err)
+			f("aa", store.err.Error(), code, info("aa", false), chunk(content))
+		}
 		store.err = nil
 	}
 }

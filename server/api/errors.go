@@ -8,12 +8,14 @@ import (
 	"github.com/perfuse/perfuse/profile"
 	"github.com/perfuse/perfuse/server/limits"
 	"github.com/perfuse/perfuse/storage"
+	"github.com/perfuse/perfuse/symbolize/debuginfo"
 )
 
 // codeOf translates our errors into RPC codes; it is the only place that does.
 //
 //	InvalidArgument    mend the question: selector, time range, profile type, path
-//	NotFound           there is no such type or build id here
+//	NotFound           there is no such type here
+//	AlreadyExists      that debug information is here: do not send it again
 //	ResourceExhausted  ask for less: a limit, named in the error
 //	DeadlineExceeded   the query ran into the client's own deadline
 //	Canceled           the client left
@@ -31,6 +33,12 @@ func codeOf(err error) connect.Code {
 		return connect.CodeInvalidArgument
 	case typ != nil:
 		return connect.CodeNotFound
+	case errors.Is(err, debuginfo.ErrTooLarge), errors.Is(err, debuginfo.ErrFull):
+		return connect.CodeResourceExhausted
+	case errors.Is(err, debuginfo.ErrBuildID), errors.Is(err, debuginfo.ErrUpload):
+		return connect.CodeInvalidArgument
+	case errors.Is(err, debuginfo.ErrKnown):
+		return connect.CodeAlreadyExists
 	case errors.Is(err, context.Canceled):
 		return connect.CodeCanceled
 	case errors.Is(err, context.DeadlineExceeded):
