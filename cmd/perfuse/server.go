@@ -2,9 +2,11 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"github.com/go-kit/log"
@@ -15,6 +17,7 @@ import (
 
 	"github.com/perfuse/perfuse/server"
 	"github.com/perfuse/perfuse/storage/frost"
+	"github.com/perfuse/perfuse/symbolize/debuginfo"
 	"github.com/perfuse/perfuse/web"
 )
 
@@ -122,14 +125,14 @@ func newServer(c server.Config, logger log.Logger, registry *prometheus.Registry
 		Registry:       registry,
 		Settings:       c,
 		Status:         status,
-		Open: func(context.Context) (server.Backends, error) {
-			return openBackends(c, logger, registry)
+		Open: func(ctx context.Context) (server.Backends, error) {
+			return openBackends(ctx, c, logger, registry)
 		},
 	})
 }
 
 // openBackends opens the store of profiles and that of symbols, both below the storage path.
-func openBackends(c server.Config, logger log.Logger, registry *prometheus.Registry) (server.Backends, error) {
+func openBackends(ctx context.Context, c server.Config, logger log.Logger, registry *prometheus.Registry) (server.Backends, error) {
 	retention := time.Duration(c.Storage.Retention)
 	store, err := frost.New(frost.Options{
 		Dir:            filepath.Join(c.Storage.Path, "profiles"),
@@ -141,5 +144,29 @@ func openBackends(c server.Config, logger log.Logger, registry *prometheus.Regis
 	if err != nil {
 		return server.Backends{}, fmt.Errorf("opening the store: %w", err)
 	}
-	return server.Backends{Store: store}, nil
+	symbols, err := debuginfo.NewStore(debuginfo.StoreOptions{
+		Dir:      filepath.Join(c.Storage.Path, "debuginfo"),
+		Logger:   logger,
+		Registry: registry,
+	})
+	if err != nil {
+		return server.Backends{}, errors.Join(fmt.Errorf("opening the store of symbols: %w", err), store.Close())
+	}
+	ctx, stop := context.WithCancel(context.WithoutCancel(ctx))
+	var indexing sync.WaitGroup
+	indexing.Go(func() {
+		if err := symbols.Run(ctx); err != nil {
+			level.Error(logger).Log("msg", "symbol tables are no longer built", "err", err)
+		}
+	})
+	return server.Backends{
+		Store:     store,
+		Resolver:  symbols,
+		Debuginfo: symbols,
+		Close: func() error {
+			stop()
+			indexing.Wait()
+			return symbols.Close()
+		},
+	}, nil
 }
