@@ -100,8 +100,6 @@ func (s debuginfoService) Upload(ctx context.Context, stream *connect.ClientStre
 			return nil, le
 		}
 		return nil, invalid("unpacking the file (zstd): %v", read.err)
-	case chunks.bytes == 0:
-		return nil, invalid("the file is empty")
 	case err != nil:
 		return nil, err
 	}
@@ -124,6 +122,10 @@ func (c *chunkReader) Read(p []byte) (int, error) {
 		}
 		if !c.stream.Receive() {
 			if c.err = c.stream.Err(); c.err != nil {
+				return 0, c.err
+			}
+			if c.bytes == 0 {
+				c.err = invalid("the file is empty")
 				return 0, c.err
 			}
 			return 0, io.EOF

@@ -127,6 +127,7 @@ func TestUpload(t *testing.T) {
 		f("aa", "the first message has no info", connect.CodeInvalidArgument, chunk(content))
 		f("aa", "build_id has 0 bytes", connect.CodeInvalidArgument, info("", false), chunk(content))
 		f("aa", "build_id has 300 bytes", connect.CodeInvalidArgument, info(strings.Repeat("a", 300), false))
+		f("aa", "the file is empty", connect.CodeInvalidArgument, info("aa", false))
 		f("aa", "info came twice", connect.CodeInvalidArgument, info("aa", false), chunk(content), info("aa", false))
 		f("aa", "unpacking the file (zstd)", connect.CodeInvalidArgument, info("aa", true), chunk(content))
 		f("aa", "unpacking the file (zstd): unexpected EOF", connect.CodeInvalidArgument, info("aa", true), chunk(packed[:20]))

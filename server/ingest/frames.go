@@ -1,6 +1,8 @@
 package ingest
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"math"
 	"path"
 	"strings"
@@ -108,15 +110,22 @@ func (f *frames) mapping(i int32) profile.MappingIndex {
 		out := profile.Mapping{File: text(str(f.in.GetStringTable(), in.GetFilenameStrindex()))}
 		for _, key := range []string{attrGNU, attrGo, attrHash} {
 			if out.BuildID = text(f.attribute(in.GetAttributeIndices(), key)); out.BuildID != "" {
-				if key == attrGNU {
-					out.BuildID = strings.ToLower(out.BuildID)
-				}
+				out.BuildID = buildID(key, out.BuildID)
 				break
 			}
 		}
 		f.mappings[i] = f.out.Mapping(out) + 1
 	}
 	return f.mappings[i] - 1
+}
+
+// buildID writes an id as symbolize/elf does: GNU's in lower case, Go's, which are paths of hashes, as a hash.
+func buildID(key, id string) string {
+	if key == attrGo && strings.Contains(id, "/") {
+		h := sha256.Sum256([]byte(id))
+		return hex.EncodeToString(h[:20])
+	}
+	return strings.ToLower(id)
 }
 
 // attribute returns the value that one of these attributes has for a key, or "".
