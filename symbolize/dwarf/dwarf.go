@@ -97,14 +97,20 @@ func Open(f *elf.File) (*Data, error) {
 			d.exec = append(d.exec, Range{s.Vaddr, s.Vaddr + s.Memsz})
 		}
 	}
-	d.abbrevBudget = 16<<20 + 16*len(d.abbrev)
-	d.rowBudget = 1<<20 + 4*len(d.line)
-	d.rangeBudget = 1<<20 + len(d.info) + len(d.ranges) + len(d.rnglists)
+	d.setBudgets()
 	if err := d.readUnits(); err != nil {
 		d.Close()
 		return nil, err
 	}
 	return d, nil
+}
+
+// setBudgets allows for what honest files need: a table of abbreviations, a line program and a list of ranges
+// are read about once each.
+func (d *Data) setBudgets() {
+	d.abbrevBudget = 16<<20 + 16*len(d.abbrev)
+	d.rowBudget = 1<<20 + 4*len(d.line)
+	d.rangeBudget = 1<<20 + len(d.info) + len(d.ranges) + len(d.rnglists)
 }
 
 // Close releases the memory of unpacked sections.
