@@ -145,9 +145,11 @@ func openBackends(ctx context.Context, c server.Config, logger log.Logger, regis
 		return server.Backends{}, fmt.Errorf("opening the store: %w", err)
 	}
 	symbols, err := debuginfo.NewStore(debuginfo.StoreOptions{
-		Dir:      filepath.Join(c.Storage.Path, "debuginfo"),
-		Logger:   logger,
-		Registry: registry,
+		Dir: filepath.Join(c.Storage.Path, "debuginfo"),
+		// A table is a fraction of what it was built from, and agents upload again what is wanted again.
+		DropUploads: true,
+		Logger:      logger,
+		Registry:    registry,
 	})
 	if err != nil {
 		return server.Backends{}, errors.Join(fmt.Errorf("opening the store of symbols: %w", err), store.Close())
