@@ -110,6 +110,15 @@ func rssBytes(b *testing.B) int64 {
 	return pages * int64(os.Getpagesize())
 }
 
+// heapBytes is what is reachable.
+func heapBytes() int64 {
+	runtime.GC()
+	runtime.GC() // pools keep what they had for one collection
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return int64(m.HeapAlloc)
+}
+
 func diskBytes(b *testing.B, dir string) (n int64) {
 	err := filepath.WalkDir(dir, func(_ string, d fs.DirEntry, err error) error {
 		if err == nil && !d.IsDir() {
@@ -144,6 +153,7 @@ func BenchmarkCorpus(b *testing.B) {
 		var next, done atomic.Int64
 		var mu sync.Mutex
 		var acks []time.Duration
+		baseHeap := heapBytes()
 		baseRSS, cpu, began := rssBytes(b), cpuSeconds(b), time.Now()
 		var wg sync.WaitGroup
 		for range 2 {
@@ -172,6 +182,7 @@ func BenchmarkCorpus(b *testing.B) {
 		b.ReportMetric(float64(acks[len(acks)/2].Microseconds())/1000, "ack-p50-ms")
 		b.ReportMetric(float64(acks[len(acks)*99/100].Microseconds())/1000, "ack-p99-ms")
 		b.ReportMetric(float64(rssBytes(b)-baseRSS)/1e6, "rss-MB")
+		b.ReportMetric(float64(heapBytes()-baseHeap)/1e6, "heap-MB")
 		b.ReportMetric(float64(diskBytes(b, dir))/million/1e6, "disk-live-B/sample")
 		ask := func(name string, f func() error) {
 			best := time.Hour
@@ -219,6 +230,7 @@ func BenchmarkCorpus(b *testing.B) {
 			b.Fatal(err)
 		}
 		b.ReportMetric((cpuSeconds(b)-cpu)/million, "flush-cpu-s/M")
+		b.ReportMetric(float64(heapBytes()-baseHeap)/1e6, "heap-in-blocks-MB")
 		b.ReportMetric(float64(diskBytes(b, dir))/million/1e6, "disk-B/sample")
 		questions("block-")
 		began = time.Now()

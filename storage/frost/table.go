@@ -48,12 +48,14 @@ func tableSchema() *schemapb.Schema {
 	s := &schemapb.Schema{Name: "profiles"}
 	for i, name := range columnNames {
 		layout := &schemapb.StorageLayout{
-			Type:        schemapb.StorageLayout_TYPE_INT64,
-			Encoding:    schemapb.StorageLayout_ENCODING_DELTA_BINARY_PACKED,
-			Compression: schemapb.StorageLayout_COMPRESSION_LZ4_RAW,
+			Type:     schemapb.StorageLayout_TYPE_INT64,
+			Encoding: schemapb.StorageLayout_ENCODING_DELTA_BINARY_PACKED,
 		}
 		if i == colPayload {
 			layout.Type, layout.Encoding = schemapb.StorageLayout_TYPE_STRING, schemapb.StorageLayout_ENCODING_PLAIN_UNSPECIFIED
+			// LZ4's encoder is made anew for every page and took a third of all CPU; zstd saves 6 % more space for 1.7
+			// times the CPU.
+			layout.Compression = schemapb.StorageLayout_COMPRESSION_SNAPPY
 		}
 		s.Columns = append(s.Columns, &schemapb.Column{Name: name, StorageLayout: layout})
 	}
