@@ -1,5 +1,7 @@
+import { fromBinary } from "@bufbuild/protobuf";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import type { Browser } from "playwright-core";
+import { QueryService } from "../src/api/gen/perfuse/query/v1/query_pb";
 import { fixture, launch, settled, watch } from "./browser";
 import { binary, start } from "./instance";
 
@@ -62,6 +64,41 @@ test("a slow server: a skeleton first, the old graph dimmed after that", async (
   await page.getByRole("button", { name: "Refresh" }).click();
   await page.locator('.flame-body[data-stale="asked"] canvas').waitFor();
   await settled(page);
+  await server.stop();
+  await page.close();
+});
+
+test("live: asks again with a later end, and keeps the reader's zoom", async () => {
+  const server = await fixture();
+  const page = await browser.newPage();
+  await page.clock.install();
+  await page.goto(`${server.url}/?from=now-5m&live=1`);
+  await settled(page);
+  await page.locator(".flame canvas").focus();
+  await page.keyboard.press("ArrowDown");
+  await page.keyboard.press("Enter");
+  await page.waitForFunction(() => document.querySelectorAll(".crumbs li").length === 2);
+  const zoomed = await page.locator(".crumbs button").allTextContents();
+  const ends: bigint[] = [];
+  page.on("request", (r) => {
+    const body = r.url().endsWith("/FlameGraph") ? r.postDataBuffer() : null;
+    if (body !== null) ends.push(fromBinary(QueryService.method.flameGraph.input, body).selection?.endUnixNano ?? 0n);
+  });
+  for (let i = 0; i < 3; i++) {
+    await page.clock.runFor(5000);
+    await settled(page);
+  }
+  expect(ends.length).toBeGreaterThanOrEqual(3);
+  ends.forEach((e, i) => {
+    if (i > 0) expect(e).toBeGreaterThan(ends[i - 1] as bigint);
+  });
+  expect(await page.locator(".crumbs button").allTextContents()).toEqual(zoomed);
+  // Off again: nothing more is asked.
+  await page.getByRole("button", { name: "Live" }).click();
+  await settled(page);
+  const asked = ends.length;
+  await page.clock.runFor(30_000);
+  expect(ends.length).toBe(asked);
   await server.stop();
   await page.close();
 });
