@@ -79,6 +79,8 @@ func (s *Server) guard(next http.Handler, page bool) http.Handler {
 	// A browser may only change something, or ask anything by POST, from the server's own page.
 	crossOrigin := http.NewCrossOriginProtection()
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		s.inFlight.begin()
+		defer s.inFlight.end()
 		defer s.recover(w, r)
 		if page {
 			securityHeaders(w.Header())

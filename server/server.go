@@ -97,8 +97,48 @@ type Server struct {
 	panics   prometheus.Counter
 	started  time.Time
 
-	backend atomic.Pointer[backend]
-	closing sync.Once
+	backend  atomic.Pointer[backend]
+	inFlight requests
+	closing  sync.Once
+}
+
+// requests counts those that are being handled. Unlike a sync.WaitGroup it may rise from zero while somebody
+// waits.
+type requests struct {
+	mu    sync.Mutex
+	n     int
+	empty chan struct{} // closed when n becomes 0; nil if nobody waits
+}
+
+func (r *requests) begin() {
+	r.mu.Lock()
+	r.n++
+	r.mu.Unlock()
+}
+
+func (r *requests) end() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.n--
+	if r.n == 0 && r.empty != nil {
+		close(r.empty)
+		r.empty = nil
+	}
+}
+
+// Wait returns once there were none for a moment.
+func (r *requests) Wait() {
+	r.mu.Lock()
+	if r.n == 0 {
+		r.mu.Unlock()
+		return
+	}
+	if r.empty == nil {
+		r.empty = make(chan struct{})
+	}
+	empty := r.empty
+	r.mu.Unlock()
+	<-empty
 }
 
 // backend is what handles requests once the store is open.
@@ -175,6 +215,8 @@ func (s *Server) Close() error {
 const (
 	// stopTime is how long requests may take to end once the server stops; then their connections are cut.
 	stopTime = 1500 * time.Millisecond
+	// flushTime is for the last answers to leave.
+	flushTime = 100 * time.Millisecond
 	// maxConnections at once, per port; more wait in the kernel's queue.
 	maxConnections = 4096
 )
@@ -240,19 +282,9 @@ func (s *Server) Run(ctx context.Context) error {
 		open = <-opened == nil
 	}
 	b := s.backend.Swap(nil)
-	stopCtx, cancel := context.WithTimeout(context.Background(), stopTime)
-	defer cancel()
 	stopRequests := time.AfterFunc(stopTime/2, cut)
 	defer stopRequests.Stop()
-	var drained sync.WaitGroup
-	for _, srv := range servers {
-		drained.Go(func() {
-			if srv.Shutdown(stopCtx) != nil {
-				srv.Close()
-			}
-		})
-	}
-	drained.Wait()
+	s.drain(servers)
 	cut()
 	stopWork()
 	background.Wait()
@@ -261,6 +293,32 @@ func (s *Server) Run(ctx context.Context) error {
 	}
 	level.Info(s.logger).Log("msg", "stopped", "err", err)
 	return err
+}
+
+// drain lets requests end, for stopTime at most, and closes all connections. An HTTP/2 connection without
+// requests would stay open for another second, in which its client may still send; nobody is here to answer.
+func (s *Server) drain(servers []*http.Server) {
+	ctx, cancel := context.WithTimeout(context.Background(), stopTime)
+	defer cancel()
+	var shut sync.WaitGroup
+	for _, srv := range servers {
+		shut.Go(func() { srv.Shutdown(ctx) })
+	}
+	idle := make(chan struct{})
+	go func() {
+		defer close(idle)
+		s.inFlight.Wait()
+		time.Sleep(flushTime)
+	}()
+	select {
+	case <-idle:
+	case <-ctx.Done():
+	}
+	for _, srv := range servers {
+		srv.Close()
+	}
+	cancel()
+	shut.Wait()
 }
 
 func (b *backend) close() error {
