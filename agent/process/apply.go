@@ -30,7 +30,9 @@ func (t *Table) apply(r *record) {
 			}
 		}
 	case recordMap:
-		t.applyMap(r)
+		if !isProbe(r) {
+			t.applyMap(r)
+		}
 	case recordExit:
 		t.applyExit(r)
 	}

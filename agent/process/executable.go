@@ -7,7 +7,6 @@ import (
 	"os"
 	"strconv"
 	"strings"
-	"sync"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -161,42 +160,4 @@ func generationOf(fd int) (uint32, bool) {
 	var v uint64 // file systems write an int, the request's number says long
 	_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), getVersion, uintptr(unsafe.Pointer(&v)))
 	return uint32(v), errno == 0
-}
-
-// fileCache remembers what was learned of files.
-type fileCache struct {
-	mu          sync.Mutex
-	generations map[FileID]uint32 // key without generation; for the length of one scan
-}
-
-func newFileCache() *fileCache { return &fileCache{generations: map[FileID]uint32{}} }
-
-// generation finds out the generation of a mapped file, 0 if nobody tells.
-func (c *fileCache) generation(d procDir, m Mapping) uint32 {
-	c.mu.Lock()
-	gen, ok := c.generations[m.File]
-	c.mu.Unlock()
-	if ok {
-		return gen
-	}
-	f := openRegular(d.fd, mapFileName("map_files", m.Start, m.End), 0)
-	if f == nil {
-		return 0
-	}
-	defer f.Close()
-	gen, ok = generationOf(int(f.Fd()))
-	if !ok {
-		gen = 0
-	}
-	c.mu.Lock()
-	c.generations[m.File] = gen
-	c.mu.Unlock()
-	return gen
-}
-
-// forgetGenerations ends a scan: from now on an inode number may be another file's.
-func (c *fileCache) forgetGenerations() {
-	c.mu.Lock()
-	clear(c.generations)
-	c.mu.Unlock()
 }

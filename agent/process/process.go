@@ -32,8 +32,8 @@ import (
 type PID uint32
 
 // FileID identifies a file as the kernel does, stable across mount namespaces. It is what the kernel's
-// mmap records say; the scan of /proc finds out the generation, which /proc/PID/maps lacks, by asking
-// the file system (see scan.go), so that both sources give the same id for the same file.
+// mmap records say; for what the scan of /proc finds, whose maps lack the generation, the table has the
+// kernel make such a record (see identify.go), so that both sources give the same id for the same file.
 type FileID struct {
 	Dev   uint64 // MKDEV(major, minor) as the kernel encodes it: major<<20 | minor
 	Inode uint64

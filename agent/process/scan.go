@@ -106,6 +106,7 @@ func (t *Table) scan(budget time.Duration) bool {
 	if len(t.queue.pids) == 0 {
 		return false
 	}
+	defer t.endIdentifying()
 	deadline := time.Now().Add(budget)
 	n := 0
 	for n < len(t.queue.pids) && (n == 0 || time.Now().Before(deadline)) {
@@ -123,6 +124,7 @@ func (t *Table) scan(budget time.Duration) bool {
 		return true
 	}
 	t.queue.pids = nil
+	clear(t.files) // from now on an inode number may be another file's
 	if t.queue.listing {
 		t.queue.listing, t.queue.thorough = false, false
 		t.endMissing()
@@ -137,7 +139,6 @@ func (t *Table) scan(budget time.Duration) bool {
 
 // endMissing ends the processes that are not in /proc any more and whose exit was lost.
 func (t *Table) endMissing() {
-	t.files.forgetGenerations()
 	now := monotonic()
 	for pid, p := range t.byPID {
 		if p.end != 0 || p.start > t.queue.filled {
@@ -197,7 +198,7 @@ func (t *Table) scanProcess(pid PID, known *Process) {
 			m.Path = string(path)
 			if m.File != (FileID{}) {
 				m.Path = withinRoot(m.Path, root)
-				m.File.Generation = t.files.generation(d, m)
+				m.File = t.identify(d, m)
 			}
 			mappings = append(mappings, m)
 		})

@@ -82,7 +82,6 @@ type Table struct {
 	opts    Options
 	metrics *metrics
 	events  *events
-	files   *fileCache
 	// containers is what control groups were parsed to.
 	containers containers
 	relabel    *relabeller
@@ -98,6 +97,10 @@ type Table struct {
 	young      []*Process // executions whose environment is still to be read, in order of start
 	lost       bool       // records were lost since the last rescan
 	buf        []byte
+	// files is what /proc's ids of files were found to be, for the length of one scan.
+	files        map[FileID]FileID
+	identifier   *identifier
+	noIdentifier bool // the kernel does not let us
 
 	mu           sync.RWMutex
 	byPID        map[PID]*Process // the newest of each pid
@@ -130,7 +133,7 @@ func newTable(opts Options) (*Table, error) {
 	}
 	t := &Table{
 		opts:         opts,
-		files:        newFileCache(),
+		files:        map[FileID]FileID{},
 		relabel:      relabel,
 		opening:      map[PID]*Process{},
 		byPID:        map[PID]*Process{},
@@ -148,7 +151,8 @@ func (t *Table) setBootOffset() {
 	t.mu.Lock()
 	t.bootOffset = offset
 	t.mu.Unlock()
-	t.sleptFor = clock(unix.CLOCK_BOOTTIME) - monotonic()
+	mono := monotonic() // first: the difference must not become negative
+	t.sleptFor = clock(unix.CLOCK_BOOTTIME) - mono
 }
 
 // wall turns a kernel time into a wall-clock time.
