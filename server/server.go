@@ -126,6 +126,12 @@ func (r *requests) end() {
 	}
 }
 
+func (r *requests) count() float64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return float64(r.n)
+}
+
 // Wait returns once there were none for a moment.
 func (r *requests) Wait() {
 	r.mu.Lock()
@@ -172,7 +178,9 @@ func New(opts Options) (*Server, error) {
 	s.panics = prometheus.NewCounter(prometheus.CounterOpts{
 		Name: "perfuse_server_panics_total", Help: "Requests that ended in a panic, which is a bug.",
 	})
-	s.registry.MustRegister(s.panics)
+	s.registry.MustRegister(s.panics, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "perfuse_server_requests_in_flight", Help: "Requests that are being handled, this one included.",
+	}, s.inFlight.count))
 	if err := s.listen(); err != nil {
 		s.Close()
 		return nil, err
