@@ -18,6 +18,7 @@ import (
 // block is an immutable Parquet file of rows with its index. Its footer is read once, when it is first asked.
 type block struct {
 	*meta
+	remote  bool // its rows are only in the bucket
 	open    func() (io.ReaderAt, io.Closer, error)
 	readers sync.WaitGroup
 

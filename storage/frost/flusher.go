@@ -65,6 +65,9 @@ func (s *Store) openFlusher() error {
 			return fmt.Errorf("opening storage: making %s: %w", dir, err)
 		}
 	}
+	if err := s.openReplica(context.Background()); err != nil {
+		return fmt.Errorf("opening storage: %w", err)
+	}
 	if err := s.loadDictionary(); err != nil {
 		return fmt.Errorf("opening storage: %w", err)
 	}
@@ -144,6 +147,13 @@ func (s *Store) loadBlocks() error {
 				return fmt.Errorf("reading the index of block %s: %w; move its files away to go on without it", base, err)
 			}
 			blk := s.newBlock(m)
+			if !slices.Contains(names, base+".parquet") {
+				if s.replica == nil {
+					return fmt.Errorf("block %s has an index but no rows; put its .parquet back, or move its .meta away to go on without it", base)
+				}
+				object := remoteBlock{s.replica.bucket, "blocks/" + base + ".parquet"}
+				blk.remote, blk.open = true, func() (io.ReaderAt, io.Closer, error) { return object, object, nil }
+			}
 			for id := range m.span.series {
 				s.index.add(id, s.dict)
 			}
@@ -319,6 +329,9 @@ func (s *Store) flush(ctx context.Context, h *head) error {
 	level.Info(s.o.Logger).Log("msg", "wrote a block", "block", m.name(), "rows", m.totals.rows, "samples", m.totals.samples,
 		"bytes", m.size, "series", len(m.span.series), "took", s.o.Now().Sub(began))
 	s.metrics.flushed(m)
+	if s.log != nil { // not while it is replayed
+		s.replica.changed()
+	}
 	var freed error
 	if s.log != nil { // not while it is replayed
 		freed = s.log.Free(m.segments[1] + 1)
@@ -381,8 +394,12 @@ func (s *Store) retain() error {
 		s.blocks = slices.DeleteFunc(slices.Clone(s.blocks), func(x *block) bool { return x == b })
 		s.mu.Unlock()
 		level.Info(s.o.Logger).Log("msg", "dropped a block", "block", b.name(), "why", why, "bytes", b.size)
-		err := b.close()
-		if err := errors.Join(err, s.o.fs.SyncDir(s.blocksDir()), s.o.fs.Remove(filepath.Join(s.blocksDir(), b.name()+".parquet"))); err != nil {
+		s.replica.changed("blocks/"+b.name()+".meta", "blocks/"+b.name()+".parquet")
+		err := errors.Join(b.close(), s.o.fs.SyncDir(s.blocksDir()))
+		if !b.remote {
+			err = errors.Join(err, s.o.fs.Remove(filepath.Join(s.blocksDir(), b.name()+".parquet")))
+		}
+		if err != nil {
 			return fmt.Errorf("dropping block %s: %w", b.name(), err)
 		}
 	}

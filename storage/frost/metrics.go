@@ -18,7 +18,7 @@ type metrics struct {
 	took prometheus.Histogram
 
 	writes, commits, samples, rows, logBytes, flushErrors prometheus.Counter
-	blocks, blockBytes                                    prometheus.Counter
+	blocks, blockBytes, uploadBytes, uploadErrors         prometheus.Counter
 	refused                                               *prometheus.CounterVec
 	queries                                               *prometheus.HistogramVec
 }
@@ -41,6 +41,8 @@ func newMetrics(s *Store) *metrics {
 	m.blocks = counter("blocks_written_total", "Blocks that were written.")
 	m.blockBytes = counter("blocks_written_bytes_total", "Bytes of blocks that were written.")
 	m.flushErrors = counter("maintenance_errors_total", "Failed attempts to write or drop blocks.")
+	m.uploadBytes = counter("uploaded_bytes_total", "Bytes copied to object storage.")
+	m.uploadErrors = counter("upload_errors_total", "Failed attempts to copy to object storage or delete there.")
 	m.refused = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "perfuse_storage_writes_refused_total", Help: "Batches that were refused, by reason."}, []string{"reason"})
 	m.took = prometheus.NewHistogram(prometheus.HistogramOpts{Name: "perfuse_storage_write_seconds", Help: "Time until a batch was acknowledged.", Buckets: prometheus.ExponentialBuckets(0.0005, 2, 14)})
 	m.queries = prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "perfuse_storage_query_seconds", Help: "Time of queries, by kind.", Buckets: prometheus.ExponentialBuckets(0.0005, 4, 9)}, []string{"kind"})
@@ -57,6 +59,7 @@ func newMetrics(s *Store) *metrics {
 	gauge("head_bytes", "Size of those rows.", func(st Stats) float64 { return float64(st.Head.Bytes) })
 	gauge("block_count", "Blocks.", func(st Stats) float64 { return float64(len(st.Blocks)) })
 	gauge("block_bytes", "Size of all blocks.", func(st Stats) float64 { return float64(st.BlockBytes) })
+	gauge("uploads_pending", "Blocks that are not copied to object storage yet.", func(st Stats) float64 { return float64(st.UploadsPending) })
 	gauge("log_segments", "Log segments on disk.", func(st Stats) float64 { return float64(st.LogSegments) })
 	gauge("log_bytes", "Size of the log on disk.", func(st Stats) float64 { return float64(st.LogBytes) })
 	gauge("log_losses", "Damaged places that opening the log found.", func(st Stats) float64 { return float64(len(st.Losses)) })

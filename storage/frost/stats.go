@@ -28,8 +28,12 @@ type Stats struct {
 	Blocks       []BlockStats      `json:"blocks"`
 	Dictionary   []dictionary.Size `json:"dictionary"`
 	// DictionaryHoles are entries that were lost with a part of the log.
-	DictionaryHoles int      `json:"dictionary_holes"`
-	Losses          []string `json:"losses,omitempty"`
+	DictionaryHoles int `json:"dictionary_holes"`
+	// UploadsPending are blocks that object storage does not have yet, UploadError is why not.
+	UploadsPending int    `json:"uploads_pending"`
+	UploadError    string `json:"upload_error,omitempty"`
+	// Losses are damaged places that opening the log found.
+	Losses []string `json:"losses,omitempty"`
 }
 
 // HeadStats is what is in memory and in the log, not in a block.
@@ -93,6 +97,11 @@ func (s *Store) Stats() Stats {
 			Name: b.name(), First: time.Unix(0, b.span.first).UTC(), Last: time.Unix(0, b.span.last).UTC(),
 			Rows: b.totals.rows, Samples: b.totals.samples, Bytes: b.size, Series: len(b.span.series),
 		})
+	}
+	pending, err := s.pendingLocked()
+	st.UploadsPending = pending
+	if err != nil {
+		st.UploadError = err.Error()
 	}
 	for _, l := range s.replayed.Losses {
 		st.Losses = append(st.Losses, l.String())

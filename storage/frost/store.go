@@ -41,6 +41,7 @@ type Store struct {
 	replayed wal.Replayed
 
 	flusher
+	replica *replica // nil without a bucket
 }
 
 var _ storage.Store = (*Store)(nil)
@@ -91,6 +92,7 @@ func New(o Options) (_ *Store, err error) {
 		return nil, err
 	}
 	s.group = wal.NewGroup(commitBytes, func(c *commit) int64 { return c.size }, s.commit)
+	s.startReplica()
 	s.startFlusher()
 	return s, nil
 }
@@ -386,6 +388,7 @@ func (s *Store) Close() error {
 	s.calls.Wait()
 	s.group.Close()
 	s.stopFlusher()
+	s.stopReplica()
 	return s.release()
 }
 
