@@ -51,7 +51,7 @@ export function App({ api }: { api: Api }) {
         api={api}
         state={state}
         go={go}
-        types={known}
+        types={types.data}
         type={type}
         selection={selection}
         refused={series.error?.kind === "asked"}

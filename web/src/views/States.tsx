@@ -23,7 +23,7 @@ export function Problem(p: { error?: ApiError; title?: string; detail?: string; 
       {detail !== "" && (error !== undefined ? <pre data-lines={detail.includes("\n")}>{detail}</pre> : <p>{detail}</p>)}
       {error?.kind === "away" && (
         <p>
-          Is <code>perfuse</code> still running at {location.host}? What you see comes back as soon as it is.
+          Is <code>perfuse</code> still running at {location.host}? The page goes on by itself as soon as it is.
         </p>
       )}
       <div className="actions">

@@ -11,7 +11,8 @@ interface Props {
   readonly api: Api;
   readonly state: ViewState;
   readonly go: Go;
-  readonly types: readonly TypeInfo[];
+  // Undefined until the server has told them.
+  readonly types: readonly TypeInfo[] | undefined;
   readonly type: TypeInfo | undefined;
   readonly selection: Selection | undefined;
   readonly refused: boolean;
@@ -37,9 +38,9 @@ export function TopBar({ api, state, go, types, type, selection, refused, busy, 
         <span>Perfuse</span>
       </a>
       <div className="select type">
-        <select aria-label="Profile type" value={type?.id ?? ""} onChange={(e) => go({ type: e.target.value, zoom: [] })} disabled={types.length === 0}>
-          {type === undefined && <option value="">{types.length === 0 ? "no profiles" : "choose a profile"}</option>}
-          {types.map((t) => (
+        <select aria-label="Profile type" value={type?.id ?? ""} onChange={(e) => go({ type: e.target.value, zoom: [] })} disabled={types === undefined || types.length === 0}>
+          {type === undefined && <option value="">{types === undefined ? "…" : types.length === 0 ? "no profiles" : "choose a profile"}</option>}
+          {types?.map((t) => (
             <option key={t.id} value={t.id} title={t.id}>
               {friendlyName(t)} · {units[t.sampleUnit] ?? t.sampleUnit}
             </option>
