@@ -77,7 +77,7 @@ func New(o Options) (_ *Agent, err error) {
 		Logger:     o.Logger,
 		Registerer: o.Registerer,
 	}); err != nil {
-		return nil, err
+		return nil, sampler.Explain(err, nil)
 	}
 	if a.sender, err = ship.New(ship.Options{
 		Address:       o.Address,

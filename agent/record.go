@@ -101,7 +101,7 @@ func (r *recorder) run(ctx context.Context) (*Recording, error) {
 	}
 	table, err := process.New(process.Options{Observers: observers, Logger: r.opts.Logger})
 	if err != nil {
-		return nil, err
+		return nil, sampler.Explain(err, nil)
 	}
 	defer table.Close()
 	o := sampler.Options{

@@ -160,10 +160,10 @@ func sampling(limitErr error) Check {
 	p, err := cpu.Load(cpu.Options{})
 	if err != nil {
 		remedy := "see the lines above"
-		if errors.Is(err, unix.EPERM) && limitErr != nil {
+		if errors.Is(err, unix.EPERM) && limitErr != nil && os.Geteuid() == 0 {
 			remedy = "on kernels before 5.11 CAP_SYS_RESOURCE is needed to lift the limit on locked memory"
 		}
-		return Check{name, Failed, err.Error(), remedy}
+		return Check{name, Failed, reason(err), remedy}
 	}
 	defer p.Close()
 	how := "tail calls"
@@ -216,7 +216,7 @@ func tracepoints() Check {
 	const name = "tracepoints"
 	p, err := program(ebpf.RawTracepoint, 0, "")
 	if err != nil {
-		return Check{name, Failed, err.Error(), "needs CAP_BPF and CAP_PERFMON"}
+		return Check{name, Failed, reason(err), "needs CAP_BPF and CAP_PERFMON"}
 	}
 	defer p.Close()
 	l, err := link.AttachRawTracepoint(link.RawTracepointOptions{Name: "sched_process_exec", Program: p})
@@ -230,9 +230,14 @@ func tracepoints() Check {
 // hook reports a kind of hook that CPU profiling does without.
 func hook(name, what string, probe func() error) Check {
 	if err := probe(); err != nil {
-		return Check{name, Note, fmt.Sprintf("no %s here: %v", what, err), ""}
+		return Check{name, Note, fmt.Sprintf("no %s here: %s", what, reason(err)), ""}
 	}
 	return Check{name, OK, what + " attach", ""}
+}
+
+// reason is the text of err without the guess that the loader adds to every refusal.
+func reason(err error) string {
+	return strings.ReplaceAll(err.Error(), " (MEMLOCK may be too low, consider rlimit.RemoveMemlock)", "")
 }
 
 func program(t ebpf.ProgramType, attach ebpf.AttachType, to string) (*ebpf.Program, error) {

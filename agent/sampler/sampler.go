@@ -111,7 +111,7 @@ func newSampler(o Options, verify func([]deferred, map[cpu.Key]seen)) (*Sampler,
 		RingBytes: powerOfTwo(min(max(perInterval*1024, 1<<18), 1<<24)),
 	})
 	if err != nil {
-		return nil, explain(err, limitErr)
+		return nil, Explain(err, limitErr)
 	}
 	s := &Sampler{
 		verify:    verify,
@@ -124,7 +124,7 @@ func newSampler(o Options, verify func([]deferred, map[cpu.Key]seen)) (*Sampler,
 	s.files = newFiles(p, newTables(p, o.TableBytes), o.Open, o.Found)
 	if err := s.attach(); err != nil {
 		s.Close()
-		return nil, explain(err, nil)
+		return nil, Explain(err, nil)
 	}
 	return s, nil
 }
@@ -163,8 +163,9 @@ func (s *Sampler) attach() (err error) {
 	return nil
 }
 
-// explain turns the kernel's refusals into what to do about them.
-func explain(err, limitErr error) error {
+// Explain turns the kernel's refusals into what to do about them. limitErr is what came of lifting the limit on
+// locked memory.
+func Explain(err, limitErr error) error {
 	if !errors.Is(err, unix.EPERM) && !errors.Is(err, unix.EACCES) {
 		return err
 	}
@@ -201,7 +202,7 @@ func (s *Sampler) Run(ctx context.Context) error {
 
 	var err error
 	if s.events, err = openEvents(s.programs.Sample.FD(), s.opts.Rate); err != nil {
-		return explain(err, nil)
+		return Explain(err, nil)
 	}
 	defer s.events.close()
 	level.Info(s.opts.Logger).Log("msg", "sampling", "event", s.Event(), "rate", s.opts.Rate, "cpus", len(s.events.perCPU))
