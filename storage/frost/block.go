@@ -6,16 +6,16 @@ import (
 	"fmt"
 	"io"
 	"sync"
+	"sync/atomic"
 
-	"github.com/go-kit/log"
 	"github.com/parquet-go/parquet-go"
-	"github.com/polarsignals/frostdb"
-	"github.com/polarsignals/frostdb/dynparquet"
-	"github.com/polarsignals/frostdb/query/expr"
-	"github.com/polarsignals/frostdb/query/logicalplan"
+	"golang.org/x/sync/errgroup"
 )
 
 // block is an immutable Parquet file of rows with its index. Its footer is read once, when it is first asked.
+//
+// Blocks are read with the Parquet library, not through FrostDB: FrostDB would copy all columns of a row group
+// into Arrow records, where a question needs the payload of some rows, in place.
 type block struct {
 	*meta
 	remote  bool // its rows are only in the bucket
@@ -23,40 +23,89 @@ type block struct {
 	readers sync.WaitGroup
 
 	mu     sync.Mutex
-	parsed *dynparquet.SerializedBuffer
+	groups []rowGroup // nil until it is opened
 	file   io.Closer
 }
 
-func (b *block) buffer() (*dynparquet.SerializedBuffer, error) {
+// rowGroup is a part of a block, with the bounds of its rows.
+type rowGroup struct {
+	parquet.RowGroup
+	bounds bounds
+}
+
+func (b *block) rowGroups() ([]rowGroup, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.parsed != nil {
-		return b.parsed, nil
+	if b.groups != nil {
+		return b.groups, nil
 	}
 	r, c, err := b.open()
 	if err != nil {
 		return nil, fmt.Errorf("opening block %s: %w", b.name(), err)
 	}
-	parsed, err := parseBlock(r, b.size)
+	groups, err := parseBlock(r, b.size)
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("opening block %s: %w", b.name(), err), c.Close())
 	}
-	b.parsed, b.file = parsed, c
-	return parsed, nil
+	b.groups, b.file = groups, c
+	return groups, nil
 }
 
-// parseBlock reads a Parquet footer. The library panics on some damaged files.
-func parseBlock(r io.ReaderAt, size int64) (buf *dynparquet.SerializedBuffer, err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			err = fmt.Errorf("%w: %v", errCorruptFile, p)
-		}
-	}()
+// survive makes an error of a panic: the library panics on some damaged files.
+func survive(err *error) {
+	if p := recover(); p != nil {
+		*err = fmt.Errorf("%w: %v", errCorruptFile, p)
+	}
+}
+
+// parseBlock reads a Parquet footer and the column indices.
+func parseBlock(r io.ReaderAt, size int64) (_ []rowGroup, err error) {
+	defer survive(&err)
 	f, err := parquet.OpenFile(r, size, parquet.SkipBloomFilters(true), parquet.ReadBufferSize(256<<10))
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", errCorruptFile, err)
 	}
-	return dynparquet.NewSerializedBuffer(f)
+	names := f.Schema().Columns()
+	if len(names) != columns {
+		return nil, fmt.Errorf("%w: %d columns", errCorruptFile, len(names))
+	}
+	for i, name := range names {
+		if len(name) != 1 || name[0] != columnNames[i] {
+			return nil, fmt.Errorf("%w: column %d is %v", errCorruptFile, i, name)
+		}
+	}
+	groups := make([]rowGroup, 0, len(f.RowGroups()))
+	for _, rg := range f.RowGroups() {
+		g := rowGroup{RowGroup: rg}
+		for col, at := range map[int]*[2]int64{colService: &g.bounds.services, colSeries: &g.bounds.series} {
+			if at[0], at[1], err = columnBounds(rg, col); err != nil {
+				return nil, err
+			}
+		}
+		if g.bounds.from, _, err = columnBounds(rg, colFirst); err != nil {
+			return nil, err
+		}
+		if _, g.bounds.to, err = columnBounds(rg, colLast); err != nil {
+			return nil, err
+		}
+		groups = append(groups, g)
+	}
+	return groups, nil
+}
+
+func columnBounds(rg parquet.RowGroup, col int) (lo, hi int64, err error) {
+	idx, err := rg.ColumnChunks()[col].ColumnIndex()
+	if err != nil {
+		return 0, 0, fmt.Errorf("%w: the index of column %s: %w", errCorruptFile, columnNames[col], err)
+	}
+	for i := range idx.NumPages() {
+		a, b := idx.MinValue(i).Int64(), idx.MaxValue(i).Int64()
+		if i == 0 {
+			lo, hi = a, b
+		}
+		lo, hi = min(lo, a), max(hi, b)
+	}
+	return lo, hi, nil
 }
 
 // close waits for readers and closes the file.
@@ -68,78 +117,155 @@ func (b *block) close() error {
 		return nil
 	}
 	err := b.file.Close()
-	b.file, b.parsed = nil, nil
+	b.file, b.groups = nil, nil
 	return err
 }
 
-// blockTable reads blocks through FrostDB: it is the source of a table that has nothing else. Which blocks a
-// scan is about travels in its context, so FrostDB neither lists nor opens what the index has ruled out.
-type blockTable struct {
-	cs    *frostdb.ColumnStore
-	table *frostdb.Table
+// overlaps says whether rows in one bounds may be in the other's. The row group's last time is included.
+func (g *rowGroup) overlaps(b bounds) bool {
+	return g.bounds.services[0] <= b.services[1] && g.bounds.services[1] >= b.services[0] &&
+		g.bounds.series[0] <= b.series[1] && g.bounds.series[1] >= b.series[0] &&
+		g.bounds.from < b.to && g.bounds.to >= b.from
 }
 
-func openBlockTable(opts ...frostdb.Option) (*blockTable, error) {
-	t := &blockTable{}
-	var err error
-	if t.cs, t.table, err = openTable(log.NewNopLogger(), append(opts, frostdb.WithReadOnlyStorage(t))...); err != nil {
-		return nil, err
+// scanBlocks calls each of fns, from one goroutine each, with rows of blocks in the bounds. Payloads of row
+// groups in which want accepts no row are not read; of the others, rows that it does not accept come along.
+// With one fn the rows come in their order.
+func scanBlocks(ctx context.Context, blocks []*block, b bounds, want func(*recordColumns, int) bool, fns ...func(*recordColumns) error) error {
+	type job struct {
+		block *block
+		group *rowGroup
 	}
-	return t, nil
-}
-
-type blocksKey struct{}
-
-func (t *blockTable) scan(ctx context.Context, blocks []*block, b bounds, fns ...func(*recordColumns) error) error {
-	if len(blocks) == 0 {
-		return nil
-	}
-	return scanTable(context.WithValue(ctx, blocksKey{}, blocks), t.table, logicalplan.ReadModeDataSourcesOnly, b, fns...)
-}
-
-// String implements frostdb.DataSource.
-func (t *blockTable) String() string { return "perfuse blocks" }
-
-// Prefixes implements frostdb.DataSource: there are no tables but the one.
-func (t *blockTable) Prefixes(context.Context, string) ([]string, error) { return nil, nil }
-
-// Scan implements frostdb.DataSource.
-func (t *blockTable) Scan(ctx context.Context, _ string, _ *dynparquet.Schema, filter logicalplan.Expr, _ uint64, callback func(context.Context, any) error) error {
-	blocks, _ := ctx.Value(blocksKey{}).([]*block)
-	keep, err := expr.BooleanExpr(filter)
-	if err != nil {
-		return fmt.Errorf("reading the filter: %w", err)
-	}
-	for _, b := range blocks {
-		buf, err := b.buffer()
+	var jobs []job
+	for _, blk := range blocks {
+		groups, err := blk.rowGroups()
 		if err != nil {
 			return err
 		}
-		for i := range buf.NumRowGroups() {
-			rg := buf.DynamicRowGroup(i)
-			ok, err := keep.Eval(rg, false)
-			if err != nil {
-				return fmt.Errorf("reading block %s: %w", b.name(), err)
-			}
-			if !ok {
-				continue
-			}
-			if err := callback(ctx, rg); err != nil {
-				return err
+		for i := range groups {
+			if groups[i].overlaps(b) {
+				jobs = append(jobs, job{blk, &groups[i]})
 			}
 		}
+	}
+	var next atomic.Int64
+	g, ctx := errgroup.WithContext(ctx)
+	for _, fn := range fns {
+		g.Go(func() error {
+			var r groupReader
+			for {
+				i := int(next.Add(1)) - 1
+				if i >= len(jobs) {
+					return nil
+				}
+				if err := ctx.Err(); err != nil {
+					return err
+				}
+				if err := r.read(jobs[i].group, want, fn); err != nil {
+					return fmt.Errorf("reading block %s: %w", jobs[i].block.name(), err)
+				}
+			}
+		})
+	}
+	return g.Wait()
+}
+
+// groupReader reads row groups, one after another, into memory that it uses again.
+type groupReader struct {
+	ints [columns][]int64
+}
+
+func (r *groupReader) read(g *rowGroup, want func(*recordColumns, int) bool, fn func(*recordColumns) error) (err error) {
+	defer survive(&err)
+	n := int(g.NumRows())
+	chunks := g.ColumnChunks()
+	all := recordColumns{n: n}
+	for col := range columns {
+		if col == colPayload {
+			continue
+		}
+		if r.ints[col], err = readInts(r.ints[col][:0], chunks[col]); err != nil {
+			return fmt.Errorf("column %s: %w", columnNames[col], err)
+		}
+		if len(r.ints[col]) != n {
+			return fmt.Errorf("%w: column %s has %d of %d rows", errCorruptFile, columnNames[col], len(r.ints[col]), n)
+		}
+		all.ints[col] = r.ints[col]
+	}
+	first, last := 0, n-1
+	if want != nil {
+		for first < n && !want(&all, first) {
+			first++
+		}
+		for last > first && !want(&all, last) {
+			last--
+		}
+	}
+	if first >= n {
+		return nil
+	}
+	pages := chunks[colPayload].Pages()
+	defer func() { err = errors.Join(err, pages.Close()) }()
+	if err := pages.SeekToRow(int64(first)); err != nil {
+		return err
+	}
+	for at := first; at <= last; {
+		page, err := pages.ReadPage()
+		if err == io.EOF {
+			return fmt.Errorf("%w: the payload has %d of %d rows", errCorruptFile, at, n)
+		}
+		if err != nil {
+			return err
+		}
+		rows := min(int(page.NumRows()), last+1-at)
+		err = readPage(page, all.slice(at, at+rows), fn)
+		parquet.Release(page)
+		if err != nil {
+			return err
+		}
+		at += rows
 	}
 	return nil
 }
 
-func (t *blockTable) close() error { return t.cs.Close() }
+func readPage(page parquet.Page, c recordColumns, fn func(*recordColumns) error) error {
+	values := page.Data()
+	data, offsets := values.ByteArray()
+	if len(offsets) <= c.n || c.n == 0 {
+		return fmt.Errorf("%w: a payload page of %d rows has %d offsets", errCorruptFile, c.n, len(offsets))
+	}
+	for i := range c.n {
+		if offsets[i] > offsets[i+1] || int(offsets[i+1]) > len(data) {
+			return fmt.Errorf("%w: payload offsets", errCorruptFile)
+		}
+	}
+	c.payload = func(i int) []byte { return data[offsets[i]:offsets[i+1]] }
+	return fn(&c)
+}
 
-// verify reads a whole block back and says whether it has exactly the rows of its index.
-func (t *blockTable) verify(ctx context.Context, b *block) error {
+func readInts(out []int64, chunk parquet.ColumnChunk) (_ []int64, err error) {
+	pages := chunk.Pages()
+	defer func() { err = errors.Join(err, pages.Close()) }()
+	for {
+		page, err := pages.ReadPage()
+		if err == io.EOF {
+			return out, nil
+		}
+		if err != nil {
+			return out, err
+		}
+		values := page.Data()
+		out = append(out, values.Int64()...)
+		parquet.Release(page)
+	}
+}
+
+// verify reads a whole block back and says whether it has exactly the rows of its index, in order.
+func (b *block) verify(ctx context.Context) error {
 	var got totals
 	last := row{}
 	sorted := true
-	err := t.scan(ctx, []*block{b}, everything, func(c *recordColumns) error {
+	err := scanBlocks(ctx, []*block{b}, everything, nil, func(c *recordColumns) error {
 		for i := range c.n {
 			r := c.row(i)
 			got.add(&r)
@@ -151,7 +277,7 @@ func (t *blockTable) verify(ctx context.Context, b *block) error {
 	})
 	switch {
 	case err != nil:
-		return fmt.Errorf("verifying block %s: %w", b.name(), err)
+		return fmt.Errorf("verifying: %w", err)
 	case got != b.totals:
 		return fmt.Errorf("verifying block %s: it has %d rows, %d samples, sum %x; want %d, %d, %x", b.name(),
 			got.rows, got.samples, got.sum, b.totals.rows, b.totals.samples, b.totals.sum)

@@ -312,7 +312,7 @@ func (s *Store) flush(ctx context.Context, h *head) error {
 		return fmt.Errorf("writing block %s: %w", m.name(), err)
 	}
 	m.size = count.n
-	if err := s.blockDB.verify(ctx, b); err != nil {
+	if err := b.verify(ctx); err != nil {
 		return errors.Join(err, b.close())
 	}
 	err = disk.WriteFile(s.o.fs, s.blocksDir(), m.name()+".meta", func(w io.Writer) error {

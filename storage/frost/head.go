@@ -10,7 +10,6 @@ import (
 
 	"github.com/go-kit/log"
 	"github.com/polarsignals/frostdb"
-	"github.com/polarsignals/frostdb/query/logicalplan"
 )
 
 // totals say what rows there are, without their order.
@@ -59,7 +58,7 @@ func (h *head) insert(ctx context.Context, rows []row) error {
 }
 
 func (h *head) scan(ctx context.Context, b bounds, fns ...func(*recordColumns) error) error {
-	return scanTable(ctx, h.table, logicalplan.ReadModeInMemoryOnly, b, fns...)
+	return scanTable(ctx, h.table, b, fns...)
 }
 
 // write writes the rows, sorted, as Parquet. Nothing may be inserted meanwhile.

@@ -187,24 +187,25 @@ func (p *part) time(i int) int64 {
 
 // scan calls each of fns, from one goroutine each, with the selected parts of the data.
 func (q *question) scan(ctx context.Context, fns ...func(*part) error) error {
+	want := func(c *recordColumns, i int) bool {
+		id := c.ints[colSeries][i]
+		return id >= 0 && id < int64(len(q.groups)) && q.groups[id] != 0 &&
+			c.ints[colLast][i] >= q.bounds.from && c.ints[colFirst][i] < q.bounds.to
+	}
 	readers := make([]func(*recordColumns) error, len(fns))
 	for i, fn := range fns {
 		var decoded samplesOf
 		p := part{samples: &decoded}
 		readers[i] = func(c *recordColumns) error {
 			for i := range c.n {
-				id := c.ints[colSeries][i]
-				if id < 0 || id >= int64(len(q.groups)) || q.groups[id] == 0 {
-					continue
-				}
-				if c.ints[colLast][i] < q.bounds.from || c.ints[colFirst][i] >= q.bounds.to {
+				if !want(c, i) {
 					continue
 				}
 				r := c.row(i)
 				if err := decoded.decode(r.payload, r.time); err != nil {
-					return fmt.Errorf("reading a row of series %d: %w", id, err)
+					return fmt.Errorf("reading a row of series %d: %w", r.series, err)
 				}
-				p.row, p.group = &r, q.groups[id]
+				p.row, p.group = &r, q.groups[r.series]
 				q.pick(&p)
 				if p.count() == 0 {
 					continue
@@ -221,7 +222,7 @@ func (q *question) scan(ctx context.Context, fns ...func(*part) error) error {
 			return err
 		}
 	}
-	return q.s.blockDB.scan(ctx, q.blocks, q.bounds, readers...)
+	return scanBlocks(ctx, q.blocks, q.bounds, want, readers...)
 }
 
 // pick selects the samples of a row.

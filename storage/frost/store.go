@@ -23,7 +23,6 @@ type Store struct {
 	dict    *dictionary.Dictionary
 	log     *wal.Log
 	group   *wal.Group[*commit]
-	blockDB *blockTable
 	metrics *metrics
 	// logged says how far the dictionary is in the log or in files. Only commits use it.
 	logged   dictionary.Marks
@@ -77,9 +76,6 @@ func New(o Options) (_ *Store, err error) {
 		}
 	}()
 	if s.lock, err = s.takeLock(); err != nil {
-		return nil, err
-	}
-	if s.blockDB, err = openBlockTable(); err != nil {
 		return nil, err
 	}
 	if err := s.openFlusher(); err != nil {
@@ -405,9 +401,6 @@ func (s *Store) release() error {
 	}
 	for _, b := range s.blocks {
 		errs = append(errs, b.close())
-	}
-	if s.blockDB != nil && s.blockDB.cs != nil {
-		errs = append(errs, s.blockDB.close())
 	}
 	if s.metrics != nil {
 		s.metrics.unregister()

@@ -76,8 +76,8 @@ const (
 
 // openTable opens a FrostDB of its own with one empty table. We rotate by beginning another: FrostDB's own
 // rotation drops a block when its upload fails, so it never rotates, logs or persists here.
-func openTable(logger log.Logger, opts ...frostdb.Option) (*frostdb.ColumnStore, *frostdb.Table, error) {
-	cs, err := frostdb.New(append([]frostdb.Option{
+func openTable(logger log.Logger) (*frostdb.ColumnStore, *frostdb.Table, error) {
+	cs, err := frostdb.New(
 		frostdb.WithLogger(logger),
 		frostdb.WithManualBlockRotation(),
 		frostdb.WithActiveMemorySize(math.MaxInt64),
@@ -85,7 +85,7 @@ func openTable(logger log.Logger, opts ...frostdb.Option) (*frostdb.ColumnStore,
 			{Level: index.L0, MaxSize: compactBytes, Type: index.CompactionTypeParquetMemory},
 			{Level: index.L1, MaxSize: math.MaxInt64},
 		}),
-	}, opts...)...)
+	)
 	if err != nil {
 		return nil, nil, fmt.Errorf("opening FrostDB: %w", err)
 	}
@@ -144,8 +144,19 @@ func record(rows []row) arrow.Record {
 // recordColumns are the columns of a record that a scan gave.
 type recordColumns struct {
 	ints    [columns][]int64
-	payload *array.Binary
+	payload func(i int) []byte
 	n       int
+}
+
+// slice returns rows i to j, without payload.
+func (c *recordColumns) slice(i, j int) recordColumns {
+	out := recordColumns{n: j - i}
+	for col := range c.ints {
+		if col != colPayload {
+			out.ints[col] = c.ints[col][i:j]
+		}
+	}
+	return out
 }
 
 func columnsOf(r arrow.Record) (c recordColumns, err error) {
@@ -165,7 +176,9 @@ func columnsOf(r arrow.Record) (c recordColumns, err error) {
 			if at != colPayload {
 				return c, fmt.Errorf("scanning: column %s is binary", f.Name)
 			}
-			c.payload = a
+			if a.Len() == c.n {
+				c.payload = a.Value
+			}
 		default:
 			return c, fmt.Errorf("scanning: column %s is %T", f.Name, a)
 		}
@@ -175,7 +188,7 @@ func columnsOf(r arrow.Record) (c recordColumns, err error) {
 			return c, fmt.Errorf("scanning: column %s is missing", columnNames[i])
 		}
 	}
-	if c.payload == nil || c.payload.Len() != c.n {
+	if c.payload == nil {
 		return c, fmt.Errorf("scanning: the payload is missing")
 	}
 	return c, nil
@@ -187,7 +200,7 @@ func (c *recordColumns) row(i int) row {
 		service: dictionary.StringID(c.ints[colService][i]), series: dictionary.SeriesID(c.ints[colSeries][i]),
 		time: c.ints[colTime][i], duration: c.ints[colDuration][i], period: c.ints[colPeriod][i],
 		first: c.ints[colFirst][i], last: c.ints[colLast][i], samples: c.ints[colSamples][i],
-		payload: c.payload.Value(i),
+		payload: c.payload(i),
 	}
 }
 
@@ -210,7 +223,7 @@ func (b bounds) filter() logicalplan.Expr {
 }
 
 // scanTable calls each of fns, from one goroutine each, with records of rows that may be in the bounds.
-func scanTable(ctx context.Context, t *frostdb.Table, mode logicalplan.ReadMode, b bounds, fns ...func(*recordColumns) error) error {
+func scanTable(ctx context.Context, t *frostdb.Table, b bounds, fns ...func(*recordColumns) error) error {
 	callbacks := make([]logicalplan.Callback, len(fns))
 	for i, fn := range fns {
 		callbacks[i] = func(ctx context.Context, r arrow.Record) error {
@@ -225,6 +238,6 @@ func scanTable(ctx context.Context, t *frostdb.Table, mode logicalplan.ReadMode,
 		}
 	}
 	return t.View(ctx, func(ctx context.Context, tx uint64) error {
-		return t.Iterator(ctx, tx, memory.DefaultAllocator, callbacks, logicalplan.WithReadMode(mode), logicalplan.WithFilter(b.filter()))
+		return t.Iterator(ctx, tx, memory.DefaultAllocator, callbacks, logicalplan.WithReadMode(logicalplan.ReadModeInMemoryOnly), logicalplan.WithFilter(b.filter()))
 	})
 }
