@@ -1,6 +1,8 @@
 import { afterAll, beforeAll, expect, test } from "vitest";
 import type { Browser, Page } from "playwright-core";
 import { spawn } from "node:child_process";
+import { readFile } from "node:fs/promises";
+import { gunzipSync } from "node:zlib";
 import { fixture, launch, picture, settled, watch } from "./browser";
 import { binary, oldest, poll, start } from "./instance";
 
@@ -207,6 +209,18 @@ test("completion offers names and values, and enter applies the selector", async
   await page.keyboard.press("Enter");
   await page.waitForFunction((v) => new URL(location.href).searchParams.get("q") === `{service_name="${v}"}`, value);
   expect(await page.getByRole("combobox", { name: "Service" }).inputValue()).toBe(value);
+  expect(faults).toEqual([]);
+  await page.close();
+});
+
+test("what is selected can be downloaded as pprof", async () => {
+  const { page, faults } = await open();
+  await settled(page);
+  const [file] = await Promise.all([page.waitForEvent("download"), page.getByRole("button", { name: "pprof" }).click()]);
+  expect(file.suggestedFilename()).toMatch(/^cpu-.*\.pb\.gz$/);
+  const bytes = await readFile(await file.path());
+  // Gzip, and inside it a message whose first field is a sample type.
+  expect(gunzipSync(bytes)[0]).toBe(0x0a);
   expect(faults).toEqual([]);
   await page.close();
 });

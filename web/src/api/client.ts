@@ -7,7 +7,7 @@ import type { FunctionRow } from "../lib/functions";
 import { stepFor, type RawSeries } from "../lib/series";
 import type { Span } from "../lib/timerange";
 import { decodeTree, type FlameTree } from "../lib/tree";
-import { QueryService, TopOrder } from "./gen/perfuse/query/v1/query_pb";
+import { ExportFormat, QueryService, TopOrder } from "./gen/perfuse/query/v1/query_pb";
 
 export interface Selection {
   readonly type: string;
@@ -56,6 +56,8 @@ export interface Api {
   series(s: Selection, groupBy: string, signal: AbortSignal): Promise<SeriesAnswer>;
   // minShare 0 is the server's own; path is as in FlameGraphRequest.
   flameGraph(s: Selection, minShare: number, path: readonly string[], signal: AbortSignal): Promise<FlameTree>;
+  // The merged profile as gzip-compressed pprof.
+  pprof(s: Selection, signal: AbortSignal): Promise<Uint8Array<ArrayBuffer>>;
   top(s: Selection, by: "self" | "total", signal: AbortSignal): Promise<TopAnswer>;
 }
 
@@ -102,6 +104,10 @@ export function newApi(baseUrl: string): Api {
     },
     async flameGraph(s, minShare, path, signal) {
       return decodeTree(await ask(() => client.flameGraph({ selection: selection(s), minShare, path: [...path] }, { signal })));
+    },
+    async pprof(s, signal) {
+      const r = await ask(() => client.export({ selection: selection(s), format: ExportFormat.PPROF }, { signal }));
+      return new Uint8Array(r.data);
     },
     async top(s, by, signal) {
       const order = by === "total" ? TopOrder.TOTAL : TopOrder.SELF;

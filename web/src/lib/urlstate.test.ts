@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { format, initial, joinPath, parse, splitPath, type ViewState } from "./urlstate";
+import { fileName, format, initial, joinPath, parse, splitPath, type ViewState } from "./urlstate";
 
 test("the initial view has no query", () => {
   expect(format(initial)).toBe("");
@@ -43,4 +43,10 @@ test("paths", () => {
   f(["a"], "a");
   f(["a", "b"], "a;b");
   f(["a;b", "c\\"], "a\\;b;c\\\\");
+});
+
+test("fileName", () => {
+  const end = Date.parse("2026-11-23T14:05:06Z");
+  expect(fileName("cpu", "", end)).toBe("cpu-2026-11-23T14.05.pb.gz");
+  expect(fileName("cpu", '{service_name="api", pod=~"a/../b .*"}', end)).toBe("cpu-api-a_.._b_._-2026-11-23T14.05.pb.gz");
 });

@@ -1,5 +1,6 @@
 // Everything that makes a view, in the URL: a link shows the same graph to whoever opens it.
 
+import { matchers } from "./selector";
 import { defaultRange, type TimeRange } from "./timerange";
 
 export type Layout = "both" | "graph" | "table";
@@ -105,4 +106,10 @@ export function format(s: ViewState): string {
   put("theme", s.theme, initial.theme);
   const text = p.toString();
   return text === "" ? "" : `?${text}`;
+}
+
+// fileName names a downloaded profile after what was asked: cpu-api-2026-11-23T14.05.pb.gz.
+export function fileName(sampleType: string, selector: string, end: number): string {
+  const what = [sampleType, ...matchers(selector).map((m) => m.value)].join("-").replace(/[^A-Za-z0-9_.-]+/g, "_");
+  return `${what.slice(0, 120)}-${new Date(end).toISOString().slice(0, 16).replace(":", ".")}.pb.gz`;
 }

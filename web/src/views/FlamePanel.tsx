@@ -5,7 +5,7 @@ import { pattern, match } from "../lib/search";
 import { widen } from "../lib/timerange";
 import { expandable, findPath, frameOf, graft, namesTo, pathTo, type FlameTree } from "../lib/tree";
 import { formatCount, formatShare, formatValue } from "../lib/units";
-import { joinPath, type ColourBy, type Layout, type Orientation, type ViewState } from "../lib/urlstate";
+import { fileName, joinPath, type ColourBy, type Layout, type Orientation, type ViewState } from "../lib/urlstate";
 import { FlameCanvas } from "./FlameCanvas";
 import { FunctionTable } from "./FunctionTable";
 import { staleness, useRequest, type Go } from "./hooks";
@@ -30,8 +30,8 @@ export function FlamePanel({ api, selection, selectionKey, state, go, theme }: P
   const request = useRequest(selectionKey, (signal) => api.flameGraph(selection as Selection, 0, [], signal));
   // The tree that was asked for, with what was expanded since.
   const [grown, setGrown] = useState<{ of: FlameTree; tree: FlameTree; shares: ReadonlyMap<string, number> }>();
-  const [expandError, setExpandError] = useState<ApiError>();
-  const [expanding, setExpanding] = useState(false);
+  const [actionError, setActionError] = useState<ApiError>();
+  const [busy, setBusy] = useState(false);
   const base = request.data;
   const tree = grown !== undefined && grown.of === base ? grown.tree : base;
   const searchBox = useRef<HTMLInputElement>(null);
@@ -57,7 +57,7 @@ export function FlamePanel({ api, selection, selectionKey, state, go, theme }: P
   }, []);
 
   const expand = (node: number): void => {
-    if (tree === undefined || base === undefined || selection === undefined || expanding) return;
+    if (tree === undefined || base === undefined || selection === undefined || busy) return;
     const at = expandable(tree, tree.parent[node] as number);
     const path = namesTo(tree, at);
     const key = joinPath(path);
@@ -65,16 +65,16 @@ export function FlamePanel({ api, selection, selectionKey, state, go, theme }: P
     // Of the part's value, as the server takes it: finer than last time, and fine enough for what was folded here.
     const before = shares.get(key) ?? (serverShare * (tree.total[0] as number)) / (tree.total[at] as number);
     const share = Math.min(before / finer, (tree.total[node] as number) / (tree.total[at] as number) / 100);
-    setExpanding(true);
-    setExpandError(undefined);
+    setBusy(true);
+    setActionError(undefined);
     api.flameGraph(selection, share, path, AbortSignal.timeout(60_000)).then(
       (part) => {
-        setExpanding(false);
+        setBusy(false);
         if (part.count > 0) setGrown({ of: base, tree: graft(tree, at, part, 0), shares: new Map(shares).set(key, share) });
       },
       (e: unknown) => {
-        setExpanding(false);
-        setExpandError(e instanceof ApiError ? e : new ApiError(String(e), "failed", ""));
+        setBusy(false);
+        setActionError(e instanceof ApiError ? e : new ApiError(String(e), "failed", ""));
       },
     );
   };
@@ -83,6 +83,27 @@ export function FlamePanel({ api, selection, selectionKey, state, go, theme }: P
     request.error?.kind === "asked" && state.selector !== ""
       ? { action: { label: "Without the selector", act: () => go({ selector: "", zoom: [] }) } }
       : {};
+  const download = (): void => {
+    if (selection === undefined || busy) return;
+    setBusy(true);
+    setActionError(undefined);
+    api.pprof(selection, AbortSignal.timeout(60_000)).then(
+      (data) => {
+        setBusy(false);
+        const link = document.createElement("a");
+        link.href = URL.createObjectURL(new Blob([data], { type: "application/octet-stream" }));
+        link.download = fileName(selection.type.split(":")[1] ?? "profile", selection.selector, selection.span.end);
+        link.click();
+        // The browser has taken the data when the click returns, but not surely its name: let it finish.
+        setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
+      },
+      (e: unknown) => {
+        setBusy(false);
+        setActionError(e instanceof ApiError ? e : new ApiError(String(e), "failed", ""));
+      },
+    );
+  };
+
   if (tree === undefined) {
     return (
       <section className="panel flame" aria-label="Flame graph">
@@ -187,7 +208,9 @@ export function FlamePanel({ api, selection, selectionKey, state, go, theme }: P
           </span>
         )}
         <span className="grow" />
-        {expanding && <span className="quiet">expanding…</span>}
+        <button className="quiet-button" title="Download what is selected, all of it, as pprof" onClick={download} disabled={busy}>
+          pprof
+        </button>
         <div className="select small">
           <select aria-label="Colour by" value={state.colourBy} onChange={(e) => go({ colourBy: e.target.value as ColourBy }, "replace")}>
             <option value="package">colour: package</option>
@@ -216,7 +239,7 @@ export function FlamePanel({ api, selection, selectionKey, state, go, theme }: P
         />
       </div>
       {request.error !== undefined && <Notice error={request.error} retry={request.retry} />}
-      {expandError !== undefined && <Notice error={expandError} retry={() => setExpandError(undefined)} />}
+      {actionError !== undefined && <Notice error={actionError} retry={() => setActionError(undefined)} />}
       <div className="flame-body" data-stale={staleness(request)}>
         {state.layout === "both" ? <Split left={graph} right={table} /> : state.layout === "graph" ? graph : table}
       </div>
