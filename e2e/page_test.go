@@ -41,7 +41,7 @@ func TestPage(t *testing.T) {
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "npm", "run", "--silent", "e2e")
 	cmd.Dir = "../web"
-	cmd.Env = append(os.Environ(), "PERFUSE_URL="+in.url(""), "CI=true")
+	cmd.Env = append(os.Environ(), "PERFUSE_URL="+in.url(""), "CI=true", "NO_COLOR=1")
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		t.Fatalf("the page's tests: %v\n%s", err, out)
