@@ -52,6 +52,12 @@ func (a *app) explain(what, server string, err error) error {
 		if connect.IsWireError(rpc) {
 			return fmt.Errorf("%s: the server at %s is not ready: %s", what, server, text)
 		}
+		if strings.Contains(text, "HTTP/1.1") { // net/http's words for an answer that is not HTTP/2
+			return &hintError{
+				fmt.Errorf("%s: %s answers, but does not speak gRPC", what, server),
+				"Is it a Perfuse server? A proxy in front of one must let HTTP/2 through.",
+			}
+		}
 		return &hintError{
 			fmt.Errorf("%s: the server at %s cannot be reached: %s", what, server, text),
 			"Start one with 'perfuse up', or name another with --server URL or " + serverEnv + ".",
@@ -64,7 +70,7 @@ func (a *app) explain(what, server string, err error) error {
 	case connect.CodeDeadlineExceeded:
 		return &hintError{
 			fmt.Errorf("%s: no answer from %s within %s", what, server, a.timeout),
-			"Ask for less (a narrower selector, a shorter range), or wait longer with --timeout.",
+			"Is the server well? If it only takes long: ask for less, or wait longer with --timeout.",
 		}
 	case connect.CodeResourceExhausted:
 		err := fmt.Errorf("%s: %s", what, text)

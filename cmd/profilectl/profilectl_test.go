@@ -25,8 +25,8 @@ import (
 //
 //	fail                          from now on every call fails with a limit
 //
-//	run [width=80] [colour]       runs a command line, one argument per line or quoted; width makes the
-//	command line                  output a terminal
+//	run [width=80] [colour]       runs a command line; width makes the output a terminal. STRANGER is the
+//	command line                  URL of a server that is no Perfuse, SILENT of one that never answers
 //
 //	file NAME                     shows a file that a command wrote
 //
@@ -51,6 +51,7 @@ func TestTranscripts(t *testing.T) {
 		m := &memory{batch: &profile.Batch{Dictionary: profile.NewDictionary()}}
 		var engine fakeEngine
 		url := serve(t, m)
+		strangerURL, silentURL := strangers(t)
 		t.Chdir(t.TempDir())
 		datadriven.RunTest(t, path, func(t *testing.T, d *datadriven.TestData) string {
 			switch d.Cmd {
@@ -93,13 +94,12 @@ func TestTranscripts(t *testing.T) {
 				}
 				a.record = engine.record
 				a.errTerm.is = d.HasArg("progress")
-				code := run(context.Background(), a, splitCommand(d.Input))
+				code := run(context.Background(), a, splitCommand(strings.NewReplacer("STRANGER", strangerURL, "SILENT", silentURL).Replace(d.Input)))
 				s := out.String()
 				if errOut.Len() > 0 {
 					s += "--- stderr\n" + errOut.String()
 				}
-				s = strings.ReplaceAll(s, url, "http://SERVER")
-				s = strings.NewReplacer("\x1b", "^", "\r", "<CR>").Replace(s)
+				s = strings.NewReplacer(url, "http://SERVER", strangerURL, "http://STRANGER", silentURL, "http://SILENT", "\x1b", "^", "\r", "<CR>").Replace(s)
 				return fmt.Sprintf("%s--- exit %d\n", s, code)
 			}
 			t.Fatalf("unknown directive %s", d.Cmd)

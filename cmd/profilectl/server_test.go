@@ -45,6 +45,19 @@ func serve(t *testing.T, m *memory) string {
 	return s.URL
 }
 
+// strangers starts a server that knows none of our paths, and one that never answers.
+func strangers(t *testing.T) (strangerURL, silentURL string) {
+	stranger := httptest.NewServer(http.NotFoundHandler())
+	t.Cleanup(stranger.Close)
+	silent := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		io.Copy(io.Discard, r.Body) // else the server does not notice that the client left
+		<-r.Context().Done()
+	}))
+	t.Cleanup(silent.Close)
+	t.Cleanup(silent.CloseClientConnections) // comes first: Close waits for its handlers
+	return stranger.URL, silent.URL
+}
+
 // export takes OTLP profiles as the server does, and refuses the service "unwelcome".
 func (m *memory) export(_ context.Context, req *collectorv1.ExportProfilesServiceRequest) (*collectorv1.ExportProfilesServiceResponse, error) {
 	if m.err != nil {

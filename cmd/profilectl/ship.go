@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync"
 
+	"connectrpc.com/connect"
 	"github.com/go-kit/log"
 
 	"github.com/perfuse/perfuse/agent/ship"
@@ -41,7 +42,11 @@ func (a *app) ship(ctx context.Context, what string, b *profile.Batch) error {
 	cancel()
 	run.Wait()
 	closeErr := s.Close()
-	if failed := watch.failure(); failed != nil {
+	failed := watch.failure()
+	if failed == nil && errors.Is(flushErr, context.DeadlineExceeded) {
+		failed = connect.NewError(connect.CodeDeadlineExceeded, flushErr)
+	}
+	if failed != nil {
 		return a.explain(what, server, failed)
 	}
 	return errors.Join(flushErr, err, closeErr)
