@@ -1,6 +1,7 @@
 package process
 
 import (
+	"errors"
 	"strings"
 	"time"
 
@@ -256,17 +257,15 @@ func (t *Table) keepHouse() error {
 	t.events.garbled = 0
 	t.queue.checkWatched(t)
 	changed, err := t.events.followCPUs()
-	if changed || t.lost || now-t.queue.filled > uint64(auditEvery) {
+	t.lost = t.lost || changed
+	since := time.Duration(now - t.queue.filled)
+	if !t.queue.busy() && (since > auditEvery || t.lost && (since > rereadEvery || !t.queue.reread)) {
+		t.queue.thorough, t.queue.reread = t.lost, t.lost
 		if t.lost {
 			level.Warn(t.opts.Logger).Log("msg", "kernel records were lost; reading /proc again")
 		}
-		if !t.queue.busy() {
-			t.lost = false
-			t.queue.thorough = true
-			if err := t.queue.fill(t.opts.Proc); err != nil {
-				return err
-			}
-		}
+		t.lost = false
+		err = errors.Join(err, t.queue.fill(t.opts.Proc))
 	}
 	return err
 }
