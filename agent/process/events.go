@@ -100,6 +100,9 @@ func (e *events) followCPUs() (changed bool, err error) {
 		if errors.Is(err, unix.ENODEV) || errors.Is(err, unix.ENXIO) {
 			continue // went offline again
 		}
+		if errors.Is(err, unix.EACCES) || errors.Is(err, unix.EPERM) {
+			return changed, fmt.Errorf("%w (needs CAP_PERFMON, or CAP_SYS_ADMIN before Linux 5.8)", err)
+		}
 		if err != nil {
 			return changed, err
 		}
