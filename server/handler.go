@@ -121,12 +121,16 @@ func (s *Server) checkHost(r *http.Request) error {
 	if !ok || !isLoopback(local) {
 		return nil
 	}
+	if r.ProtoMajor == 2 && r.TLS == nil {
+		return nil // no browser speaks HTTP/2 without TLS; agents do, and call us by any name
+	}
 	host := r.Host
 	if h, _, err := net.SplitHostPort(host); err == nil {
 		host = h
 	}
 	host = strings.TrimSuffix(strings.ToLower(strings.Trim(host, "[]")), ".")
 	if host == "" || host == "localhost" || strings.HasSuffix(host, ".localhost") || net.ParseIP(host) != nil ||
+		strings.EqualFold(host, s.hostname) ||
 		slices.ContainsFunc(s.opts.AllowedHosts, func(a string) bool { return strings.EqualFold(a, host) }) {
 		return nil
 	}

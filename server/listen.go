@@ -90,7 +90,7 @@ func isLoopback(a net.Addr) bool {
 const (
 	headerTime = 10 * time.Second // for a request's head to arrive
 	idleTime   = 2 * time.Minute  // between requests of a connection
-	stallTime  = time.Minute // between two pieces of a request's body
+	stallTime  = time.Minute      // between two pieces of a request's body
 	writeTime  = 2 * time.Minute  // for the client to take one piece of an answer
 )
 

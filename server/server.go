@@ -20,6 +20,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -96,6 +97,7 @@ type Server struct {
 	errors   errorLog
 	panics   prometheus.Counter
 	started  time.Time
+	hostname string
 
 	backend  atomic.Pointer[backend]
 	inFlight requests
@@ -174,6 +176,7 @@ func New(opts Options) (*Server, error) {
 		}
 	}
 	s := &Server{opts: opts, logger: opts.Logger, registry: opts.Registry, started: time.Now()}
+	s.hostname, _ = os.Hostname() // without it only the other names count
 	s.refusals = limits.NewRefusals(s.registry)
 	s.panics = prometheus.NewCounter(prometheus.CounterOpts{
 		Name: "perfuse_server_panics_total", Help: "Requests that ended in a panic, which is a bug.",

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -18,7 +19,9 @@ import (
 	queryv1 "github.com/perfuse/perfuse/proto/perfuse/query/v1"
 	"github.com/perfuse/perfuse/storage"
 	"github.com/perfuse/perfuse/storage/storagetest"
+	collectorv1 "go.opentelemetry.io/proto/otlp/collector/profiles/v1development"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
 	_ "google.golang.org/grpc/encoding/gzip"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
@@ -310,12 +313,25 @@ func TestHosts(t *testing.T) {
 	f(200, "Host", "LOCALHOST.")
 	f(200, "Host", "[::1]:"+port)
 	f(200, "Host", "perfuse.example.com")
+	if name, err := os.Hostname(); err == nil {
+		f(200, "Host", name+":"+port)
+	}
 	f(403, "Host", "evil.example.com:"+port)
 	f(403, "Host", "127.0.0.1.evil.example.com")
 	f(200, "Origin", s.url)
 	f(403, "Origin", "https://evil.example.com")
 	f(403, "Sec-Fetch-Site", "cross-site")
 	f(200, "Sec-Fetch-Site", "same-origin")
+
+	// An agent may know the server by any name.
+	conn, err := grpc.NewClient("passthrough:///"+s.Addr(), grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithAuthority("perfuse.internal"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if _, err := collectorv1.NewProfilesServiceClient(conn).Export(t.Context(), request("web", 1)); err != nil {
+		t.Errorf("gRPC by another name: %v", err)
+	}
 }
 
 // TestDebug: the pages for those who run the server.

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"context"
 	"debug/elf"
+	"encoding/binary"
+	"fmt"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -145,5 +147,75 @@ func TestSymbols(t *testing.T) {
 		if _, err := stream.CloseAndReceive(); connect.CodeOf(err) != want {
 			t.Errorf("uploading %s: %v, want %s", id, err, want)
 		}
+	}
+}
+
+// TestLyingELF: files whose headers promise what is not there are refused or fail on their own; the server
+// answers after each.
+func TestLyingELF(t *testing.T) {
+	s := start(t, Options{Open: func(context.Context) (Backends, error) {
+		symbols, err := debuginfo.NewStore(debuginfo.StoreOptions{Dir: filepath.Join(t.TempDir(), "debuginfo")})
+		if err != nil {
+			return Backends{}, err
+		}
+		return Backends{Store: &storagetest.Model{}, Resolver: symbols, Debuginfo: symbols, Run: symbols.Run, Close: symbols.Close}, nil
+	}})
+	s.awaitReady(t)
+	header := elf.Header64{
+		Ident: [elf.EI_NIDENT]byte{0x7f, 'E', 'L', 'F', byte(elf.ELFCLASS64), byte(elf.ELFDATA2LSB), byte(elf.EV_CURRENT)},
+		Type:  uint16(elf.ET_EXEC), Machine: uint16(elf.EM_X86_64), Version: 1, Ehsize: 64, Phentsize: 56, Shentsize: 64,
+	}
+	bytesOf := func(change func(h *elf.Header64), sections ...elf.Section64) []byte {
+		h := header
+		h.Shoff, h.Shnum = 64, uint16(len(sections))
+		change(&h)
+		var b bytes.Buffer
+		binary.Write(&b, binary.LittleEndian, h)
+		binary.Write(&b, binary.LittleEndian, sections)
+		return b.Bytes()
+	}
+	whole := bytesOf(func(*elf.Header64) {}, elf.Section64{}, elf.Section64{})
+	client := s.debuginfo()
+	for i, file := range [][]byte{
+		whole[:20],
+		bytesOf(func(h *elf.Header64) { h.Shoff = 1 << 62 }, elf.Section64{}),
+		bytesOf(func(h *elf.Header64) { h.Shnum = 0xfeff }),
+		bytesOf(func(h *elf.Header64) { h.Phoff, h.Phnum = 1<<63, 0xffff }),
+		bytesOf(func(h *elf.Header64) { h.Shstrndx = 0xff }, elf.Section64{}, elf.Section64{}),
+		bytesOf(func(h *elf.Header64) { h.Shentsize = 1 }, elf.Section64{}),
+		bytesOf(func(*elf.Header64) {}, elf.Section64{Size: 1 << 40}), // the number of sections
+		bytesOf(func(*elf.Header64) {}, elf.Section64{}, elf.Section64{Type: uint32(elf.SHT_SYMTAB), Off: 1 << 50, Size: 1 << 50, Entsize: 24, Link: 7}),
+		bytesOf(func(*elf.Header64) {}, elf.Section64{}, elf.Section64{Type: uint32(elf.SHT_NOTE), Off: 64, Size: 1 << 63}),
+		bytesOf(func(h *elf.Header64) { h.Shstrndx = 1 }, elf.Section64{}, elf.Section64{Name: 1 << 31, Type: uint32(elf.SHT_PROGBITS), Flags: uint64(elf.SHF_COMPRESSED), Off: 64, Size: 64}),
+		whole,
+	} {
+		id := fmt.Sprintf("%016x", i)
+		stream, err := client.Upload(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		stream.Send(&debuginfov1.UploadRequest{Data: &debuginfov1.UploadRequest_Info{Info: &debuginfov1.UploadInfo{BuildId: id, File: "liar"}}})
+		stream.Send(&debuginfov1.UploadRequest{Data: &debuginfov1.UploadRequest_Chunk{Chunk: file}})
+		_, err = stream.CloseAndReceive()
+		if err != nil && connect.CodeOf(err) != connect.CodeInvalidArgument {
+			t.Errorf("file %d: %v", i, err)
+		}
+		for deadline := time.Now().Add(time.Minute); err == nil; time.Sleep(time.Millisecond) {
+			list, err := client.List(t.Context(), &debuginfov1.ListRequest{})
+			if err != nil {
+				t.Fatalf("after file %d: %v", i, err)
+			}
+			at := slices.IndexFunc(list.Debuginfo, func(d *debuginfov1.Debuginfo) bool { return d.BuildId == id })
+			if at < 0 || time.Now().After(deadline) {
+				t.Fatalf("file %d: %v", i, list)
+			}
+			if d := list.Debuginfo[at]; d.State != "uploaded" {
+				t.Logf("file %d: %s %s", i, d.State, d.Error)
+				break
+			}
+		}
+	}
+	if status, _ := s.get(t, "/readyz"); status != 200 {
+		t.Error("not ready any more")
 	}
 }

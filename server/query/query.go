@@ -33,7 +33,7 @@ type Options struct {
 	Logger log.Logger
 	// Registerer gets the metrics. Default: none.
 	Registerer prometheus.Registerer
-	// OnError is told what went wrong, for the debug page. Default: nobody.
+	// OnError is told what went wrong, for the debug page, from several goroutines at once. Default: nobody.
 	OnError func(where string, err error)
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"testing"
 
@@ -56,6 +57,7 @@ func names(b *profile.Batch) []string {
 // answer.
 func TestSymbolizeErrors(t *testing.T) {
 	broken := errors.New("the table's checksum is wrong")
+	var mu sync.Mutex
 	var told []string
 	e := engine(t, resolver(func(ctx context.Context, id string, addrs []profile.Addr) ([][]symbolize.Source, error) {
 		switch id {
@@ -68,7 +70,11 @@ func TestSymbolizeErrors(t *testing.T) {
 		}
 		return nil, symbolize.ErrNoDebugInfo
 	}), 100)
-	e.opts.OnError = func(where string, err error) { told = append(told, fmt.Sprint(where, ": ", err)) }
+	e.opts.OnError = func(where string, err error) {
+		mu.Lock()
+		defer mu.Unlock()
+		told = append(told, fmt.Sprint(where, ": ", err))
+	}
 	b, fill := batch(profile.Frame{Addr: 1}, profile.Frame{Addr: 2}, profile.Frame{Addr: 3}, profile.Frame{Addr: 4}, profile.Frame{Addr: 5})
 	fill(profile.Mapping{BuildID: "good", File: "a"}, profile.Mapping{BuildID: "broken", File: "b"}, profile.Mapping{BuildID: "unknown", File: "c"},
 		profile.Mapping{File: "d"}, profile.Mapping{BuildID: "short", File: "e"})
