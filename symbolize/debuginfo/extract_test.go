@@ -3,7 +3,6 @@ package debuginfo
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -16,6 +15,7 @@ import (
 	"github.com/perfuse/perfuse/profile"
 	"github.com/perfuse/perfuse/symbolize"
 	"github.com/perfuse/perfuse/symbolize/elf"
+	"github.com/perfuse/perfuse/symbolize/table"
 )
 
 func extract(t testing.TB, x *Extraction) []byte {
@@ -286,23 +286,18 @@ func TestMiniDebugInfo(t *testing.T) {
 }
 
 // damaged runs everything that reads an upload over broken bytes.
-func damaged(t testing.TB, b []byte) {
+func damaged(t testing.TB, dir string, b []byte) {
 	f, err := elf.NewBytes(b)
 	if err != nil {
 		return
 	}
-	dir := t.TempDir()
-	_, err = Build(filepath.Join(dir, "x"), dir, f, nil)
-	if err == nil {
-		l := newLocal(t)
-		if err := l.AddBytes("00000000", "x", b); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := l.Resolve(context.Background(), "00000000", []profile.Addr{0, 0x1000, 0x1010, 0x401000}); err != nil {
-			t.Fatal(err)
-		}
-	} else if !errors.Is(err, symbolize.ErrNoDebugInfo) && !errors.Is(err, elf.ErrFormat) {
-		t.Logf("%v", err)
+	builder, err := table.NewBuilder(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer builder.Close()
+	if _, err := collect(builder, f, nil); err != nil {
+		t.Errorf("damage is no reason to fail: %v", err)
 	}
 	if x, err := Extract(bytes.NewReader(b), int64(len(b))); err == nil {
 		_, _ = x.WriteTo(io.Discard)
@@ -322,17 +317,19 @@ func smallProgram(t testing.TB) []byte {
 func TestDamagedFiles(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(5, 6))
 	good := smallProgram(t)
-	damaged(t, good)
-	for range 300 {
+	dir := t.TempDir()
+	damaged(t, dir, good)
+	for range 2000 {
 		b := bytes.Clone(good)
 		for range 1 + rnd.IntN(8) {
 			b[rnd.IntN(len(b))] = byte(rnd.IntN(256))
 		}
-		damaged(t, b)
+		damaged(t, dir, b)
 	}
 }
 
 func FuzzBuild(f *testing.F) {
 	f.Add(smallProgram(f))
-	f.Fuzz(func(t *testing.T, b []byte) { damaged(t, b) })
+	dir := f.TempDir()
+	f.Fuzz(func(t *testing.T, b []byte) { damaged(t, dir, b) })
 }
