@@ -29,11 +29,12 @@ func Compile(r io.ReaderAt) (*Table, error) {
 			return nil, err
 		}
 	}
-	if len(b.spans) == 0 {
-		return nil, ErrNone
-	}
 	t := b.table(im.machine)
 	t.Go, t.FramePointers = info, chains
+	analyze(im, t)
+	if len(t.Rows) == 0 {
+		return nil, ErrNone
+	}
 	closeGaps(im, t)
 	return t, nil
 }
