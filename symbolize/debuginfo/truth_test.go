@@ -128,7 +128,7 @@ func compare(t *testing.T, want, got [][]symbolize.Source, addrs []profile.Addr)
 			}
 			// A local function has no linkage name in DWARF, but in the symbol table.
 			base, _, _ := strings.Cut(w[k].Name, "<")
-			name := system(g[k]) == w[k].Name || strings.HasPrefix(g[k].SystemName, "_Z") && !strings.HasPrefix(w[k].Name, "_Z") && strings.Contains(g[k].Name, base)
+			name := system(g[k]) == w[k].Name || strings.HasSuffix(g[k].Name, "::"+w[k].Name) || strings.HasPrefix(g[k].SystemName, "_Z") && !strings.HasPrefix(w[k].Name, "_Z") && strings.Contains(g[k].Name, base)
 			same = w[k].Line == g[k].Line && w[k].File == file && name
 		}
 		if !same {

@@ -16,6 +16,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/perfuse/perfuse/symbolize/elf"
 )
@@ -58,6 +59,7 @@ type Data struct {
 	// Functions by the offset of their entry: those of the unit that is being read, and of others.
 	own, foreign map[uint64]*FuncInfo
 	visited      []*Unit // others that were loaded
+	scopes       map[uint64]string
 	walker       walker
 }
 
@@ -168,6 +170,7 @@ type unitInfo struct {
 	rnglistBase uint64
 	rangesBase  uint64
 	files       *fileTable
+	scoped      bool // functions may lack linkage names
 }
 
 // Unit types of DWARF 5.
@@ -272,7 +275,7 @@ func (d *Data) load(u *Unit) (*unitInfo, error) {
 	if a == nil || b.bad {
 		return nil, malformed("unit at %#x has no first entry", u.Offset)
 	}
-	var compDir, low value
+	var compDir, low, producer value
 	for i := range a.attrs {
 		s := &a.attrs[i]
 		v := d.value(&b, u, s.form, s.implicit)
@@ -281,6 +284,8 @@ func (d *Data) load(u *Unit) (*unitInfo, error) {
 			compDir = v
 		case attrLowPC:
 			low = v
+		case attrProducer:
+			producer = v
 		case attrLanguage:
 			info.Language = v.u
 		case attrStmtList:
@@ -302,6 +307,9 @@ func (d *Data) load(u *Unit) (*unitInfo, error) {
 	}
 	u.loaded = info
 	info.compDir = d.string(u, compDir)
+	if text := d.string(u, producer); strings.HasPrefix(text, "GNU C++") || strings.HasPrefix(text, "GNU GIMPLE") {
+		info.scoped = true
+	}
 	info.low, _ = d.address(u, low)
 	return info, nil
 }

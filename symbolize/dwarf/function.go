@@ -118,6 +118,7 @@ func (d *Data) Read(u *Unit, each func(Files, *Func) error, rest func(Files, Ran
 		}
 	}
 	if !u.skeleton {
+		d.readScopes(u)
 		if err := d.walk(u, func(fn *Func) error { return each(Files{files}, fn) }); err != nil {
 			return err
 		}
@@ -349,6 +350,11 @@ func (d *Data) function(u *Unit, off uint64, depth int) *FuncInfo {
 		fn.Linkage = true
 	} else {
 		fn.Name = d.string(in, name)
+		if scope := d.scopes[off]; scope != "" && fn.Name != "" {
+			fn.Name = scope + "::" + fn.Name
+		} else if fn.Name == "operator()" {
+			fn.Name = "{lambda}::operator()" // its class lies in a function
+		}
 	}
 	// File 0 means none before version 5.
 	if fn.Line != 0 && (file != 0 || in.version >= 5) {
