@@ -25,13 +25,21 @@ func (t *totals) add(r *row) {
 	t.sum += r.sum()
 }
 
-// head holds the rows of a range of log segments in memory, in a FrostDB of its own. Its span and totals are
-// guarded by the store's lock; rows become visible with them.
+// head holds the rows of a range of log segments in memory, in a FrostDB of its own and in a tail of rows that
+// are too few for a record of it: FrostDB compacts one large record at a hundredth of the cost of as many rows
+// in small ones. The span and totals are guarded by the store's lock.
 type head struct {
 	cs      *frostdb.ColumnStore
 	table   *frostdb.Table
 	opened  time.Time
 	readers sync.WaitGroup
+
+	// spilling is held by readers while they read, and by who moves the tail into FrostDB: rows are in one of
+	// the two for each reader.
+	spilling sync.RWMutex
+	tailMu   sync.Mutex
+	tail     []row // only appended to; replaced when it was moved
+	tailSize int64
 
 	span   span
 	totals totals
@@ -47,22 +55,72 @@ func openHead(logger log.Logger, first uint64, now time.Time) (*head, error) {
 	return &head{cs: cs, table: table, opened: now, span: newSpan(), segments: [2]uint64{first, 0}}, nil
 }
 
-// insert adds rows, all at once for readers.
-func (h *head) insert(ctx context.Context, rows []row) error {
-	r := record(rows)
+const (
+	// spillBytes is how large the tail becomes before it is moved if no reader is in the way, and
+	// mustSpillBytes before readers have to be waited for.
+	spillBytes     = 1 << 20
+	mustSpillBytes = 8 << 20
+)
+
+// insert adds rows, all at once for readers. It keeps them.
+func (h *head) insert(rows []row) {
+	h.tailMu.Lock()
+	defer h.tailMu.Unlock()
+	h.tail = append(h.tail, rows...)
+	for i := range rows {
+		h.tailSize += rows[i].bytes()
+	}
+}
+
+// spill moves the tail into FrostDB if it is large enough, or in any case. It is called by one goroutine at a
+// time, beside which nothing is inserted.
+func (h *head) spill(always bool) error {
+	switch {
+	case h.tailSize == 0 || !always && h.tailSize < spillBytes:
+		return nil
+	case always || h.tailSize >= mustSpillBytes:
+		h.spilling.Lock()
+	case !h.spilling.TryLock():
+		return nil // after a later commit
+	}
+	defer h.spilling.Unlock()
+	r := record(h.tail)
 	defer r.Release()
-	if _, err := h.table.InsertRecord(ctx, r); err != nil {
+	if _, err := h.table.InsertRecord(context.Background(), r); err != nil {
 		return fmt.Errorf("inserting into FrostDB: %w", err)
 	}
+	h.tailMu.Lock()
+	defer h.tailMu.Unlock()
+	h.tail, h.tailSize = nil, 0
 	return nil
 }
 
+// scan calls each of fns, from one goroutine each, with records of rows that may be in the bounds.
 func (h *head) scan(ctx context.Context, b bounds, fns ...func(*recordColumns) error) error {
+	h.spilling.RLock()
+	defer h.spilling.RUnlock()
+	h.tailMu.Lock()
+	tail := h.tail
+	h.tailMu.Unlock()
+	for len(tail) > 0 {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		n := min(len(tail), 4096)
+		c := columnsOfRows(tail[:n])
+		if err := fns[0](&c); err != nil {
+			return err
+		}
+		tail = tail[n:]
+	}
 	return scanTable(ctx, h.table, b, fns...)
 }
 
 // write writes the rows, sorted, as Parquet. Nothing may be inserted meanwhile.
 func (h *head) write(w io.Writer) error {
+	if err := h.spill(true); err != nil {
+		return err
+	}
 	if err := setRowGroups(h.cs, h.totals.rows, h.totals.bytes); err != nil {
 		return err
 	}

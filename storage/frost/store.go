@@ -225,13 +225,25 @@ func (r *replayer) next(segment uint64) error {
 	return nil
 }
 
-// insert makes rows visible. It is called by one goroutine at a time.
+// insert makes rows visible, and keeps them. It is called by one goroutine at a time.
 func (s *Store) insert(rows []row) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if err := s.active.insert(context.Background(), rows); err != nil {
+	if err := s.show(rows); err != nil {
 		return err
 	}
+	if err := s.active.spill(false); err != nil {
+		// The rows stay where they are, durable and visible; only more must not come.
+		s.mu.Lock()
+		s.failed = fmt.Errorf("open the storage again: %w", err)
+		s.mu.Unlock()
+		level.Error(s.o.Logger).Log("msg", "FrostDB takes no more rows", "err", err)
+	}
+	return nil
+}
+
+func (s *Store) show(rows []row) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.active.insert(rows)
 	var decoded samplesOf
 	for i := range rows {
 		r := &rows[i]

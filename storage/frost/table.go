@@ -128,10 +128,7 @@ func record(rows []row) arrow.Record {
 	b.Reserve(len(rows))
 	b.Field(colPayload).(*array.BinaryBuilder).ReserveData(size)
 	for _, r := range order {
-		for i, v := range [columns]int64{
-			colDuration: r.duration, colFirst: r.first, colLast: r.last, colPeriod: r.period, colSamples: r.samples,
-			colSeries: int64(r.series), colService: int64(r.service), colTime: r.time,
-		} {
+		for i, v := range r.ints() {
 			if i != colPayload {
 				b.Field(i).(*array.Int64Builder).UnsafeAppend(v)
 			}
@@ -146,6 +143,33 @@ type recordColumns struct {
 	ints    [columns][]int64
 	payload func(i int) []byte
 	n       int
+}
+
+// columnsOfRows returns rows as columns. The payloads stay where they are.
+func columnsOfRows(rows []row) recordColumns {
+	c := recordColumns{n: len(rows), payload: func(i int) []byte { return rows[i].payload }}
+	all := make([]int64, len(rows)*columns)
+	for col := range c.ints {
+		if col != colPayload {
+			c.ints[col], all = all[:len(rows):len(rows)], all[len(rows):]
+		}
+	}
+	for i := range rows {
+		for col, v := range rows[i].ints() {
+			if col != colPayload {
+				c.ints[col][i] = v
+			}
+		}
+	}
+	return c
+}
+
+// ints returns the row's columns, 0 for the payload.
+func (r *row) ints() [columns]int64 {
+	return [columns]int64{
+		colDuration: r.duration, colFirst: r.first, colLast: r.last, colPeriod: r.period, colSamples: r.samples,
+		colSeries: int64(r.series), colService: int64(r.service), colTime: r.time,
+	}
 }
 
 // slice returns rows i to j, without payload.
@@ -237,7 +261,8 @@ func scanTable(ctx context.Context, t *frostdb.Table, b bounds, fns ...func(*rec
 			return fn(&c)
 		}
 	}
-	return t.View(ctx, func(ctx context.Context, tx uint64) error {
-		return t.Iterator(ctx, tx, memory.DefaultAllocator, callbacks, logicalplan.WithReadMode(logicalplan.ReadModeInMemoryOnly), logicalplan.WithFilter(b.filter()))
-	})
+	// Not t.View: it would take the transaction of this moment, and a compaction that begins after it and takes
+	// in a later record makes a part that an earlier transaction does not see: rows that were there are not.
+	// With the largest one everything is visible that was inserted, each record as a whole.
+	return t.Iterator(ctx, math.MaxUint64, memory.DefaultAllocator, callbacks, logicalplan.WithReadMode(logicalplan.ReadModeInMemoryOnly), logicalplan.WithFilter(b.filter()))
 }
