@@ -109,7 +109,8 @@ func (w *walker) step(m *mapped, addr uint64) (cpu.Stop, bool) {
 	if m.file == nil {
 		return w.framePointer(false)
 	}
-	if fp := m.file.framePointers; !w.exact && addr >= fp.start && addr < fp.end {
+	o := &m.file.object
+	if !w.exact && addr >= o.FpStart && addr < o.FpEnd && !(addr >= o.RowsStart && addr < o.RowsEnd) {
 		return w.framePointer(true)
 	}
 	rule, err := w.s.files.tables.rule(m.file.object, addr)
@@ -128,7 +129,7 @@ func (w *walker) step(m *mapped, addr uint64) (cpu.Stop, bool) {
 	case unwind.CFAUnsupported:
 		return cpu.StopUnsupported, true
 	}
-	return w.rule(rule)
+	return w.rule(rule, o.FpEnd != 0)
 }
 
 func (w *walker) word(at uint64) (uint64, bool) {
@@ -216,7 +217,7 @@ func (w *walker) signal() (cpu.Stop, bool) {
 	return cpu.StopComplete, w.ip == 0
 }
 
-func (w *walker) rule(r cpu.Rule) (cpu.Stop, bool) {
+func (w *walker) rule(r cpu.Rule, switches bool) (cpu.Stop, bool) {
 	sp, fp := w.regs[regSP], w.regs[regFP]
 	var cfa uint64
 	if unwind.CFA(r.Cfa) == unwind.CFAPLT {
@@ -237,7 +238,7 @@ func (w *walker) rule(r cpu.Rule) (cpu.Stop, bool) {
 			cfa = v + uint64(int64(r.Extra))
 		}
 	}
-	if cfa < sp || cfa == sp && !w.exact {
+	if (cfa < sp || cfa == sp && !w.exact) && !(switches && r.Reg != regSP) {
 		return cpu.StopNoProgress, true
 	}
 	var ip uint64

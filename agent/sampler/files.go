@@ -29,8 +29,6 @@ type file struct {
 	lastUsed time.Time
 	table    installed
 	object   cpu.Object // what the kernel side was told
-	// framePointers are the addresses whose callers are walked by frame pointers.
-	framePointers struct{ start, end uint64 }
 }
 
 // files numbers executable files, compiles their unwind tables in the background, and forgets what is long
@@ -181,7 +179,6 @@ func (fs *files) announce(f *file, o cpu.Object) error {
 		return fmt.Errorf("announcing the unwind table of %s: %w", f.path, err)
 	}
 	f.object = o
-	f.framePointers.start, f.framePointers.end = o.FpStart, o.FpEnd
 	return nil
 }
 
@@ -245,7 +242,12 @@ func (fs *files) finished(f *file, c compiled, err error, now time.Time) error {
 		FirstRule:    in.rules.first,
 	}
 	if fp := c.framePointers; len(fp) > 0 {
-		o.FpStart, o.FpEnd = uint64(fp[0].Start), uint64(fp[len(fp)-1].End)
+		last := len(fp) - 1
+		o.FpStart, o.FpEnd = uint64(fp[0].Start), uint64(fp[last].End)
+		// The gaps lie close together, in the runtime's assembly; rows are right for what is between them too.
+		if last > 0 {
+			o.RowsStart, o.RowsEnd = uint64(fp[0].End), uint64(fp[last].Start)
+		}
 	}
 	if err := fs.announce(f, o); err != nil {
 		fs.tables.remove(in, now)

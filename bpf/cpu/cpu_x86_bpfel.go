@@ -77,6 +77,8 @@ type cpuObject struct {
 	_            structs.HostLayout
 	FpStart      uint64
 	FpEnd        uint64
+	RowsStart    uint64
+	RowsEnd      uint64
 	AddressBlock uint32
 	BlockCount   uint32
 	FirstBlock   uint32

@@ -399,7 +399,7 @@ static __always_inline int walk_frame_pointer(struct unwind *u, bool trusted)
 	return moved(u, ip, fp + 16, u->words[0]);
 }
 
-static __always_inline int walk_rule(struct unwind *u, struct rule *r)
+static __always_inline int walk_rule(struct unwind *u, struct rule *r, bool switches)
 {
 	__u32 reg = r->reg & (REGS - 1);
 	__u64 sp = u->regs[REG_SP], cfa, ip, fp = u->regs[REG_FP];
@@ -416,8 +416,11 @@ static __always_inline int walk_rule(struct unwind *u, struct rule *r)
 			cfa = u->words[0] + (__s64)r->extra;
 		}
 	}
-	/* Towards the root; only the interrupted function may have no frame at all. */
-	if (cfa < sp || (cfa == sp && !u->exact))
+	/*
+	 * Towards the root; only the interrupted function may have no frame at all. But where stacks are
+	 * switched (Go), another stack may lie anywhere: a frame found by another register says where.
+	 */
+	if ((cfa < sp || (cfa == sp && !u->exact)) && !(switches && reg != REG_SP))
 		return stopped(u, STOP_NO_PROGRESS);
 
 	if (r->ra == SAVE_OFFSET) {
@@ -470,7 +473,7 @@ static __always_inline int step(struct scratch *s)
 		return walk_frame_pointer(u, false);
 	if (o->block_count == BLOCKS_PENDING)
 		return stopped(u, STOP_PENDING);
-	if (!u->exact && addr >= o->fp_start && addr < o->fp_end)
+	if (!u->exact && addr >= o->fp_start && addr < o->fp_end && !(addr >= o->rows_start && addr < o->rows_end))
 		return walk_frame_pointer(u, true);
 
 	struct rule *r = find_rule(o, addr);
@@ -487,7 +490,7 @@ static __always_inline int step(struct scratch *s)
 	case CFA_UNSUPPORTED:
 		return stopped(u, STOP_UNSUPPORTED);
 	default:
-		return walk_rule(u, r);
+		return walk_rule(u, r, o->fp_end != 0);
 	}
 }
 

@@ -114,14 +114,16 @@ _Static_assert(sizeof(struct mapping) == 32, "mapping");
 
 /* One executable file's unwind table: its 64 KiB blocks are blocks[first_block ...]. */
 struct object {
-	__u64 fp_start; /* file addresses whose callers are walked by frame pointers (Go) */
+	__u64 fp_start; /* file addresses whose callers are walked by frame pointers (Go) ... */
 	__u64 fp_end;
+	__u64 rows_start; /* ... but for those in here: functions that switch stacks are among them */
+	__u64 rows_end;
 	__u32 address_block; /* file address >> 16 of the first block */
 	__u32 block_count;   /* 0: no table, BLOCKS_PENDING: not yet */
 	__u32 first_block;
 	__u32 first_rule;
 };
-_Static_assert(sizeof(struct object) == 32, "object");
+_Static_assert(sizeof(struct object) == 48, "object");
 #define BLOCKS_PENDING 0xffffffff
 
 /* The rows of a block lie in one chunk: chunk = row >> CHUNK_SHIFT. */
