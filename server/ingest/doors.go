@@ -9,9 +9,9 @@ import (
 	"io"
 	"mime"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"connectrpc.com/connect"
 	"github.com/perfuse/perfuse/server/limits"
@@ -33,7 +33,7 @@ const (
 
 // RPC returns the handler of ExportProcedure: gRPC, gRPC-web and Connect.
 func (g *Ingester) RPC() http.Handler {
-	// What is too large ends while Connect reads it, before our handler sees anything.
+	// What is too large once it is unpacked ends while Connect reads it, before our handler sees anything.
 	refused := func(err error) { g.done(doorRPC, 0, err) }
 	opts := append(limits.HandlerOptions(g.limits.DecompressedBytes, refused),
 		connect.WithCodec(rawCodec{name: "proto"}), connect.WithCodec(rawCodec{name: "json"}),
@@ -45,14 +45,23 @@ func (g *Ingester) RPC() http.Handler {
 		}
 		return &collectorv1.ExportProfilesServiceResponse{}, nil
 	}, opts...)
+	errorWriter := connect.NewErrorWriter(opts...)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		r.Body = g.limitBody(r.Body, refused)
+		if !errorWriter.IsSupported(r) {
+			h.ServeHTTP(w, r) // which says what is
+			return
+		}
+		body, leave, err := g.gate.enter(r.Context(), r.Body)
+		if err != nil {
+			g.done(doorRPC, 0, err)
+			errorWriter.Write(w, r, connect.NewError(codeOf(err), err))
+			return
+		}
+		defer leave()
+		r = r.WithContext(r.Context())
+		r.Body = io.NopCloser(bytes.NewReader(body))
 		h.ServeHTTP(w, r)
 	})
-}
-
-func (g *Ingester) limitBody(body io.ReadCloser, refused func(error)) io.ReadCloser {
-	return limits.Body(body, limits.BodyBytes, g.limits.BodyBytes, "the request body", refused)
 }
 
 func (g *Ingester) exportRaw(ctx context.Context, door string, body []byte, isJSON bool) error {
@@ -66,7 +75,7 @@ func (g *Ingester) decodeAndExport(ctx context.Context, body []byte, isJSON bool
 	if err != nil {
 		return err
 	}
-	release, err := g.room(ctx, cost)
+	release, err := g.gate.room(ctx, cost)
 	if err != nil {
 		return err
 	}
@@ -77,25 +86,6 @@ func (g *Ingester) decodeAndExport(ctx context.Context, body []byte, isJSON bool
 	}
 	return g.Export(ctx, req)
 }
-
-// ErrBusy: as much is being taken in as memory allows.
-var ErrBusy = errors.New("the server is busy; send the profiles again later")
-
-// room waits until what is decoded at one time, all requests together, takes no more than one may.
-func (g *Ingester) room(ctx context.Context, cost int64) (release func(), err error) {
-	if g.memory == nil {
-		return func() {}, nil
-	}
-	ctx, cancel := context.WithTimeoutCause(ctx, roomTime, ErrBusy)
-	defer cancel()
-	if err := g.memory.Acquire(ctx, cost); err != nil {
-		return nil, fmt.Errorf("waiting for other requests to end: %w", context.Cause(ctx))
-	}
-	return func() { g.memory.Release(cost) }, nil
-}
-
-// roomTime is how long a request waits for others.
-const roomTime = 10 * time.Second
 
 // rawRequest is a message that was not decoded yet, so that we do it within our limits and say in our words
 // what is wrong with it.
@@ -133,6 +123,8 @@ func (c rawCodec) Marshal(v any) ([]byte, error) {
 func codeOf(err error) connect.Code {
 	var le *limits.Error
 	switch {
+	case errors.Is(err, ErrBusy):
+		return connect.CodeUnavailable
 	case errors.As(err, &le):
 		return connect.CodeResourceExhausted
 	case errors.Is(err, ErrInvalid), errors.Is(err, storage.ErrInvalid):
@@ -161,13 +153,21 @@ func (g *Ingester) HTTP() http.Handler {
 				fmt.Sprintf("content type %q: want application/x-protobuf or application/json", r.Header.Get("Content-Type")))
 			return
 		}
-		body, err := g.readBody(r)
-		if errors.Is(err, errEncoding) {
-			answer.fail(http.StatusUnsupportedMediaType, connect.CodeInvalidArgument, err.Error())
+		encoding := strings.ToLower(r.Header.Get("Content-Encoding"))
+		if encoding != "" && encoding != "identity" && !slices.Contains(limits.Encodings, encoding) {
+			answer.fail(http.StatusUnsupportedMediaType, connect.CodeInvalidArgument,
+				fmt.Sprintf("unknown content encoding %.40q: want %s", encoding, strings.Join(limits.Encodings, ", ")))
 			return
 		}
+		body, leave, err := g.gate.enter(r.Context(), r.Body)
 		if err != nil {
-			g.done(doorHTTP, len(body), err)
+			g.done(doorHTTP, 0, err)
+			answer.error(err)
+			return
+		}
+		defer leave()
+		if body, err = g.unpack(body, encoding); err != nil {
+			g.done(doorHTTP, 0, err)
 		} else {
 			err = g.exportRaw(r.Context(), doorHTTP, body, isJSON)
 		}
@@ -179,26 +179,18 @@ func (g *Ingester) HTTP() http.Handler {
 	})
 }
 
-var errEncoding = errors.New("unknown content encoding")
-
-func (g *Ingester) readBody(r *http.Request) ([]byte, error) {
-	var in io.Reader = g.limitBody(r.Body, nil)
-	if enc := strings.ToLower(r.Header.Get("Content-Encoding")); enc != "" && enc != "identity" {
-		d := limits.NewDecompressor(enc, limits.DecompressedBytes, g.limits.DecompressedBytes, nil)
-		if d == nil {
-			return nil, fmt.Errorf("%w %.40q: want %s", errEncoding, enc, strings.Join(limits.Encodings, ", "))
-		}
-		defer d.Close()
-		if err := d.Reset(in); errors.Is(err, io.EOF) {
-			return nil, nil // an empty body, whatever it is called
-		} else if err != nil {
-			return nil, readError(enc, err)
-		}
-		in = d
+func (g *Ingester) unpack(body []byte, encoding string) ([]byte, error) {
+	d := limits.NewDecompressor(encoding, limits.DecompressedBytes, g.limits.DecompressedBytes, nil)
+	if d == nil || len(body) == 0 {
+		return body, nil // not packed, or an empty body, whatever it is called
 	}
-	body, err := io.ReadAll(in)
+	defer d.Close()
+	err := d.Reset(bytes.NewReader(body))
+	if err == nil {
+		body, err = io.ReadAll(d)
+	}
 	if err != nil {
-		return nil, readError(r.Header.Get("Content-Encoding"), err)
+		return nil, readError(encoding, err)
 	}
 	return body, nil
 }
@@ -209,6 +201,8 @@ func readError(encoding string, err error) error {
 	switch {
 	case errors.As(err, &le):
 		return le
+	case errors.Is(err, ErrBusy), errors.Is(err, context.Canceled):
+		return err
 	case encoding == "":
 		return invalid("reading the body: %v", err)
 	}

@@ -24,7 +24,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	collectorv1 "go.opentelemetry.io/proto/otlp/collector/profiles/v1development"
 	profilesv1 "go.opentelemetry.io/proto/otlp/profiles/v1development"
-	"golang.org/x/sync/semaphore"
 )
 
 // Options for New.
@@ -55,7 +54,7 @@ type Ingester struct {
 	limits     limits.Limits
 	normaliser Normaliser
 	seen       *seen
-	memory     *semaphore.Weighted // bytes of decoded requests; nil: not bounded
+	gate       *gate
 	logger     log.Logger
 	quiet      quiet
 	metrics    metrics
@@ -97,12 +96,8 @@ func New(opts Options) (*Ingester, error) {
 		opts.Refusals = limits.NewRefusals(nil)
 	}
 	lim := opts.Limits.OrDefault()
-	var memory *semaphore.Weighted
-	if lim.DecodedBytes > 0 {
-		memory = semaphore.NewWeighted(lim.DecodedBytes)
-	}
 	return &Ingester{
-		memory:     memory,
+		gate:       newGate(&lim),
 		opts:       opts,
 		limits:     lim,
 		normaliser: Normaliser{Limits: lim, DropAttributes: opts.DropAttributes, Now: opts.Now},
@@ -188,6 +183,8 @@ func (g *Ingester) done(door string, body int, err error) {
 	outcome := "failed"
 	var le *limits.Error
 	switch {
+	case errors.Is(err, ErrBusy):
+		outcome = "busy"
 	case errors.As(err, &le):
 		outcome = "limit"
 		g.opts.Refusals.Add(le.Limit)
@@ -221,7 +218,7 @@ func newMetrics(reg prometheus.Registerer) metrics {
 	m := metrics{
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "perfuse_ingest_requests_total",
-			Help: "Requests with profiles, by door (otlp_grpc, otlp_http) and outcome (ok, invalid, limit, failed, cancelled).",
+			Help: "Requests with profiles, by door (otlp_grpc, otlp_http) and outcome (ok, invalid, limit, busy, failed, cancelled).",
 		}, []string{"door", "outcome"}),
 		bytes: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "perfuse_ingest_bytes_total", Help: "Bytes of requests with profiles after decompression, by door.",

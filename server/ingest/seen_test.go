@@ -4,12 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"connectrpc.com/connect"
 	"github.com/perfuse/perfuse/profile"
+	"github.com/perfuse/perfuse/server/limits"
 	"github.com/perfuse/perfuse/storage"
 	"github.com/perfuse/perfuse/storage/storagetest"
 	collectorv1 "go.opentelemetry.io/proto/otlp/collector/profiles/v1development"
@@ -18,14 +20,14 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// gate is a store whose writes wait for the test to say how they end.
-type gate struct {
+// gatedStore is a store whose writes wait for the test to say how they end.
+type gatedStore struct {
 	storagetest.Model
 	arrived chan struct{}
 	result  chan error
 }
 
-func (g *gate) Write(ctx context.Context, b *profile.Batch) error {
+func (g *gatedStore) Write(ctx context.Context, b *profile.Batch) error {
 	g.arrived <- struct{}{}
 	select {
 	case err := <-g.result:
@@ -38,7 +40,7 @@ func (g *gate) Write(ctx context.Context, b *profile.Batch) error {
 	}
 }
 
-func (g *gate) total(t *testing.T) int64 {
+func (g *gatedStore) total(t *testing.T) int64 {
 	t.Helper()
 	counts := profile.Type{Name: "unknown", SampleType: "samples", SampleUnit: "count"}
 	b, err := g.Merge(t.Context(), storage.Selection{Type: &counts}, nil)
@@ -62,9 +64,9 @@ func withID(ids ...string) *collectorv1.ExportProfilesServiceRequest {
 	return &collectorv1.ExportProfilesServiceRequest{ResourceProfiles: []*profilesv1.ResourceProfiles{{ScopeProfiles: []*profilesv1.ScopeProfiles{sp}}}}
 }
 
-func newGate(t *testing.T, window int) (*gate, *Ingester) {
+func newGatedStore(t *testing.T, window int) (*gatedStore, *Ingester) {
 	t.Helper()
-	g := &gate{arrived: make(chan struct{}, 10), result: make(chan error, 10)}
+	g := &gatedStore{arrived: make(chan struct{}, 10), result: make(chan error, 10)}
 	in, err := New(Options{Store: g, Window: window, Now: func() time.Time { return testNow }})
 	if err != nil {
 		t.Fatal(err)
@@ -74,7 +76,7 @@ func newGate(t *testing.T, window int) (*gate, *Ingester) {
 
 // TestSeenAgain: a profile that was stored is acknowledged and not stored again; what has no id always is.
 func TestSeenAgain(t *testing.T) {
-	g, in := newGate(t, 3)
+	g, in := newGatedStore(t, 3)
 	f := func(total int64, writes bool, ids ...string) {
 		t.Helper()
 		if writes {
@@ -129,7 +131,7 @@ func TestSeenInFlight(t *testing.T) {
 	} {
 		t.Run(fmt.Sprint(c.first), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				g, in := newGate(t, 100)
+				g, in := newGatedStore(t, 100)
 				errs := make(chan error, 2)
 				go func() { errs <- in.Export(t.Context(), withID("aaaaaaaaaaaaaaaa")) }()
 				<-g.arrived
@@ -161,7 +163,7 @@ func TestSeenInFlight(t *testing.T) {
 // and one whose client leaves while it waits lets go of nothing it does not have.
 func TestSeenCrosswise(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		g, in := newGate(t, 100)
+		g, in := newGatedStore(t, 100)
 		errs := make(chan error, 3)
 		go func() { errs <- in.Export(t.Context(), withID("aaaaaaaaaaaaaaaa", "bbbbbbbbbbbbbbbb")) }()
 		go func() { errs <- in.Export(t.Context(), withID("bbbbbbbbbbbbbbbb", "aaaaaaaaaaaaaaaa")) }()
@@ -190,7 +192,7 @@ func TestSeenCrosswise(t *testing.T) {
 // have it stored twice.
 func TestSeenClientLeaves(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		g, in := newGate(t, 100)
+		g, in := newGatedStore(t, 100)
 		ctx, leave := context.WithCancel(t.Context())
 		errs := make(chan error, 2)
 		go func() { errs <- in.Export(ctx, withID("aaaaaaaaaaaaaaaa")) }()
@@ -215,7 +217,7 @@ func TestSeenClientLeaves(t *testing.T) {
 
 // TestSeenAfterRefusal: what was refused was not stored, so it may come again.
 func TestSeenAfterRefusal(t *testing.T) {
-	g, in := newGate(t, 100)
+	g, in := newGatedStore(t, 100)
 	bad := withID("aaaaaaaaaaaaaaaa")
 	bad.ResourceProfiles[0].ScopeProfiles[0].Profiles[0].Samples[0].StackIndex = 5
 	if err := in.Export(t.Context(), bad); !errors.Is(err, ErrInvalid) {
@@ -230,10 +232,48 @@ func TestSeenAfterRefusal(t *testing.T) {
 	}
 }
 
+// TestGate: bodies together have a bound, beyond which they are refused at once, and so many requests work at
+// a time; what left makes room.
+func TestGate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGate(&limits.Limits{BodyBytes: 100, InFlightBytes: 150, ConcurrentIngests: 1})
+		f := func(n int, want error) (leave func()) {
+			t.Helper()
+			body, leave, err := g.enter(t.Context(), strings.NewReader(strings.Repeat("x", n)))
+			var le *limits.Error
+			switch {
+			case want == nil && (err != nil || len(body) != n), want != nil && err == nil,
+				errors.Is(want, ErrBusy) != errors.Is(err, ErrBusy), errors.As(want, &le) != errors.As(err, &le):
+				t.Fatalf("%d bytes: %d bytes, %v, want %v", n, len(body), err, want)
+			}
+			return leave
+		}
+		f(101, &limits.Error{}) // too large by itself
+		leave := f(100, nil)
+		f(60, ErrBusy) // no room
+		f(50, ErrBusy) // no turn in time
+		leave()
+		leave = f(100, nil)
+		next := make(chan func())
+		go func() { next <- f(50, nil) }()
+		synctest.Wait()
+		select {
+		case <-next:
+			t.Error("two at a time")
+		default:
+		}
+		leave()
+		(<-next)()
+		if held := g.wire.Load(); held != 0 {
+			t.Errorf("%d bytes are still held", held)
+		}
+	})
+}
+
 // TestRoom: what is decoded at one time has a bound; what finds no room waits, and not for ever.
 func TestRoom(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		g, in := newGate(t, 100)
+		g, in := newGatedStore(t, 100)
 		body, err := proto.Marshal(withID(""))
 		if err != nil {
 			t.Fatal(err)
@@ -242,7 +282,7 @@ func TestRoom(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		in.memory = semaphore.NewWeighted(2*cost + cost/2)
+		in.gate.memory = semaphore.NewWeighted(2*cost + cost/2)
 		errs := make(chan error, 3)
 		for range 3 {
 			go func() { errs <- in.exportRaw(t.Context(), doorRPC, body, false) }()

@@ -27,6 +27,8 @@ const (
 	DecompressedBytes Name = "decompressed_bytes"
 	UploadBytes       Name = "upload_bytes"
 	DecodedBytes      Name = "decoded_bytes"
+	InFlightBytes     Name = "in_flight_bytes"
+	ConcurrentIngests Name = "concurrent_ingests"
 	SamplesPerRequest Name = "samples_per_request"
 	SeriesPerRequest  Name = "series_per_request"
 	FramesPerStack    Name = "frames_per_stack"
@@ -60,6 +62,12 @@ type Limits struct {
 	// before: an empty sample is two bytes on the wire and about 170 in memory. All messages that are
 	// decoded at one time share it; those that find no room wait. Default 512 MiB.
 	DecodedBytes int64 `yaml:"decoded_bytes"`
+	// InFlightBytes bounds the bodies of requests with profiles that are held at one time, all together, as
+	// they came over the wire; what comes beyond is told to come again. Default 256 MiB.
+	InFlightBytes int64 `yaml:"in_flight_bytes"`
+	// ConcurrentIngests is how many requests with profiles are unpacked, decoded and stored at once; others
+	// wait for their turn. Default 8.
+	ConcurrentIngests int64 `yaml:"concurrent_ingests"`
 	// SamplesPerRequest bounds the observations in one request; a sample with ten timestamps counts as
 	// ten. Default 1 000 000.
 	SamplesPerRequest int64 `yaml:"samples_per_request"`
@@ -100,6 +108,8 @@ func Default() Limits {
 		DecompressedBytes: 64 << 20,
 		UploadBytes:       2 << 30,
 		DecodedBytes:      512 << 20,
+		InFlightBytes:     256 << 20,
+		ConcurrentIngests: 8,
 		SamplesPerRequest: 1_000_000,
 		SeriesPerRequest:  10_000,
 		FramesPerStack:    4096,
@@ -121,7 +131,8 @@ func (l Limits) OrDefault() Limits {
 	d := Default()
 	for _, f := range []struct{ v, def *int64 }{
 		{&l.BodyBytes, &d.BodyBytes}, {&l.DecompressedBytes, &d.DecompressedBytes}, {&l.UploadBytes, &d.UploadBytes},
-		{&l.DecodedBytes, &d.DecodedBytes}, {&l.SamplesPerRequest, &d.SamplesPerRequest},
+		{&l.DecodedBytes, &d.DecodedBytes},
+		{&l.InFlightBytes, &d.InFlightBytes}, {&l.ConcurrentIngests, &d.ConcurrentIngests}, {&l.SamplesPerRequest, &d.SamplesPerRequest},
 		{&l.SeriesPerRequest, &d.SeriesPerRequest}, {&l.FramesPerStack, &d.FramesPerStack},
 		{&l.LabelsPerSeries, &d.LabelsPerSeries}, {&l.LabelNameBytes, &d.LabelNameBytes},
 		{&l.LabelValueBytes, &d.LabelValueBytes}, {&l.QueryBytes, &d.QueryBytes},
@@ -177,7 +188,7 @@ func NewRefusals(reg prometheus.Registerer) *Refusals {
 		reg.MustRegister(c)
 	}
 	for _, n := range []Name{
-		BodyBytes, DecompressedBytes, UploadBytes, DecodedBytes, SamplesPerRequest, SeriesPerRequest, FramesPerStack,
+		BodyBytes, DecompressedBytes, UploadBytes, DecodedBytes, InFlightBytes, ConcurrentIngests, SamplesPerRequest, SeriesPerRequest, FramesPerStack,
 		LabelsPerSeries, LabelNameBytes, LabelValueBytes, Future, Past, QueryTime, QueryBytes, FlameNodes, SeriesPoints,
 	} {
 		c.WithLabelValues(string(n))

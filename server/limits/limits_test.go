@@ -35,7 +35,7 @@ func TestOrDefault(t *testing.T) {
 		keys[v.Type().Field(i).Tag.Get("yaml")] = true
 	}
 	for _, n := range []Name{
-		BodyBytes, DecompressedBytes, UploadBytes, DecodedBytes, SamplesPerRequest, SeriesPerRequest, FramesPerStack, LabelsPerSeries,
+		BodyBytes, DecompressedBytes, UploadBytes, DecodedBytes, InFlightBytes, ConcurrentIngests, SamplesPerRequest, SeriesPerRequest, FramesPerStack, LabelsPerSeries,
 		LabelNameBytes, LabelValueBytes, Future, Past, QueryTime, QueryBytes, ConcurrentQueries, FlameNodes, AnswerValues, SeriesPoints,
 	} {
 		if !keys[string(n)] {
