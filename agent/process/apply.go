@@ -90,6 +90,7 @@ func (t *Table) applyExec(r *record) {
 	pid := PID(r.pid)
 	p := t.newProcess(pid, 0, r.time)
 	p.Comm, p.comm, p.threads = r.text, r.text, 1
+	p.mappings = make([]Mapping, 0, 6) // of a small dynamic program
 	if old := t.current(pid); old != nil {
 		if r.time < old.synced {
 			return

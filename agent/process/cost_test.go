@@ -63,3 +63,43 @@ func BenchmarkTable(b *testing.B) {
 	b.ReportMetric(float64((cmd.ProcessState.UserTime()+cmd.ProcessState.SystemTime()).Nanoseconds())/float64(b.N), "load-ns/process")
 	b.ReportMetric(float64(b.N)/wall.Seconds(), "processes/s")
 }
+
+// BenchmarkApply is what the life of one process costs without the kernel's part: fork, exec, five mappings, exit.
+func BenchmarkApply(b *testing.B) {
+	opts := Options{Node: "n", Proc: b.TempDir()}
+	if err := opts.setDefaults(); err != nil {
+		b.Fatal(err)
+	}
+	table, err := newTable(opts)
+	if err != nil {
+		b.Fatal(err)
+	}
+	now := monotonic()
+	shell := table.newProcess(1, 0, now)
+	shell.identity = &identity{}
+	table.start(shell)
+	var raw [][]byte
+	raw = append(raw, encode(unix.PERF_RECORD_FORK, 0, 0, 2, 1, 2, 1, uint64(0)),
+		encode(unix.PERF_RECORD_COMM, unix.PERF_RECORD_MISC_COMM_EXEC, 0, 2, 2, "true"))
+	for i, path := range []string{"/usr/bin/true", "/usr/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2", "[vdso]", "/usr/lib/x86_64-linux-gnu/libc.so.6", "/usr/lib/x86_64-linux-gnu/libm.so.6"} {
+		raw = append(raw, encodeMap(0, 2, uint64(i+1)<<20, 1<<16, 0, uint64(i), unix.PROT_EXEC, path))
+	}
+	raw = append(raw, encode(unix.PERF_RECORD_EXIT, 0, 0, 2, 1, 2, 1, uint64(0)))
+	in := interner{max: 100}
+	b.ReportAllocs()
+	for b.Loop() {
+		for _, x := range raw {
+			now += 1000
+			r, err := parseRecord(x)
+			if err != nil {
+				b.Fatal(err)
+			}
+			r.time, r.text = now, in.intern(r.name)
+			table.apply(&r)
+		}
+		if len(table.young) > 1000 {
+			table.young = nil
+			table.forgetEnded(now)
+		}
+	}
+}

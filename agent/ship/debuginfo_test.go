@@ -193,6 +193,7 @@ func program(t *testing.T, buildID string) opened {
 func id(n int) string { return fmt.Sprintf("%040x", 0xabc000+n) }
 
 func TestDebuginfoUpload(t *testing.T) {
+	t.Parallel()
 	l := newLibrary(t)
 	d := runDebuginfo(t, DebuginfoOptions{Address: l.address, Headers: map[string]string{"Authorization": "Bearer x"}})
 	there, deleted, moved := program(t, id(1)), program(t, id(2)), program(t, id(3))
@@ -231,6 +232,7 @@ func TestDebuginfoUpload(t *testing.T) {
 // A server that fails gets the file later; one that refuses it does not see it again; what it has lost it
 // gets again.
 func TestDebuginfoAgain(t *testing.T) {
+	t.Parallel()
 	l := newLibrary(t)
 	l.fail = func(n int) error {
 		switch n {
@@ -260,6 +262,7 @@ func TestDebuginfoAgain(t *testing.T) {
 
 // A server that has everything is asked once and sent nothing; what is no program is not sent either.
 func TestDebuginfoUnwanted(t *testing.T) {
+	t.Parallel()
 	l := newLibrary(t)
 	has := program(t, id(1))
 	l.files[id(1)] = []byte{1}
@@ -287,6 +290,7 @@ func TestDebuginfoUnwanted(t *testing.T) {
 
 // Uploads keep to their share of the line.
 func TestUploadRate(t *testing.T) {
+	t.Parallel()
 	var sent int
 	start := time.Now()
 	c := &chunks{ctx: t.Context(), bytesPerSecond: 4 << 20, start: start, send: func(b []byte) error { sent += len(b); return nil }}

@@ -80,6 +80,7 @@ func newHTTPClient(insecure bool, config *tls.Config) *http.Client {
 	}
 	return &http.Client{Transport: &http.Transport{
 		Protocols:       protocols,
+		Proxy:           http.ProxyFromEnvironment,
 		TLSClientConfig: config,
 		DialContext:     (&net.Dialer{Timeout: 10 * time.Second, KeepAlive: 15 * time.Second}).DialContext,
 		IdleConnTimeout: 2 * time.Minute,

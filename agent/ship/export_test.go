@@ -69,6 +69,7 @@ func TestBackoff(t *testing.T) {
 
 // The server's word on when to come back counts.
 func TestRetryInfo(t *testing.T) {
+	t.Parallel()
 	c := newCollector(t)
 	var refused, accepted time.Time
 	c.answer = func(n int, _ *collectorv1.ExportProfilesServiceRequest) error {

@@ -1,9 +1,12 @@
 package ship
 
 import (
+	"bufio"
 	"context"
 	"fmt"
 	"net"
+	"os"
+	"os/exec"
 	"slices"
 	"strings"
 	"sync"
@@ -11,6 +14,7 @@ import (
 	"time"
 
 	"github.com/perfuse/perfuse/profile"
+	"github.com/prometheus/client_golang/prometheus"
 	collectorv1 "go.opentelemetry.io/proto/otlp/collector/profiles/v1development"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -191,6 +195,7 @@ func (c *collector) check(n int) {
 }
 
 func TestDeliver(t *testing.T) {
+	t.Parallel()
 	c := newCollector(t)
 	s := newShip(t, Options{Address: c.address, SpoolDir: t.TempDir()})
 	run(t, s)
@@ -210,8 +215,10 @@ func TestDeliver(t *testing.T) {
 // A server that goes away and comes back gets everything, once, in order: also what was sent while it was
 // away, and what was on its way when it went.
 func TestServerGoesAndReturns(t *testing.T) {
+	t.Parallel()
 	for _, spool := range []bool{true, false} {
 		t.Run(fmt.Sprintf("spool=%v", spool), func(t *testing.T) {
+			t.Parallel()
 			c := newCollector(t)
 			opts := Options{Address: c.address}
 			if spool {
@@ -233,6 +240,7 @@ func TestServerGoesAndReturns(t *testing.T) {
 
 // Calls that fail at random, also after the server has taken the profiles, change nothing.
 func TestFlakyServer(t *testing.T) {
+	t.Parallel()
 	c := newCollector(t)
 	c.answer = func(n int, _ *collectorv1.ExportProfilesServiceRequest) error {
 		switch n % 7 {
@@ -257,6 +265,7 @@ func TestFlakyServer(t *testing.T) {
 
 // What was not delivered survives the end of the agent.
 func TestRestart(t *testing.T) {
+	t.Parallel()
 	c := newCollector(t)
 	c.stop()
 	opts := Options{Address: c.address, SpoolDir: t.TempDir()}
@@ -283,6 +292,7 @@ func TestRestart(t *testing.T) {
 // A message that the server refuses for good does not stand in the way of others; one that it cannot take
 // now does.
 func TestRefused(t *testing.T) {
+	t.Parallel()
 	c := newCollector(t)
 	c.answer = func(_ int, req *collectorv1.ExportProfilesServiceRequest) error {
 		if req.ResourceProfiles[0].Resource.Attributes[0].Value.GetStringValue() == service(99) {
@@ -299,15 +309,161 @@ func TestRefused(t *testing.T) {
 
 // A slow server does not stop Send, and a queue that is full goes to the spool, nothing is lost.
 func TestSlowServer(t *testing.T) {
+	t.Parallel()
 	c := newCollector(t)
 	gate := make(chan struct{})
 	c.answer = func(n int, _ *collectorv1.ExportProfilesServiceRequest) error { <-gate; return nil }
 	s := newShip(t, Options{Address: c.address, SpoolDir: t.TempDir(), QueueBytes: 2000})
 	run(t, s)
 	send(t, s, 0, 100)
-	if n := s.queued; n > 2000 {
-		t.Errorf("%d bytes in memory", n)
+	s.mu.Lock()
+	if s.queued > 2000 {
+		t.Errorf("%d bytes in memory", s.queued)
 	}
+	s.mu.Unlock()
 	close(gate)
 	c.check(100)
+}
+
+// A server that never answers is given up and asked again.
+func TestHangingServer(t *testing.T) {
+	t.Parallel()
+	c := newCollector(t)
+	gate := make(chan struct{})
+	t.Cleanup(func() { close(gate) })
+	c.answer = func(n int, _ *collectorv1.ExportProfilesServiceRequest) error {
+		if n == 1 {
+			<-gate
+		}
+		return nil
+	}
+	s := newShip(t, Options{Address: c.address, SpoolDir: t.TempDir(), Timeout: 300 * time.Millisecond})
+	run(t, s)
+	send(t, s, 0, 5)
+	c.check(5)
+}
+
+// What is too much is dropped from the oldest end, counted, and the rest arrives in order.
+func TestFull(t *testing.T) {
+	t.Parallel()
+	for _, spool := range []bool{true, false} {
+		t.Run(fmt.Sprintf("spool=%v", spool), func(t *testing.T) {
+			t.Parallel()
+			c := newCollector(t)
+			c.stop()
+			reg := prometheus.NewPedanticRegistry()
+			opts := Options{Address: c.address, QueueBytes: 4000, Registerer: reg}
+			if spool {
+				opts.SpoolDir, opts.SpoolMaxBytes = t.TempDir(), 40_000
+			}
+			s := newShip(t, opts)
+			stop := run(t, s)
+			const n = 400
+			send(t, s, 0, n)
+			stop()
+			left, size := len(s.queue), s.queued
+			if spool {
+				// What is in memory because a try was on its way goes to the spool.
+				s.mu.Lock()
+				s.spill()
+				left, size = s.spool.size()
+				s.mu.Unlock()
+			}
+			if size > 40_000 || left == 0 {
+				t.Fatalf("%d messages of %d bytes are left", left, size)
+			}
+			dropped := n - left
+			if got := counter(t, reg, "perfuse_ship_dropped_batches_total"); got != float64(dropped) || dropped == 0 {
+				t.Errorf("%v counted as dropped, %d are gone", got, dropped)
+			}
+			c.start()
+			run(t, s)
+			c.wait("the rest", func() bool { return len(c.took) == left })
+			for i, name := range c.took {
+				// The one that was on its way when memory ran full stays.
+				if name != service(dropped+i) && !(i == 0 && !spool && name == service(0)) {
+					t.Fatalf("number %d is %s, want %s", i, name, service(dropped+i))
+				}
+			}
+		})
+	}
+}
+
+func counter(t *testing.T, reg *prometheus.Registry, name string) (sum float64) {
+	t.Helper()
+	families, err := reg.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		for _, m := range f.GetMetric() {
+			if f.GetName() == name {
+				sum += m.GetCounter().GetValue()
+			}
+		}
+	}
+	return sum
+}
+
+// The agent is killed: what Send had taken while the server was away is there after the restart.
+func TestKill(t *testing.T) {
+	if dir := os.Getenv("PERFUSE_TEST_KILL"); dir != "" {
+		s, err := New(Options{Address: os.Getenv("PERFUSE_TEST_ADDRESS"), Insecure: true, SpoolDir: dir})
+		if err != nil {
+			t.Fatal(err)
+		}
+		go s.Run(t.Context())
+		for i := 0; ; i++ {
+			if err := s.Send(t.Context(), batch(service(i))); err != nil {
+				t.Fatal(err)
+			}
+			s.mu.Lock()
+			spooled := len(s.queue) == 0
+			s.mu.Unlock()
+			if spooled {
+				fmt.Printf("sent %d\n", i)
+			}
+		}
+	}
+	c := newCollector(t)
+	c.stop()
+	dir := t.TempDir()
+	cmd := exec.Command(os.Args[0], "-test.run=^TestKill$")
+	cmd.Env = append(os.Environ(), "PERFUSE_TEST_KILL="+dir, "PERFUSE_TEST_ADDRESS="+c.address)
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	last := -1
+	lines := bufio.NewScanner(out)
+	for last < 300 && lines.Scan() {
+		fmt.Sscanf(lines.Text(), "sent %d", &last)
+	}
+	cmd.Process.Kill()
+	for lines.Scan() { // what it said before it died
+		fmt.Sscanf(lines.Text(), "sent %d", &last)
+	}
+	cmd.Wait()
+	if last < 300 {
+		t.Fatalf("the agent came to %d", last)
+	}
+	s := newShip(t, Options{Address: c.address, SpoolDir: dir})
+	c.start()
+	run(t, s)
+	if err := s.Flush(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.took) <= last {
+		t.Errorf("%d came, %d were sent", len(c.took), last+1)
+	}
+	for i, name := range c.took {
+		if name != service(i) {
+			t.Fatalf("number %d is %s", i, name)
+		}
+	}
 }

@@ -44,6 +44,7 @@ func drainSpool(t testing.TB, s *spool) (all []string) {
 
 // The spool behaves like a list, whatever comes in which order, through restarts with and without Close.
 func TestSpoolIsAQueue(t *testing.T) {
+	t.Parallel()
 	for seed := range uint64(12) {
 		rng := rand.New(rand.NewPCG(seed, 1))
 		dir := t.TempDir()
@@ -116,6 +117,7 @@ func TestSpoolIsAQueue(t *testing.T) {
 // A segment that ends anywhere gives the records that are whole; a flipped bit costs what follows it, and no
 // record is ever wrong.
 func TestSpoolTorn(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	s, _, _ := open(t, dir, 1<<20)
 	var want []string
