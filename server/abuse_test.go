@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"runtime"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -220,6 +221,48 @@ func watchHeap(t *testing.T) (grown func() int64) {
 		stop()
 		<-done
 		return peak.Load() - before
+	}
+}
+
+// TestManyBombs: bodies that each stay within the limits do not add up.
+func TestManyBombs(t *testing.T) {
+	s := start(t, Options{Limits: limits.Limits{DecompressedBytes: 16 << 20, ConcurrentIngests: 2}})
+	body := compress(t, "zstd", make([]byte, 15<<20))
+	peak := watchHeap(t)
+	var clients sync.WaitGroup
+	for i := range 100 { // 1.5 GB, if they were all unpacked at once
+		clients.Go(func() {
+			path, contentType, header, b := "/v1development/profiles", "application/x-protobuf", "Content-Encoding", body
+			if i%2 == 0 {
+				path, contentType, header, b = "/opentelemetry.proto.collector.profiles.v1development.ProfilesService/Export", "application/grpc-web+proto", "Grpc-Encoding", frame(body, true)
+			}
+			req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, s.url+path, bytes.NewReader(b))
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			req.Header.Set("Content-Type", contentType)
+			req.Header.Set(header, "zstd")
+			resp, err := http.DefaultClient.Do(req)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer resp.Body.Close()
+			answer, _ := io.ReadAll(resp.Body)
+			if text := string(answer) + resp.Header.Get("Grpc-Message"); !strings.Contains(text, "not an ExportProfilesServiceRequest") && !strings.Contains(text, "busy") {
+				t.Errorf("%s %q", resp.Status, text)
+			}
+		})
+	}
+	clients.Wait()
+	if grown := peak(); grown > 500<<20 {
+		t.Errorf("the heap grew by %d MiB", grown>>20)
+	} else {
+		t.Logf("the heap grew by %d MiB", grown>>20)
+	}
+	if _, err := otlp(t, s.Addr()).Export(t.Context(), request("web", 4)); err != nil {
+		t.Errorf("a good profile after them: %v", err)
 	}
 }
 

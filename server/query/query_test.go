@@ -62,7 +62,7 @@ func TestSymbolizeErrors(t *testing.T) {
 	e := engine(t, resolver(func(ctx context.Context, id string, addrs []profile.Addr) ([][]symbolize.Source, error) {
 		switch id {
 		case "good":
-			return [][]symbolize.Source{{{Name: "f"}}}, nil
+			return [][]symbolize.Source{{{Name: "f\xff", File: "\xfe.c"}}}, nil
 		case "short":
 			return nil, nil
 		case "broken":
@@ -81,7 +81,7 @@ func TestSymbolizeErrors(t *testing.T) {
 	if err := e.Symbolize(t.Context(), b); err != nil {
 		t.Fatal(err)
 	}
-	if got, want := names(b), []string{"b+0x2", "c+0x3", "d+0x4", "e+0x5", "f"}; !slices.Equal(got, want) {
+	if got, want := names(b), []string{"b+0x2", "c+0x3", "d+0x4", "e+0x5", "f\uFFFD"}; !slices.Equal(got, want) {
 		t.Errorf("got %q, want %q", got, want)
 	}
 	slices.Sort(told)

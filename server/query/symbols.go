@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
+	"unicode/utf8"
 
 	"github.com/go-kit/log/level"
 	"github.com/perfuse/perfuse/profile"
@@ -68,6 +70,7 @@ func (e *Engine) resolve(ctx context.Context, u *symbolize.Unnamed) ([][]symboli
 		}
 		e.metrics.resolved.Add(float64(len(ask)))
 		for i, m := range missing {
+			valid(got[i])
 			sources[m] = got[i]
 			if len(got[i]) == 0 {
 				e.metrics.unresolved.WithLabelValues("not_covered").Inc()
@@ -76,6 +79,18 @@ func (e *Engine) resolve(ctx context.Context, u *symbolize.Unnamed) ([][]symboli
 		e.cache.put(u.BuildID, generation, ask, got)
 	}
 	return sources, nil
+}
+
+// valid makes the names text that every answer can carry: a symbol table may hold any bytes.
+func valid(sources []symbolize.Source) {
+	for i := range sources {
+		s := &sources[i]
+		for _, p := range []*string{&s.Name, &s.SystemName, &s.File} {
+			if !utf8.ValidString(*p) {
+				*p = strings.ToValidUTF8(*p, "\uFFFD")
+			}
+		}
+	}
 }
 
 // Forget drops what is cached about a build id, because its debug information changed.
