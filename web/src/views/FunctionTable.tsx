@@ -1,7 +1,7 @@
 import { useEffect, useMemo, useRef, useState } from "react";
 import type { Api, Selection } from "../api/client";
 import { functionsBelow, sortRows, type FunctionRow } from "../lib/functions";
-import { baseName } from "../lib/names";
+import { baseName, shortName } from "../lib/names";
 import type { Pattern } from "../lib/search";
 import { FrameKind, frameOf, type FlameTree } from "../lib/tree";
 import { formatCount, formatShare, formatValue } from "../lib/units";
@@ -23,6 +23,8 @@ interface Props {
 
 const rowHeight = 24;
 const spare = 8;
+// Longer names lose their path and template arguments: what tells functions apart stands at the end.
+const longName = 32;
 
 // FunctionTable lists functions: of everything as the server counts them, of a zoomed part as the graph has them.
 export function FunctionTable({ api, selection, selectionKey, tree, zoomed, wanted, search, sort, go }: Props) {
@@ -92,7 +94,7 @@ export function FunctionTable({ api, selection, selectionKey, tree, zoomed, want
                 <tr key={`${r.name} ${r.mapping} ${first + i}`} aria-rowindex={first + i + 2} aria-selected={exact}>
                   <th scope="row">
                     <button className="mono ellipsis" title={`${r.name}\n${r.file}${r.mapping === "" ? "" : `\n${r.mapping}`}\nClick: show it in the graph`} onClick={() => pick(r)}>
-                      {r.name}
+                      {r.name.length > longName ? shortName(r.name) : r.name}
                       {r.kind !== FrameKind.KERNEL && r.mapping !== "" && <small>{baseName(r.mapping)}</small>}
                       {r.kind === FrameKind.KERNEL && <small>kernel</small>}
                     </button>
