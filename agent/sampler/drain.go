@@ -112,8 +112,8 @@ func (d *drain) accept(raw []byte) {
 	d.stacks[rec.Epoch&1][rec.Key] = seen{rec.Time, frames}
 }
 
-// flip ends the epoch and returns its samples.
-func (d *drain) flip(start, end time.Time) (*profile.Batch, error) {
+// flip ends the epoch and returns its samples, the last time without keeping any for later.
+func (d *drain) flip(start, end time.Time, last bool) (*profile.Batch, error) {
 	old := d.epoch
 	d.epoch ^= 1
 	if err := d.s.programs.Epoch.Set(d.epoch); err != nil {
@@ -143,7 +143,7 @@ func (d *drain) flip(start, end time.Time) (*profile.Batch, error) {
 	if d.s.verify != nil {
 		d.s.verify(copies, stacks)
 	}
-	return d.build.batch(d.s, counted, stacks, late, start, end), nil
+	return d.build.batch(d.s, counted, stacks, late, start, end, last), nil
 }
 
 const membarrierGlobal = 1
@@ -186,7 +186,7 @@ type series struct {
 	comm             [16]int8
 }
 
-func (b *builder) batch(s *Sampler, counted map[cpu.Key]uint64, stacks map[cpu.Key]seen, late []deferred, start, end time.Time) *profile.Batch {
+func (b *builder) batch(s *Sampler, counted map[cpu.Key]uint64, stacks map[cpu.Key]seen, late []deferred, start, end time.Time, final bool) *profile.Batch {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	*b = builder{
@@ -214,7 +214,7 @@ func (b *builder) batch(s *Sampler, counted map[cpu.Key]uint64, stacks map[cpu.K
 		d := &late[i]
 		r := s.owner(d.key, d.time)
 		frames := s.walk(d, r)
-		if last := frames[len(frames)-1]; last == stopFrame(cpu.StopPending) && !d.retried {
+		if last := frames[len(frames)-1]; last == stopFrame(cpu.StopPending) && !d.retried && !final {
 			d.retried = true
 			s.drain.again = append(s.drain.again, *d)
 			continue

@@ -196,7 +196,9 @@ func (s *Sampler) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	s.drain.init(s)
-	wait.Go(func() { s.compileTables(ctx) })
+	compiling, stopCompiling := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopCompiling()
+	wait.Go(func() { s.compileTables(compiling) })
 	wait.Go(func() { s.drain.read(s.reader) })
 	defer s.reader.Close()
 
@@ -221,8 +223,9 @@ func (s *Sampler) Run(ctx context.Context) error {
 		case <-interval.C:
 		}
 		end := time.Now()
-		s.catchUp()
-		b, err := s.drain.flip(start, end)
+		last := ctx.Err() != nil
+		s.catchUp(last)
+		b, err := s.drain.flip(start, end, last)
 		if err != nil {
 			return fmt.Errorf("draining samples: %w", err)
 		}
@@ -239,15 +242,18 @@ func (s *Sampler) Run(ctx context.Context) error {
 	}
 }
 
-// catchUp gives the process table a moment to learn of the processes that are about to be named.
-func (s *Sampler) catchUp() {
-	if s.opts.Sync == nil {
-		return
-	}
+// catchUp gives the process table a moment to learn of the processes that are about to be named, and before
+// the last batch the unwind tables one to become ready.
+func (s *Sampler) catchUp(last bool) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
-	if err := s.opts.Sync(ctx); err != nil {
-		level.Warn(s.opts.Logger).Log("msg", "the process table lags behind; some samples may lack their process", "err", err)
+	if s.opts.Sync != nil {
+		if err := s.opts.Sync(ctx); err != nil {
+			level.Warn(s.opts.Logger).Log("msg", "the process table lags behind; some samples may lack their process", "err", err)
+		}
+	}
+	if last {
+		_ = s.Settle(ctx) // what is not ready by then has its reason in the stack
 	}
 }
 

@@ -43,6 +43,8 @@ type Workload struct {
 	Others float64
 	// Tolerance is by how many points the split may be off; 0 means 3.
 	Tolerance float64
+	// Cgo says that the Go compiler needs a C compiler for it.
+	Cgo bool
 	// Nameless says that frames without a name are to be expected (the program has no symbols at all).
 	Nameless bool
 }
@@ -94,6 +96,8 @@ var All = []Workload{
 	{Name: "go", Compiler: "go", Steps: command("go build -o OUT ./e2e/workloads/src/gosplit"), Chain: goChain, Depth: 7},
 	{Name: "go-stripped", Compiler: "go", Steps: [][]string{{"go", "build", "-ldflags=-s -w", "-o", "OUT", "./e2e/workloads/src/gosplit"}}, Chain: goChain, Depth: 7},
 	{Name: "go-pie", Compiler: "go", Steps: command("go build -buildmode=pie -o OUT ./e2e/workloads/src/gosplit"), Chain: goChain, Depth: 7},
+	{Name: "go-cgo", Compiler: "go", Cgo: true, Steps: command("go build -o OUT ./e2e/workloads/src/gocgo"),
+		Chain: []string{"main.", "main.alpha", "asmcgocall", "bravo", "charlie", "cgocallback", "main.delta", "main.echo"}, Depth: 14},
 }
 
 // bravo and delta are inlined: a Go stack names them all the same.
@@ -129,6 +133,11 @@ func (w Workload) build() (string, error) {
 	compiler, err := find(w.Compiler)
 	if err != nil {
 		return "", err
+	}
+	if w.Cgo {
+		if _, err := find("gcc"); err != nil {
+			return "", err
+		}
 	}
 	root, err := moduleRoot()
 	if err != nil {
@@ -189,6 +198,9 @@ func (w Workload) step(root, work, compiler string, step []string) error {
 	if w.Compiler == "go" {
 		cmd.Dir = root
 		cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=-buildvcs=false")
+		if w.Cgo {
+			cmd.Env = append(cmd.Env, "CGO_ENABLED=1")
+		}
 	}
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("running %s: %w\n%s", strings.Join(cmd.Args, " "), err, out)
