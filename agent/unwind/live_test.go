@@ -304,28 +304,28 @@ func TestLive(t *testing.T) {
 	if runtime.GOARCH != "amd64" {
 		t.Skip("written for x86-64")
 	}
-	t.Run("go", func(t *testing.T) { testLive(t, 1000, buildGo(t, "goload", []string{"CGO_ENABLED=0"}, "-ldflags=-s")) })
+	t.Run("go", func(t *testing.T) { testLive(t, 600, buildGo(t, "goload", []string{"CGO_ENABLED=0"}, "-ldflags=-s")) })
 	t.Run("cgo", func(t *testing.T) {
 		if _, err := exec.LookPath("gcc"); err != nil {
 			t.Skip("gcc is not installed")
 		}
-		testLive(t, 500, buildGo(t, "cgoprogram", []string{"CGO_ENABLED=1", "CC=gcc"}, "-ldflags=-s"), "loop")
+		testLive(t, 300, buildGo(t, "cgoprogram", []string{"CGO_ENABLED=1", "CC=gcc"}, "-ldflags=-s"), "loop")
 	})
 	if path := os.Getenv("PERFUSE_LIVE"); path != "" {
 		t.Run("given", func(t *testing.T) { testLive(t, 1000, path) })
 	}
-	t.Run("openssl", func(t *testing.T) { testLive(t, 500, "openssl", "speed", "-seconds", "60", "sha256", "rsa2048") })
+	t.Run("openssl", func(t *testing.T) { testLive(t, 300, "openssl", "speed", "-seconds", "60", "sha256", "rsa2048") })
 	t.Run("python", func(t *testing.T) {
-		testLive(t, 500, "python3", "-c", "import re, json\nwhile True: re.sub('a(b|c)*d', lambda m: json.dumps(m[0]), 'abcbcd' * 999)")
+		testLive(t, 300, "python3", "-c", "import re, json\nwhile True: re.sub('a(b|c)*d', lambda m: json.dumps(m[0]), 'abcbcd' * 999)")
 	})
 	t.Run("llvm", func(t *testing.T) {
 		libs, _ := filepath.Glob("/usr/lib/llvm-*/lib/libLLVM.so.*.*")
 		if len(libs) == 0 {
 			t.Skip("no libLLVM here")
 		}
-		testLive(t, 500, dwarfdump(t), "--eh-frame", libs[0])
+		testLive(t, 300, dwarfdump(t), "--eh-frame", libs[0])
 	})
 	t.Run("bash", func(t *testing.T) {
-		testLive(t, 500, "bash", "-c", "while :; do x=${x:0:99}${RANDOM//1/ab}; : $(:); done")
+		testLive(t, 200, "bash", "-c", "while :; do x=${x:0:99}${RANDOM//1/ab}; : $(:); done")
 	})
 }

@@ -8,11 +8,12 @@
 //
 //	ELF file ─┬─ .gopclntab ──▶ pcsp ──────────┐
 //	          ├─ .eh_frame ──┬─▶ CIE, FDE ─────┼─▶ builder ──▶ Table ──▶ Packed ──▶ BPF maps
-//	          └─ .debug_frame┘   CFA programs  │   (sorts, resolves overlaps,
-//	                                           └    makes gaps explicit)
+//	          ├─ .debug_frame┘   CFA programs  │   (sorts, resolves overlaps,
+//	          │                                │    makes gaps explicit)
+//	          └─ machine code ──▶ analysis ────┘   (of gaps only, x86-64)
 //
 // Where sources disagree about an address, pclntab comes before .eh_frame before .debug_frame, and within
-// one section the entry that stands first wins.
+// one section the entry that stands first wins. Machine code is looked at only where all of them are silent.
 //
 // A lookup uses the exact address for the frame that was interrupted (the leaf, and the frame below a
 // signal frame) and the return address minus one for all others. Everything here is plain functions over
@@ -43,7 +44,8 @@ const (
 	CFASignal
 	// CFAEnd: the outermost frame (return address undefined): the stack is complete.
 	CFAEnd
-	// CFAFramePointer: the code keeps frame pointers; walk them.
+	// CFAFramePointer: the code keeps frame pointers; walk them. Compile makes no such rules: they are for
+	// code that has no file.
 	CFAFramePointer
 	// CFAUnsupported: there is information, but no CFA kind expresses it.
 	CFAUnsupported
@@ -118,6 +120,7 @@ type Stats struct {
 	Bad       int // records that could not be read, or that lie outside of executable segments
 	Shadowed  int // functions that others cover wholly
 	LostRules int // rules beyond 65535, which became CFAUnsupported
+	Analyzed  int // addresses whose rows were found by following the machine code
 }
 
 // Lookup returns the rule for an address.
