@@ -10,18 +10,33 @@ import (
 type Resolver struct {
 	d         *Dictionary
 	to        *profile.Dictionary
-	frames    map[uint32]profile.FrameIndex
-	functions map[uint32]profile.FunctionIndex
-	mappings  map[uint32]profile.MappingIndex
+	frames    indices[profile.FrameIndex]
+	functions indices[profile.FunctionIndex]
+	mappings  indices[profile.MappingIndex]
 	stack     profile.Stack
+}
+
+// indices maps ids to indices, in pages, so that it costs what was met and not what is known.
+type indices[T ~uint32] struct {
+	pages [][]T // index plus 1; 0 is not met
+}
+
+const pageIDs = 512
+
+func (x *indices[T]) at(id uint32) *T {
+	page := int(id / pageIDs)
+	if page >= len(x.pages) {
+		x.pages = append(x.pages, make([][]T, page+1-len(x.pages))...)
+	}
+	if x.pages[page] == nil {
+		x.pages[page] = make([]T, pageIDs)
+	}
+	return &x.pages[page][id%pageIDs]
 }
 
 // NewResolver returns a resolver that adds to a dictionary.
 func (d *Dictionary) NewResolver(to *profile.Dictionary) *Resolver {
-	return &Resolver{
-		d: d, to: to,
-		frames: map[uint32]profile.FrameIndex{}, functions: map[uint32]profile.FunctionIndex{}, mappings: map[uint32]profile.MappingIndex{},
-	}
+	return &Resolver{d: d, to: to}
 }
 
 // Stack returns the index that a stack has in the batch.
@@ -45,8 +60,9 @@ func (r *Resolver) Stack(id StackID) (profile.StackIndex, error) {
 }
 
 func (r *Resolver) frame(id uint32) profile.FrameIndex {
-	if i, ok := r.frames[id]; ok {
-		return i
+	known := r.frames.at(id)
+	if *known != 0 {
+		return *known - 1
 	}
 	e := entryReader{b: r.d.t[frames].get(id)}
 	f := profile.Frame{Kind: profile.Kind(e.byte())}
@@ -57,35 +73,32 @@ func (r *Resolver) frame(id uint32) profile.FrameIndex {
 		l.Line, l.Column = int32(e.varint()), int32(e.varint())
 		f.Lines = append(f.Lines, l)
 	}
-	i := r.to.Frame(f)
-	r.frames[id] = i
-	return i
+	*known = r.to.Frame(f) + 1
+	return *known - 1
 }
 
 func (r *Resolver) mapping(id uint32) profile.MappingIndex {
 	if id == 0 {
 		return 0
 	}
-	i, ok := r.mappings[id]
-	if !ok {
+	known := r.mappings.at(id)
+	if *known == 0 {
 		e := entryReader{b: r.d.t[mappings].get(id)}
-		i = r.to.Mapping(profile.Mapping{BuildID: r.text(&e), File: r.text(&e)})
-		r.mappings[id] = i
+		*known = r.to.Mapping(profile.Mapping{BuildID: r.text(&e), File: r.text(&e)}) + 1
 	}
-	return i
+	return *known - 1
 }
 
 func (r *Resolver) function(id uint32) profile.FunctionIndex {
 	if id == 0 {
 		return 0
 	}
-	i, ok := r.functions[id]
-	if !ok {
+	known := r.functions.at(id)
+	if *known == 0 {
 		e := entryReader{b: r.d.t[functions].get(id)}
-		i = r.to.Function(profile.Function{Name: r.text(&e), SystemName: r.text(&e), File: r.text(&e), StartLine: int32(e.varint())})
-		r.functions[id] = i
+		*known = r.to.Function(profile.Function{Name: r.text(&e), SystemName: r.text(&e), File: r.text(&e), StartLine: int32(e.varint())}) + 1
 	}
-	return i
+	return *known - 1
 }
 
 func (r *Resolver) text(e *entryReader) string { return r.d.t[strings].text(uint32(e.uvarint())) }

@@ -157,8 +157,8 @@ func TestBucket(t *testing.T) {
 func TestBucketRetention(t *testing.T) {
 	mem := objstore.NewInMemBucket()
 	bucket := &failingBucket{Bucket: mem}
-	now := storagetest.Base
-	s := open(t, Options{Dir: t.TempDir(), Retention: time.Hour, Bucket: bucket, retry: time.Millisecond, Now: func() time.Time { return now }})
+	var clock testClock
+	s := open(t, Options{Dir: t.TempDir(), Retention: time.Hour, Bucket: bucket, retry: time.Millisecond, Now: clock.now})
 	blocks := func() (n int) {
 		for name := range mem.Objects() {
 			if strings.HasPrefix(name, "blocks/") {
@@ -170,7 +170,7 @@ func TestBucketRetention(t *testing.T) {
 	put := func(i int) {
 		t.Helper()
 		b := batchOf(i)
-		b.Profiles[0].TimeNanos = now.UnixNano()
+		b.Profiles[0].TimeNanos = clock.now().UnixNano()
 		if err := s.Write(t.Context(), b); err != nil {
 			t.Fatal(err)
 		}
@@ -186,7 +186,7 @@ func TestBucketRetention(t *testing.T) {
 		t.Errorf("%d objects of 3 blocks", n)
 	}
 	bucket.away.Store(true)
-	now = now.Add(2 * time.Hour)
+	clock.add(2 * time.Hour)
 	put(3)
 	if st := s.Stats(); len(st.Blocks) != 1 || st.UploadsPending == 0 {
 		t.Errorf("after two hours: %+v", st)

@@ -225,6 +225,16 @@ func BenchmarkCorpus(b *testing.B) {
 			})
 		}
 		questions("head-")
+		began = time.Now()
+		if err := s.Close(); err != nil {
+			b.Fatal(err)
+		}
+		b.ReportMetric(float64(time.Since(began).Milliseconds()), "close-head-ms")
+		began = time.Now()
+		if s, err = New(Options{Dir: dir, Retention: -1}); err != nil {
+			b.Fatal(err)
+		}
+		b.ReportMetric(float64(time.Since(began).Milliseconds()), "open-replay-ms")
 		cpu = cpuSeconds(b)
 		if err := s.Flush(b.Context()); err != nil {
 			b.Fatal(err)

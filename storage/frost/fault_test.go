@@ -249,6 +249,14 @@ func TestFullDisk(t *testing.T) {
 	if err := s.Flush(t.Context()); err == nil {
 		t.Error("a block was written to a full disk")
 	}
+	if err := s.Close(); err != nil {
+		t.Fatalf("closing on a full disk: %v", err)
+	}
+	s = open(t, onDisk(fsys))
+	wants(t, "opened on a full disk", s, acked, nil)
+	if err := s.Write(t.Context(), batchOf(200)); !errors.Is(err, storage.ErrReadOnly) {
+		t.Fatalf("writing to a full disk: %v", err)
+	}
 	fsys.Fail(nil)
 	for tries := 0; ; tries++ {
 		err := s.Write(t.Context(), batchOf(5))

@@ -65,6 +65,9 @@ func (s *Store) openFlusher() error {
 			return fmt.Errorf("opening storage: making %s: %w", dir, err)
 		}
 	}
+	if err := s.o.fs.SyncDir(s.o.Dir); err != nil {
+		return fmt.Errorf("opening storage: %w", err)
+	}
 	if err := s.openReplica(context.Background()); err != nil {
 		return fmt.Errorf("opening storage: %w", err)
 	}

@@ -10,6 +10,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/perfuse/perfuse/storage/disk"
 )
 
 // lockDir makes the directory and takes its lock, which ends with the process. The error says what is in the
@@ -24,6 +26,8 @@ func lockDir(dir string) (io.Closer, error) {
 		}
 		return nil, fmt.Errorf("opening storage: making its directory: %w", err)
 	}
+	// A directory that was just made is durable with its parent. Not being allowed to is no reason not to open.
+	_ = disk.OS.SyncDir(filepath.Dir(filepath.Clean(dir)))
 	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_RDWR|os.O_CREATE, 0o644)
 	if err != nil {
 		return nil, fmt.Errorf("opening storage: %s is not writable: %w", dir, err)

@@ -6,6 +6,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -160,9 +161,15 @@ func TestDamagedFiles(t *testing.T) {
 	})
 }
 
+// testClock begins at storagetest.Base.
+type testClock struct{ passed atomic.Int64 }
+
+func (c *testClock) now() time.Time      { return storagetest.Base.Add(time.Duration(c.passed.Load())) }
+func (c *testClock) add(d time.Duration) { c.passed.Add(int64(d)) }
+
 func TestRetention(t *testing.T) {
-	now := storagetest.Base
-	o := Options{Dir: t.TempDir(), Retention: time.Hour, Now: func() time.Time { return now }}
+	var clock testClock
+	o := Options{Dir: t.TempDir(), Retention: time.Hour, Now: clock.now}
 	s := open(t, o)
 	put := func(i int, after time.Duration) {
 		t.Helper()
@@ -179,7 +186,7 @@ func TestRetention(t *testing.T) {
 	put(1, 50*time.Minute)
 	put(2, 20*time.Minute)
 	wants(t, "all", s, map[int]bool{0: true, 1: true, 2: true}, nil)
-	now = now.Add(100 * time.Minute)
+	clock.add(100 * time.Minute)
 	put(3, 100*time.Minute) // the flush drops what is old
 	wants(t, "young ones", s, map[int]bool{1: true, 3: true}, nil)
 	values, err := s.LabelValues(t.Context(), "service_name", storage.Selection{})

@@ -115,6 +115,9 @@ func Open(o Options, replay func(segment uint64, payload []byte) error) (*Log, R
 	if err := o.FS.MkdirAll(o.Dir); err != nil {
 		return nil, r, fmt.Errorf("making the log's directory: %w", err)
 	}
+	if err := o.FS.SyncDir(filepath.Dir(o.Dir)); err != nil {
+		return nil, r, fmt.Errorf("making the log's directory: %w", err)
+	}
 	numbers, err := l.list()
 	if err != nil {
 		return nil, r, err
