@@ -52,7 +52,8 @@ func (a *app) explain(what, server string, err error) error {
 		if connect.IsWireError(rpc) {
 			return fmt.Errorf("%s: the server at %s is not ready: %s", what, server, text)
 		}
-		if strings.Contains(text, "HTTP/1.1") { // net/http's words for an answer that is not HTTP/2
+		// net/http's words for an answer that is not HTTP/2.
+		if strings.Contains(text, "HTTP/1.1") || strings.Contains(text, "client conn could not be established") {
 			return &hintError{
 				fmt.Errorf("%s: %s answers, but does not speak gRPC", what, server),
 				"Is it a Perfuse server? A proxy in front of one must let HTTP/2 through.",

@@ -49,12 +49,12 @@ func serve(t *testing.T, m *memory) string {
 func strangers(t *testing.T) (strangerURL, silentURL string) {
 	stranger := httptest.NewServer(http.NotFoundHandler())
 	t.Cleanup(stranger.Close)
-	silent := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
-		io.Copy(io.Discard, r.Body) // else the server does not notice that the client left
-		<-r.Context().Done()
+	over := make(chan struct{})
+	silent := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+		<-over
 	}))
 	t.Cleanup(silent.Close)
-	t.Cleanup(silent.CloseClientConnections) // comes first: Close waits for its handlers
+	t.Cleanup(func() { close(over) }) // comes first: Close waits for handlers
 	return stranger.URL, silent.URL
 }
 

@@ -17,6 +17,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/perfuse/perfuse/profile"
+	queryv1 "github.com/perfuse/perfuse/proto/perfuse/query/v1"
+	"github.com/perfuse/perfuse/proto/perfuse/query/v1/queryv1connect"
 )
 
 // maxUploadBytes bounds a file, compressed and not.
@@ -129,6 +131,13 @@ func (a *app) uploadFiles(ctx context.Context, files []string, o uploadOptions, 
 		}
 		onceOnly(b)
 		batches, report = append(batches, b), append(report, u)
+	}
+	// Any call tells whether a Perfuse server is there at all, in clearer words than the first gRPC message would.
+	if err := a.ask(ctx, "uploading", func(ctx context.Context, c queryv1connect.QueryServiceClient) error {
+		_, err := c.ProfileTypes(ctx, &queryv1.ProfileTypesRequest{StartUnixNano: 1, EndUnixNano: 2})
+		return err
+	}); err != nil {
+		return err
 	}
 	for i, b := range batches {
 		if err := a.ship(ctx, "uploading "+files[i], b); err != nil {
