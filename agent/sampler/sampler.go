@@ -108,7 +108,7 @@ func newSampler(o Options, verify func([]deferred, map[cpu.Key]seen)) (*Sampler,
 		Verify:    verify != nil,
 		OnlyPID:   uint32(o.PID),
 		Stacks:    uint32(min(max(2*perInterval, 4096), 1<<18)),
-		RingBytes: powerOfTwo(min(max(perInterval*1024, 1<<18), 1<<24)),
+		RingBytes: powerOfTwo(min(max(float64(o.Rate*len(cpus))*ringPerSample, 1<<19), 1<<24)),
 	})
 	if err != nil {
 		return nil, Explain(err, limitErr)
@@ -128,6 +128,10 @@ func newSampler(o Options, verify func([]deferred, map[cpu.Key]seen)) (*Sampler,
 	}
 	return s, nil
 }
+
+// ringPerSample is how many bytes of ring there are for each sample of a second. A new stack takes some 500
+// bytes, a deferred one up to 31 KB; the reader is woken when the ring is half full.
+const ringPerSample = 8 << 10
 
 func powerOfTwo(n float64) uint32 {
 	p := uint32(4096)

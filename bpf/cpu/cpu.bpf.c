@@ -218,7 +218,8 @@ static __always_inline bool defer(struct scratch *s, __u32 why)
 	struct unwind *u = &s->unwind;
 	struct deferred *d = bpf_map_lookup_elem(&deferreds, &zero);
 
-	if (!d)
+	/* These records are large: when the agent is slow to read, the others need the room more. */
+	if (!d || bpf_ringbuf_query(&stacks, BPF_RB_AVAIL_DATA) > ring_wakeup_bytes)
 		return false;
 	s->record.deferred = why;
 	s->record.epoch = epoch & 1;
