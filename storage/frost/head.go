@@ -8,7 +8,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/go-kit/log"
 	"github.com/polarsignals/frostdb"
 )
 
@@ -40,6 +39,9 @@ type head struct {
 	tailMu   sync.Mutex
 	tail     []row // only appended to; replaced when it was moved
 	tailSize int64
+	// spillBytes is how large the tail becomes before it is moved if no reader is in the way, and
+	// mustSpill times that before readers are waited for.
+	spillBytes int64
 
 	span   span
 	totals totals
@@ -47,20 +49,15 @@ type head struct {
 	segments [2]uint64
 }
 
-func openHead(logger log.Logger, first uint64, now time.Time) (*head, error) {
-	cs, table, err := openTable(logger)
+func openHead(o *Options, first uint64) (*head, error) {
+	cs, table, err := openTable(o.Logger, o.compactBytes)
 	if err != nil {
 		return nil, err
 	}
-	return &head{cs: cs, table: table, opened: now, span: newSpan(), segments: [2]uint64{first, 0}}, nil
+	return &head{cs: cs, table: table, opened: o.Now(), spillBytes: o.spillBytes, span: newSpan(), segments: [2]uint64{first, 0}}, nil
 }
 
-const (
-	// spillBytes is how large the tail becomes before it is moved if no reader is in the way, and
-	// mustSpillBytes before readers have to be waited for.
-	spillBytes     = 1 << 20
-	mustSpillBytes = 8 << 20
-)
+const mustSpill = 8
 
 // insert adds rows, all at once for readers. It keeps them.
 func (h *head) insert(rows []row) {
@@ -76,9 +73,9 @@ func (h *head) insert(rows []row) {
 // time, beside which nothing is inserted.
 func (h *head) spill(always bool) error {
 	switch {
-	case h.tailSize == 0 || !always && h.tailSize < spillBytes:
+	case h.tailSize == 0 || !always && h.tailSize < h.spillBytes:
 		return nil
-	case always || h.tailSize >= mustSpillBytes:
+	case always || h.tailSize >= mustSpill*h.spillBytes:
 		h.spilling.Lock()
 	case !h.spilling.TryLock():
 		return nil // after a later commit

@@ -62,6 +62,9 @@ type Options struct {
 	fs disk.FS
 	// retry is the pause after a failed flush or upload, and how often a broken log tries to repair itself.
 	retry time.Duration
+	// spillBytes is how large the tail of a head becomes before it is moved into FrostDB, compactBytes how
+	// much FrostDB collects in Arrow records before it compacts them to Parquet in memory.
+	spillBytes, compactBytes int64
 }
 
 func (o *Options) setDefaults() {
@@ -88,6 +91,12 @@ func (o *Options) setDefaults() {
 	}
 	if o.fs == nil {
 		o.fs = disk.OS
+	}
+	if o.spillBytes == 0 {
+		o.spillBytes = 1 << 20
+	}
+	if o.compactBytes == 0 {
+		o.compactBytes = 8 << 20
 	}
 	if o.retry == 0 {
 		o.retry = time.Second

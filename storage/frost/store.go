@@ -99,7 +99,7 @@ func (s *Store) openLog() (err error) {
 	for _, b := range s.blocks {
 		from = max(from, b.segments[1]+1)
 	}
-	if s.active, err = openHead(s.o.Logger, from, s.o.Now()); err != nil {
+	if s.active, err = openHead(&s.o, from); err != nil {
 		return err
 	}
 	r := replayer{s: s, segment: from}
@@ -209,7 +209,7 @@ func (r *replayer) next(segment uint64) error {
 	if s.active.totals.bytes >= s.o.HeadBytes {
 		h := s.active
 		h.segments[1] = r.segment
-		next, err := openHead(s.o.Logger, segment, s.o.Now())
+		next, err := openHead(&s.o, segment)
 		if err != nil {
 			return err
 		}
@@ -371,7 +371,7 @@ func (s *Store) seal() error {
 	if err != nil {
 		return err
 	}
-	next, err := openHead(s.o.Logger, last+1, s.o.Now())
+	next, err := openHead(&s.o, last+1)
 	if err != nil {
 		return err
 	}

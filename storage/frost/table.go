@@ -67,16 +67,13 @@ func tableSchema() *schemapb.Schema {
 
 const (
 	tableName = "profiles"
-	// compactBytes is how much FrostDB collects in Arrow records before it compacts them to Parquet in
-	// memory. One record comes with each commit.
-	compactBytes = 8 << 20
 	// rowGroupBytes is about how much payload one row group of a block has: what one question reads at least.
 	rowGroupBytes = 1 << 20
 )
 
 // openTable opens a FrostDB of its own with one empty table. We rotate by beginning another: FrostDB's own
 // rotation drops a block when its upload fails, so it never rotates, logs or persists here.
-func openTable(logger log.Logger) (*frostdb.ColumnStore, *frostdb.Table, error) {
+func openTable(logger log.Logger, compactBytes int64) (*frostdb.ColumnStore, *frostdb.Table, error) {
 	cs, err := frostdb.New(
 		frostdb.WithLogger(logger),
 		frostdb.WithManualBlockRotation(),
