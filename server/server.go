@@ -302,7 +302,7 @@ func (s *Server) Run(ctx context.Context) error {
 	if open {
 		err = errors.Join(err, b.close())
 	}
-	level.Info(s.logger).Log("msg", "stopped", "err", err)
+	level.Info(s.logger).Log("msg", "stopped")
 	return err
 }
 

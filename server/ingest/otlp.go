@@ -53,6 +53,7 @@ func (n *Normaliser) Normalise(req *collectorv1.ExportProfilesServiceRequest, ke
 				c.resource = append(c.resource, a)
 			}
 		}
+		c.findCPUTimes(rp)
 		for j, sp := range rp.GetScopeProfiles() {
 			at := &place{"scope_profiles", j, at}
 			for k, p := range sp.GetProfiles() {
@@ -79,9 +80,30 @@ type converter struct {
 	// By index of attribute_table.
 	sampleAttrs []sampleAttr
 
-	resource []attribute // of the resource at hand
-	series   int64       // distinct label sets so far, counted per profile
+	resource []attribute         // of the resource at hand
+	cpuTimes map[moment]struct{} // when it took profiles of CPU time
+	series   int64               // distinct label sets so far, counted per profile
 	profiles []profile.Profile
+}
+
+// moment tells profiles of one measurement.
+type moment struct{ time, duration uint64 }
+
+// findCPUTimes notes which measurements of a resource bring their CPU time along with their counts of samples,
+// as what was a pprof does: deriving it again would double it.
+func (c *converter) findCPUTimes(rp *profilesv1.ResourceProfiles) {
+	c.cpuTimes = nil
+	for _, sp := range rp.GetScopeProfiles() {
+		for _, p := range sp.GetProfiles() {
+			if str(c.strs, p.GetSampleType().GetTypeStrindex()) != "cpu" {
+				continue
+			}
+			if c.cpuTimes == nil {
+				c.cpuTimes = map[moment]struct{}{}
+			}
+			c.cpuTimes[moment{p.GetTimeUnixNano(), p.GetDurationNano()}] = struct{}{}
+		}
+	}
 }
 
 type sampleAttr struct {
@@ -147,10 +169,14 @@ func (c *converter) profile(p *profilesv1.Profile, at *place) error {
 	if err != nil {
 		return err
 	}
-	cpu, nanos, both := cpuTime(typ, p.GetPeriod())
+	cpu, nanos, counts := cpuTime(typ, p.GetPeriod())
+	_, given := c.cpuTimes[moment{p.GetTimeUnixNano(), p.GetDurationNano()}]
 	for _, g := range groups {
 		out := profile.Profile{Type: typ, Labels: g.labels, TimeNanos: start, DurationNanos: duration, Period: p.GetPeriod(), Samples: g.samples}
-		if both {
+		if counts {
+			out.Type.PeriodUnit, out.Period = cpu.PeriodUnit, nanos
+		}
+		if counts && !given {
 			if g.total > math.MaxInt64/nanos {
 				return invalid("%s: %d samples of %d ns are more CPU time than a number can hold", at, g.total, nanos)
 			}
@@ -161,7 +187,6 @@ func (c *converter) profile(p *profilesv1.Profile, at *place) error {
 				times.Samples[i].Value *= nanos
 			}
 			c.profiles = append(c.profiles, times)
-			out.Type.PeriodUnit, out.Period = cpu.PeriodUnit, nanos
 		}
 		c.profiles = append(c.profiles, out)
 	}
