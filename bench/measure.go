@@ -17,6 +17,8 @@ import (
 
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
+
+	"github.com/perfuse/perfuse/bpf/cpu"
 )
 
 const (
@@ -63,7 +65,8 @@ func measure(ctx context.Context, c config, folder string, rate int) (result, er
 	if err != nil {
 		return result{}, err
 	}
-	agent, err := start(ctx, c.program, "agent", "--remote-store-address", address, "--sampling-rate", fmt.Sprint(rate))
+	agent, err := start(ctx, c.program, "agent", "--remote-store-address", address, "--remote-store-insecure", "--http-address", "",
+		"--spool-path", filepath.Join(folder, fmt.Sprint("spool-", rate)), "--sampling-rate", fmt.Sprint(rate))
 	if err != nil {
 		return result{}, err
 	}
@@ -100,8 +103,9 @@ func measure(ctx context.Context, c config, folder string, rate int) (result, er
 	r.agent = (endCPU - startCPU).Seconds() / took.Seconds()
 	total := bpfAfter.all - bpfBefore.all
 	r.bpf = total.Seconds() / took.Seconds()
-	if runs := bpfAfter.sampleRuns - bpfBefore.sampleRuns; runs > 0 {
-		r.perSample = (bpfAfter.samples - bpfBefore.samples) / time.Duration(runs)
+	// An event ticks Slots times a sample; the ticks that take none are part of what a sample costs.
+	if samples := (bpfAfter.sampleRuns - bpfBefore.sampleRuns) / cpu.Slots; samples > 0 {
+		r.perSample = (bpfAfter.samples - bpfBefore.samples) / time.Duration(samples)
 	} else {
 		return r, errors.New("the agent took no sample")
 	}
