@@ -14,6 +14,7 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/ringbuf"
+	"github.com/go-kit/log/level"
 	"golang.org/x/sys/unix"
 
 	"github.com/perfuse/perfuse/agent/process"
@@ -69,7 +70,10 @@ func (d *drain) read(r *ringbuf.Reader) {
 			d.mu.Unlock()
 		case errors.Is(err, ringbuf.ErrFlushed):
 			d.flushed <- struct{}{}
-		case errors.Is(err, os.ErrClosed):
+		default:
+			if !errors.Is(err, os.ErrClosed) {
+				level.Error(d.s.opts.Logger).Log("msg", "new stacks are no longer read", "err", err)
+			}
 			close(d.flushed)
 			return
 		}
@@ -170,20 +174,29 @@ func (d *drain) take(m *ebpf.Map) (map[cpu.Key]uint64, error) {
 	}
 }
 
-// builder makes a batch out of counted stacks.
+// builder makes a batch out of counted stacks. Processes that have the same labels (hundreds of compilers in
+// a build) share a profile.
 type builder struct {
 	dict     *profile.Dictionary
 	frames   map[cpu.Frame]profile.FrameIndex // without frames whose meaning depends on the process
-	profiles map[series]int
+	threads  map[thread]int                   // index of the profile
+	profiles map[string]int                   // by labels
+	samples  map[sampleID]int                 // index in its profile's samples
 	template profile.Profile
 	out      []profile.Profile
 	stack    profile.Stack
 }
 
-// series is what becomes one profile: a process and a thread name.
-type series struct {
+// thread is a process and one of its threads' names.
+type thread struct {
 	generation, tgid uint32
 	comm             [16]int8
+}
+
+type sampleID struct {
+	profile int
+	stack   profile.StackIndex
+	link    profile.LinkIndex
 }
 
 func (b *builder) batch(s *Sampler, counted map[cpu.Key]uint64, stacks map[cpu.Key]seen, late []deferred, start, end time.Time, final bool) *profile.Batch {
@@ -192,7 +205,9 @@ func (b *builder) batch(s *Sampler, counted map[cpu.Key]uint64, stacks map[cpu.K
 	*b = builder{
 		dict:     profile.NewDictionary(),
 		frames:   map[cpu.Frame]profile.FrameIndex{},
-		profiles: map[series]int{},
+		threads:  map[thread]int{},
+		profiles: map[string]int{},
+		samples:  map[sampleID]int{},
 		template: profile.Profile{
 			Type:          profile.TypeCPUSamples,
 			TimeNanos:     start.UnixNano(),
@@ -229,27 +244,41 @@ func (b *builder) sample(s *Sampler, k cpu.Key, r *running, frames []cpu.Frame, 
 	if s.opts.Keep != nil && !s.opts.Keep(processOf(r)) {
 		return
 	}
-	id := series{k.Generation, k.Tgid, k.Comm}
+	id := thread{k.Generation, k.Tgid, k.Comm}
 	if r != nil {
 		id.generation = r.process.Generation
 	}
-	i, ok := b.profiles[id]
+	i, ok := b.threads[id]
 	if !ok {
-		i = len(b.out)
-		p := b.template
-		p.Labels = labels(r, k)
-		b.profiles[id] = i
-		b.out = append(b.out, p)
+		i = b.profile(labels(r, k))
+		b.threads[id] = i
 	}
 	b.stack = b.stack[:0]
 	for _, f := range frames {
 		b.stack = append(b.stack, b.frame(s, r, f))
 	}
-	b.out[i].Samples = append(b.out[i].Samples, profile.Sample{
-		Stack: b.dict.Stack(b.stack),
-		Link:  b.dict.Link(profile.Link{TraceID: k.TraceId, SpanID: k.SpanId}),
-		Value: int64(n),
-	})
+	at := sampleID{i, b.dict.Stack(b.stack), b.dict.Link(profile.Link{TraceID: k.TraceId, SpanID: k.SpanId})}
+	p := &b.out[i]
+	if j, ok := b.samples[at]; ok {
+		p.Samples[j].Value += int64(n)
+		return
+	}
+	b.samples[at] = len(p.Samples)
+	p.Samples = append(p.Samples, profile.Sample{Stack: at.stack, Link: at.link, Value: int64(n)})
+}
+
+// profile returns the index of the profile with these labels.
+func (b *builder) profile(ls profile.Labels) int {
+	key := ls.String()
+	i, ok := b.profiles[key]
+	if !ok {
+		i = len(b.out)
+		p := b.template
+		p.Labels = ls
+		b.profiles[key] = i
+		b.out = append(b.out, p)
+	}
+	return i
 }
 
 func compareKeys(a, b cpu.Key) int {
