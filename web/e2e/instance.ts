@@ -90,3 +90,18 @@ export async function oldest(url: string): Promise<number | undefined> {
   const first = r.series.flatMap((s) => s.timeUnixNano.slice(0, 1)).sort((a, b) => (a < b ? -1 : 1))[0];
   return first === undefined ? undefined : Number(first / 1_000_000n);
 }
+
+// steadiest is the service that was seen in most of the last minute's steps: whatever is cut out of that minute has
+// samples of it.
+export async function steadiest(url: string): Promise<string> {
+  const client = createClient(QueryService, createConnectTransport({ baseUrl: url, useBinaryFormat: true }));
+  const now = Date.now();
+  const selection = { profileType: "cpu", startUnixNano: BigInt(now - 60_000) * 1_000_000n, endUnixNano: BigInt(now) * 1_000_000n };
+  const r = await client.series({ selection, groupBy: ["service_name"], stepNano: 10_000_000_000n });
+  const sum = (values: readonly bigint[]): number => values.reduce((n, v) => n + Number(v), 0);
+  const best = r.series
+    .filter((s) => s.labels.some((l) => l.name === "service_name" && l.value !== ""))
+    .sort((a, b) => b.values.length - a.values.length || sum(b.values) - sum(a.values))[0];
+  if (best === undefined) throw new Error("no service has samples in the last minute");
+  return best.labels.find((l) => l.name === "service_name")?.value ?? "";
+}
