@@ -22,6 +22,16 @@ func addGo(b *table.Builder, t *gosym.Table) (unreadable int, err error) {
 		}
 		return id, nil
 	}
+	// A name takes at most 16 KiB, and stands for many functions only if somebody means harm.
+	budget := 256 << 20
+	name := func(off uint32) string {
+		if budget <= 0 {
+			return ""
+		}
+		s := t.Name(off)
+		budget -= len(s)
+		return s
+	}
 	var fn gosym.Func
 	var nodes []table.Node
 	var rows []table.Row
@@ -60,11 +70,11 @@ func addGo(b *table.Builder, t *gosym.Table) (unreadable int, err error) {
 			}
 		}
 		for k, c := range fn.Inlined {
-			if nodes[k].Function, err = b.Function(t.Name(c.Name), declared[k], c.StartLine); err != nil {
+			if nodes[k].Function, err = b.Function(name(c.Name), declared[k], c.StartLine); err != nil {
 				return unreadable, err
 			}
 		}
-		id, err := b.Function(t.Name(fn.Name), own, fn.StartLine)
+		id, err := b.Function(name(fn.Name), own, fn.StartLine)
 		if err != nil {
 			return unreadable, err
 		}

@@ -137,9 +137,9 @@ func (b *buffer) cstring() []byte {
 }
 
 // stringAt returns the string at an offset of a string section.
-func stringAt(section []byte, off uint64) string {
+func stringAt(section []byte, off uint64) []byte {
 	if off >= uint64(len(section)) {
-		return ""
+		return nil
 	}
 	section = section[off:]
 	if len(section) > maxName {
@@ -148,5 +148,5 @@ func stringAt(section []byte, off uint64) string {
 	if i := bytes.IndexByte(section, 0); i >= 0 {
 		section = section[:i]
 	}
-	return string(section)
+	return section
 }

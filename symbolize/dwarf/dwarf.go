@@ -54,7 +54,7 @@ type Data struct {
 	abbrevs map[abbrevKey]*abbrevTable
 
 	// What may still be decoded before the file counts as malicious.
-	rowBudget, rangeBudget, abbrevBudget int
+	rowBudget, rangeBudget, abbrevBudget, textBudget int
 
 	// Functions by the offset of their entry: those of the unit that is being read, and of others.
 	own, foreign map[uint64]*FuncInfo
@@ -111,6 +111,7 @@ func Open(f *elf.File) (*Data, error) {
 // are read about once each.
 func (d *Data) setBudgets() {
 	d.abbrevBudget = 16<<20 + 16*len(d.abbrev)
+	d.textBudget = 256<<20 + 4*len(d.info) + 4*len(d.str)
 	d.rowBudget = 1<<20 + 4*len(d.line)
 	d.rangeBudget = 1<<20 + len(d.info) + len(d.ranges) + len(d.rnglists)
 }
@@ -306,7 +307,7 @@ func (d *Data) load(u *Unit) (*unitInfo, error) {
 		return nil, malformed("the first entry of the unit at %#x is cut short", u.Offset)
 	}
 	u.loaded = info
-	info.compDir = d.string(u, compDir)
+	info.compDir = string(clip(d.bytes(u, compDir)))
 	if text := d.string(u, producer); strings.HasPrefix(text, "GNU C++") || strings.HasPrefix(text, "GNU GIMPLE") {
 		info.scoped = true
 	}

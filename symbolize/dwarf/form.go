@@ -233,19 +233,25 @@ func fixedSize(form uint16, k abbrevKey) (int, bool) {
 
 // string makes a string of a value of any string class.
 func (d *Data) string(u *Unit, v value) string {
+	b := d.bytes(u, v)
+	if d.textBudget -= len(b); d.textBudget < 0 {
+		return ""
+	}
+	return string(b)
+}
+
+// bytes returns what string copies.
+func (d *Data) bytes(u *Unit, v value) []byte {
 	switch v.class {
 	case classString:
-		if len(v.b) > maxName {
-			v.b = v.b[:maxName]
-		}
-		return string(v.b)
+		return v.b[:min(len(v.b), maxName)]
 	case classStrp:
 		return stringAt(d.str, v.u)
 	case classLineStrp:
 		return stringAt(d.lineStr, v.u)
 	case classStrx:
 		if u.loaded == nil {
-			return ""
+			return nil
 		}
 		size := uint64(4)
 		if u.is64 {
@@ -253,16 +259,16 @@ func (d *Data) string(u *Unit, v value) string {
 		}
 		at := u.loaded.strBase + v.u*size
 		if v.u > uint64(len(d.strOffsets)) || at > uint64(len(d.strOffsets)) {
-			return ""
+			return nil
 		}
 		b := buffer{b: d.strOffsets[at:], order: d.order}
 		off := b.offset(u.is64)
 		if b.bad {
-			return ""
+			return nil
 		}
 		return stringAt(d.str, off)
 	}
-	return ""
+	return nil
 }
 
 // address makes an address of a value of an address class.

@@ -361,7 +361,10 @@ func (d *Data) function(u *Unit, off uint64, depth int) *FuncInfo {
 		if in.loaded.files == nil && in.loaded.hasLines {
 			_, _, _ = d.lineHead(in)
 		}
-		fn.File = in.loaded.files.name(uint32(min(file, uint64(NoFile))))
+		if d.textBudget > 0 {
+			fn.File = in.loaded.files.name(uint32(min(file, uint64(NoFile))))
+			d.textBudget -= len(fn.File)
+		}
 	}
 	for _, ref := range []value{origin, specification} {
 		if ref.class != classRef || depth >= maxChain || fn.Linkage && fn.File != "" {

@@ -16,16 +16,32 @@ type lineRow struct {
 	end  bool
 }
 
-// fileTable is the list of files of a line program, numbered as the unit's other entries do.
+// fileTable is the list of files of a line program, numbered as the unit's other entries do. Paths are put
+// together when they are asked for: most never are.
 type fileTable struct {
-	names []string // whole paths
+	compDir string
+	dirs    [][]byte
+	entries []fileEntry
+}
+
+type fileEntry struct {
+	name []byte
+	dir  uint32
 }
 
 func (t *fileTable) name(i uint32) string {
-	if t == nil || uint64(i) >= uint64(len(t.names)) {
+	if t == nil || uint64(i) >= uint64(len(t.entries)) {
 		return ""
 	}
-	return t.names[i]
+	e := &t.entries[i]
+	if len(e.name) == 0 {
+		return ""
+	}
+	dir := ""
+	if uint64(e.dir) < uint64(len(t.dirs)) {
+		dir = string(t.dirs[e.dir])
+	}
+	return joinPath(joinPath(t.compDir, dir), string(e.name))
 }
 
 // lineHeader is the beginning of a line program.
@@ -132,79 +148,78 @@ func joinPath(dir, name string) string {
 	return dir + "/" + name
 }
 
+// maxPath bounds each part of a path.
+const maxPath = 4096
+
+func clip(b []byte) []byte { return b[:min(len(b), maxPath)] }
+
 // fileList reads the lists of versions 2 to 4. Directory 0 is the compilation's, file 0 does not exist.
 func (d *Data) fileList(b *buffer, compDir string) *fileTable {
-	dirs := []string{compDir}
-	for !b.bad && len(dirs) < maxFileTable {
+	t := &fileTable{compDir: compDir, dirs: [][]byte{nil}, entries: []fileEntry{{}}}
+	for !b.bad && len(t.dirs) < maxFileTable {
 		s := b.cstring()
 		if len(s) == 0 {
 			break
 		}
-		dirs = append(dirs, joinPath(compDir, string(s)))
+		t.dirs = append(t.dirs, clip(s))
 	}
-	t := &fileTable{names: []string{""}}
-	for !b.bad && len(t.names) < maxFileTable {
+	for !b.bad && len(t.entries) < maxFileTable {
 		s := b.cstring()
 		if len(s) == 0 {
 			break
 		}
-		t.names = append(t.names, d.fileEntry(b, string(s), dirs))
+		t.add(b, s)
 	}
 	return t
 }
 
-func (d *Data) fileEntry(b *buffer, name string, dirs []string) string {
+// add reads what follows a file's name.
+func (t *fileTable) add(b *buffer, name []byte) {
 	dir := b.uvarint()
 	b.uvarint() // time
 	b.uvarint() // length
-	if dir < uint64(len(dirs)) {
-		return joinPath(dirs[dir], name)
-	}
-	return name
+	t.entries = append(t.entries, fileEntry{clip(name), uint32(min(dir, uint64(NoFile)))})
 }
 
-// fileList5 reads the lists of version 5, whose entries say by themselves what they consist of.
+// fileList5 reads the lists of version 5, whose entries say by themselves what they consist of. Directory 0 is
+// the compilation's, written out.
 func (d *Data) fileList5(u *Unit, b *buffer, compDir string, is64 bool) *fileTable {
 	as := *u // the program's own offset size counts here
 	as.is64 = is64
 	type format struct{ content, form uint64 }
-	list := func(entry func(name string, dir uint64) string) []string {
+	list := func(entry func(name []byte, dir uint64)) {
 		var formats []format
 		for range b.u8() {
 			formats = append(formats, format{b.uvarint(), b.uvarint()})
 		}
 		count := b.uvarint()
 		if len(formats) == 0 || count > maxFileTable {
-			return nil
+			return
 		}
-		var out []string
 		for range count {
-			var name string
+			var name []byte
 			var dir uint64
 			for _, f := range formats {
 				v := d.value(b, &as, uint16(min(f.form, 0xffff)), 0)
 				switch f.content {
 				case contentPath:
-					name = d.string(u, v)
+					name = d.bytes(u, v)
 				case contentDirectory:
 					dir = v.u
 				}
 			}
 			if b.bad {
-				return out
+				return
 			}
-			out = append(out, entry(name, dir))
+			entry(clip(name), dir)
 		}
-		return out
 	}
-	dirs := list(func(name string, _ uint64) string { return joinPath(compDir, name) })
-	files := list(func(name string, dir uint64) string {
-		if dir < uint64(len(dirs)) {
-			return joinPath(dirs[dir], name)
-		}
-		return name
+	t := &fileTable{compDir: compDir}
+	list(func(name []byte, _ uint64) { t.dirs = append(t.dirs, name) })
+	list(func(name []byte, dir uint64) {
+		t.entries = append(t.entries, fileEntry{name, uint32(min(dir, uint64(NoFile)))})
 	})
-	return &fileTable{names: files}
+	return t
 }
 
 // lines runs the unit's line program. The rows come sorted, each sequence ended by a row with end set; at one
@@ -288,8 +303,8 @@ func (d *Data) lines(u *Unit, rows []lineRow) ([]lineRow, *fileTable, error) {
 				op = 0
 			case opDefineFile:
 				name := x.cstring()
-				if len(name) > 0 && len(files.names) < maxFileTable {
-					files.names = append(files.names, d.fileEntry(&x, string(name), []string{u.loaded.compDir}))
+				if len(name) > 0 && len(files.entries) < maxFileTable {
+					files.add(&x, name)
 				}
 			}
 		case opCopy:

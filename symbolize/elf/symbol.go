@@ -48,6 +48,8 @@ func (f *File) Symbols(s *Section, yield func(i int, sym Symbol) bool) error {
 	if f.Is64 {
 		size = 24
 	}
+	// Names may overlap each other (one is another's end), but not all of them the whole table.
+	budget := 16<<20 + 8*len(names.Bytes)
 	b := table.Bytes
 	for i := 0; len(b) >= size; i, b = i+1, b[size:] {
 		var sym Symbol
@@ -63,6 +65,9 @@ func (f *File) Symbols(s *Section, yield func(i int, sym Symbol) bool) error {
 		}
 		sym.Type, sym.Bind = info&0xf, info>>4
 		sym.Name = string(cstring(names.Bytes, uint64(f.Order.Uint32(b)), maxSymbolName))
+		if budget -= len(sym.Name); budget < 0 {
+			return malformed("section %s: its names fill more than their table", s.Name)
+		}
 		if !yield(i, sym) {
 			return nil
 		}
