@@ -5,6 +5,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 )
 
 // MatchOp is how a matcher compares.
@@ -91,7 +92,9 @@ type SelectorError struct {
 
 // Error shows the selector with a mark below the offending place.
 func (e *SelectorError) Error() string {
-	return fmt.Sprintf("parsing selector at column %d: %s\n  %s\n  %s^", e.Offset+1, e.Reason, e.Input, strings.Repeat(" ", e.Offset))
+	line := strings.NewReplacer("\n", " ", "\r", " ", "\t", " ").Replace(e.Input)
+	column := utf8.RuneCountInString(line[:e.Offset])
+	return fmt.Sprintf("parsing selector at column %d: %s\n  %s\n  %s^", column+1, e.Reason, line, strings.Repeat(" ", column))
 }
 
 // ParseSelector reads {name="value", other=~"a|b"}. The braces may be left out, the empty string selects

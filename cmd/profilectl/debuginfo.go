@@ -210,7 +210,11 @@ func writeDebuginfo(w io.Writer, term terminal, form string, list []*debuginfov1
 		if d.Error != "" {
 			state += ": " + printable(d.Error)
 		}
-		t.add(printable(d.BuildId), profile.FormatValue(int64(d.SizeBytes), "bytes"), profile.FormatValue(int64(d.IndexBytes), "bytes"), state, printable(d.File))
+		size := "-" // the server keeps the table only
+		if d.SizeBytes > 0 {
+			size = profile.FormatValue(int64(d.SizeBytes), "bytes")
+		}
+		t.add(printable(d.BuildId), size, profile.FormatValue(int64(d.IndexBytes), "bytes"), state, printable(d.File))
 	}
 	_, err := io.WriteString(w, t.text(term))
 	return err
