@@ -167,6 +167,7 @@ func (t *Table) announce(p *Process) {
 	}
 	delete(t.opening, p.PID)
 	t.start(p)
+	t.young = append(t.young, p)
 }
 
 // openingPatience is how long an exec waits for the first mapping, which names its executable. The kernel
@@ -205,9 +206,6 @@ func (t *Table) start(p *Process) {
 	t.byPID[p.PID] = p
 	t.byGeneration[p.Generation] = p
 	t.mu.Unlock()
-	if !p.Kernel {
-		t.young = append(t.young, p)
-	}
 	for _, o := range t.opts.Observers {
 		o.Started(p, p.mappings)
 	}

@@ -1,12 +1,14 @@
 package process
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 	"unsafe"
 
@@ -20,23 +22,30 @@ import (
 // older than the start of a drain are in the rings when the drain reads them: they are merged in order of
 // time and handed out, younger ones wait for the next drain.
 //
-// The rings share one epoll instance. Every record rings the bell (watermark 1), but only a reader that
-// waits hears it; see [pace] for how seldom it waits in a burst.
+// A ring wakes the reader by itself only when it is half full. Beside it each CPU has a bell: a second
+// event, of the same records, that wakes at each of them and whose content nobody looks at. In a burst the
+// reader mutes the bells: a wake-up costs the process that caused the record an interrupt, one to three
+// microseconds of a fork or exec, even if nobody waits.
 type events struct {
 	ringBytes int
 	rings     []*ring
+	bells     []*ring // parallel to rings
+	muted     bool
 	queues    [][]record // parallel to rings; records of a ring that wait for the next drain
 	heap      []int      // indices into queues, the earliest record first
 	at        []int      // how far each queue was handed out
 	names     interner
 	epoll     int
-	wake      int
+	online    string // the file that lists the CPUs
+
+	wakeMu sync.Mutex // ringBell may be late for close
+	wake   int        // eventfd, -1 when closed
 
 	garbled uint64 // rings or records that made no sense
 }
 
 // openEvents opens the rings of all CPUs that are online.
-func openEvents(ringBytes int) (*events, error) {
+func openEvents(ringBytes int, online string) (*events, error) {
 	epoll, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
 	if err != nil {
 		return nil, fmt.Errorf("creating epoll instance: %w", err)
@@ -46,7 +55,7 @@ func openEvents(ringBytes int) (*events, error) {
 		unix.Close(epoll)
 		return nil, fmt.Errorf("creating eventfd: %w", err)
 	}
-	e := &events{ringBytes: ringBytes, epoll: epoll, wake: wake, names: interner{max: 1 << 14}}
+	e := &events{ringBytes: ringBytes, online: online, epoll: epoll, wake: wake, names: interner{max: 1 << 14}}
 	if err := unix.EpollCtl(epoll, unix.EPOLL_CTL_ADD, wake, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(wake)}); err != nil {
 		e.close()
 		return nil, fmt.Errorf("watching eventfd: %w", err)
@@ -58,7 +67,7 @@ func openEvents(ringBytes int) (*events, error) {
 	return e, nil
 }
 
-func eventAttr() unix.PerfEventAttr {
+func eventAttr(wakeupBytes int) unix.PerfEventAttr {
 	return unix.PerfEventAttr{
 		Type:        unix.PERF_TYPE_SOFTWARE,
 		Size:        uint32(unsafe.Sizeof(unix.PerfEventAttr{})),
@@ -66,7 +75,7 @@ func eventAttr() unix.PerfEventAttr {
 		Sample_type: sampleType,
 		Bits: unix.PerfBitMmap | unix.PerfBitMmap2 | unix.PerfBitComm | unix.PerfBitCommExec | unix.PerfBitTask |
 			unix.PerfBitSampleIDAll | unix.PerfBitWatermark | unix.PerfBitUseClockID,
-		Wakeup:  1,
+		Wakeup:  uint32(wakeupBytes),
 		Clockid: unix.CLOCK_MONOTONIC,
 	}
 }
@@ -74,7 +83,7 @@ func eventAttr() unix.PerfEventAttr {
 // followCPUs opens rings for CPUs that came online and closes those of CPUs that went. It says whether
 // anything changed: records may have been missed then.
 func (e *events) followCPUs() (changed bool, err error) {
-	text, err := os.ReadFile("/sys/devices/system/cpu/online")
+	text, err := os.ReadFile(e.online)
 	if err != nil {
 		return false, fmt.Errorf("listing CPUs: %w", err)
 	}
@@ -85,7 +94,9 @@ func (e *events) followCPUs() (changed bool, err error) {
 	for i := 0; i < len(e.rings); {
 		if r := e.rings[i]; !slices.Contains(cpus, r.cpu) {
 			r.close() // closing takes it out of the epoll set
+			e.bells[i].close()
 			e.rings = slices.Delete(e.rings, i, i+1)
+			e.bells = slices.Delete(e.bells, i, i+1)
 			e.queues = slices.Delete(e.queues, i, i+1)
 			changed = true
 			continue
@@ -96,27 +107,61 @@ func (e *events) followCPUs() (changed bool, err error) {
 		if slices.ContainsFunc(e.rings, func(r *ring) bool { return r.cpu == cpu }) {
 			continue
 		}
-		r, err := openRing(eventAttr(), cpu, e.ringBytes)
+		r, err := e.open(cpu, e.ringBytes, e.ringBytes/2)
 		if errors.Is(err, unix.ENODEV) || errors.Is(err, unix.ENXIO) {
 			continue // went offline again
-		}
-		if errors.Is(err, unix.EACCES) || errors.Is(err, unix.EPERM) {
-			return changed, fmt.Errorf("%w (needs CAP_PERFMON, or CAP_SYS_ADMIN before Linux 5.8)", err)
 		}
 		if err != nil {
 			return changed, err
 		}
-		if err := unix.EpollCtl(e.epoll, unix.EPOLL_CTL_ADD, r.fd, &unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLET, Fd: int32(r.fd)}); err != nil {
+		bell, err := e.open(cpu, os.Getpagesize(), 1)
+		if err != nil {
 			r.close()
-			return changed, fmt.Errorf("watching perf event: %w", err)
+			return changed, err
 		}
-		e.rings, e.queues, changed = append(e.rings, r), append(e.queues, nil), true
+		e.rings, e.bells, e.queues, changed = append(e.rings, r), append(e.bells, bell), append(e.queues, nil), true
+	}
+	if changed && e.muted {
+		e.muted = false
+		e.mute(true)
 	}
 	if len(e.rings) == 0 {
 		return changed, errors.New("opening perf events: no CPU is online")
 	}
 	e.at = make([]int, len(e.rings))
 	return changed, nil
+}
+
+// open opens an event on a CPU and has epoll watch it.
+func (e *events) open(cpu, dataBytes, wakeupBytes int) (*ring, error) {
+	r, err := openRing(eventAttr(wakeupBytes), cpu, dataBytes)
+	if errors.Is(err, unix.EACCES) || errors.Is(err, unix.EPERM) {
+		return nil, fmt.Errorf("%w (needs CAP_PERFMON, or CAP_SYS_ADMIN before Linux 5.8)", err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.EpollCtl(e.epoll, unix.EPOLL_CTL_ADD, r.fd, &unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLET, Fd: int32(r.fd)}); err != nil {
+		r.close()
+		return nil, fmt.Errorf("watching perf event: %w", err)
+	}
+	return r, nil
+}
+
+// mute silences the bells or lets them ring again. After the latter the rings must be drained once before
+// waiting: what came in between has rung no bell.
+func (e *events) mute(on bool) {
+	if e.muted == on {
+		return
+	}
+	e.muted = on
+	arg := 0
+	if on {
+		arg = 1
+	}
+	for _, b := range e.bells {
+		unix.IoctlSetInt(b.fd, unix.PERF_EVENT_IOC_PAUSE_OUTPUT, arg) // cannot fail on a mapped event
+	}
 }
 
 // parseCPUList reads the kernel's notation 0-3,7.
@@ -161,13 +206,22 @@ func (e *events) wait(timeout time.Duration) error {
 }
 
 // ringBell ends a wait from another goroutine.
-func (e *events) ringBell() { unix.Write(e.wake, []byte{1, 0, 0, 0, 0, 0, 0, 0}) }
+func (e *events) ringBell() {
+	e.wakeMu.Lock()
+	defer e.wakeMu.Unlock()
+	if e.wake >= 0 {
+		unix.Write(e.wake, binary.NativeEndian.AppendUint64(nil, 1))
+	}
+}
 
 // drain hands out all records that are older than its beginning, in order of time. It returns how many
 // it handed out and whether younger ones are left.
 func (e *events) drain(f func(*record)) (n int, held bool) {
 	cutoff := monotonic()
 	e.heap = e.heap[:0]
+	for _, b := range e.bells {
+		b.skip()
+	}
 	for i, r := range e.rings {
 		if !r.read(func(b []byte) { e.queue(i, b) }) {
 			e.garbled++
@@ -241,13 +295,20 @@ func (e *events) siftDown(i int) {
 }
 
 func (e *events) close() {
-	for _, r := range e.rings {
+	for i, r := range e.rings {
 		r.close()
+		e.bells[i].close()
 	}
-	e.rings, e.queues = nil, nil
+	e.rings, e.bells, e.queues = nil, nil, nil
 	unix.Close(e.epoll)
+	e.wakeMu.Lock()
+	defer e.wakeMu.Unlock()
 	unix.Close(e.wake)
+	e.wake = -1
 }
+
+// onlineCPUs is where the kernel lists them.
+const onlineCPUs = "/sys/devices/system/cpu/online"
 
 // interner makes one string of equal byte slices. When it is full it starts anew.
 type interner struct {
@@ -270,8 +331,11 @@ func (in *interner) intern(b []byte) string {
 	return s
 }
 
-// monotonic is the clock of the kernel's records (and of bpf_ktime_get_ns), in nanoseconds.
-func monotonic() uint64 { return clock(unix.CLOCK_MONOTONIC) }
+// monotonic is the clock of the kernel's records (and of bpf_ktime_get_ns), in nanoseconds, at most a
+// moment behind. It is Go's own monotonic clock, which needs no system call, from a common beginning.
+func monotonic() uint64 { return monotonicBase + uint64(time.Since(monotonicStart)) }
+
+var monotonicBase, monotonicStart = clock(unix.CLOCK_MONOTONIC), time.Now() // in this order: never ahead
 
 func clock(id int32) uint64 {
 	var ts unix.Timespec

@@ -391,10 +391,10 @@ func (t *Table) readYoung(budget time.Duration) {
 	now := monotonic()
 	deadline := now + uint64(budget)
 	n := 0
-	for n < len(t.young) && monotonic() < deadline {
+	for n < len(t.young) {
 		p := t.young[n]
 		if p.end == 0 {
-			if p.start+uint64(youngAge) > now {
+			if p.start+uint64(youngAge) > now || monotonic() > deadline {
 				break
 			}
 			p.identity.facts(p)

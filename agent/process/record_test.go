@@ -3,11 +3,15 @@ package process
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -204,4 +208,56 @@ func TestParseCPUList(t *testing.T) {
 	f("0-", "[]")
 	f("5-2", "[]")
 	f("99999999", "[]")
+}
+
+// CPUs come and go.
+func TestFollowCPUs(t *testing.T) {
+	online := filepath.Join(t.TempDir(), "online")
+	list := func(s string) {
+		if err := os.WriteFile(online, []byte(s+"\n"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	list("0")
+	e, err := openEvents(4096, online)
+	if errors.Is(err, unix.EACCES) || errors.Is(err, unix.EPERM) || errors.Is(err, unix.ENOSYS) {
+		t.Skip(err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer e.close()
+	f := func(online string, wantChanged bool, want ...int) {
+		t.Helper()
+		list(online)
+		changed, err := e.followCPUs()
+		var got []int
+		for _, r := range e.rings {
+			got = append(got, r.cpu)
+		}
+		if err != nil || changed != wantChanged || !slices.Equal(got, want) || len(e.bells) != len(want) || len(e.queues) != len(want) || len(e.at) != len(want) {
+			t.Errorf("%s: %v, changed %v, %v", online, got, changed, err)
+		}
+		e.drain(func(*record) {})
+	}
+	f("0", false, 0)
+	if cpus, err := os.ReadFile(onlineCPUs); err != nil || strings.TrimSpace(string(cpus)) == "0" {
+		t.Skip("needs a second CPU")
+	}
+	f("0-1", true, 0, 1)
+	e.mute(true)
+	f("1", true, 1)
+	f("0-1", true, 1, 0)
+	e.ringBell()
+	if err := e.wait(time.Minute); err != nil {
+		t.Error(err)
+	}
+	list("rubbish")
+	if _, err := e.followCPUs(); err == nil || len(e.rings) != 2 {
+		t.Errorf("rubbish: %v, %d rings", err, len(e.rings))
+	}
+	list("")
+	if _, err := e.followCPUs(); err == nil {
+		t.Error("no CPU at all is no error")
+	}
 }

@@ -91,6 +91,9 @@ func (r *ring) bytes(at, n, head uint64) []byte {
 	return r.scratch
 }
 
+// skip throws away what is there.
+func (r *ring) skip() { atomic.StoreUint64(r.tail, atomic.LoadUint64(r.head)) }
+
 func (r *ring) close() {
 	if r.fd >= 0 {
 		unix.Munmap(r.mem)

@@ -234,6 +234,9 @@ func (t *Table) scanProcess(pid PID, known *Process) {
 		p.identity = parent.identity.exec()
 	}
 	t.start(p)
+	if !p.Kernel {
+		t.young = append(t.young, p)
+	}
 }
 
 // sameExecution compares what /proc says with what is known. An exec of the same program by the same

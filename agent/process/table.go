@@ -119,7 +119,7 @@ func New(opts Options) (*Table, error) {
 	if err != nil {
 		return nil, err
 	}
-	if t.events, err = openEvents(t.opts.RingBytes); err != nil {
+	if t.events, err = openEvents(t.opts.RingBytes, onlineCPUs); err != nil {
 		return nil, err
 	}
 	return t, nil
@@ -147,12 +147,11 @@ func newTable(opts Options) (*Table, error) {
 }
 
 func (t *Table) setBootOffset() {
-	offset := int64(clock(unix.CLOCK_REALTIME)) - int64(monotonic())
-	t.mu.Lock()
-	t.bootOffset = offset
-	t.mu.Unlock()
-	mono := monotonic() // first: the difference must not become negative
+	mono := monotonic() // first: no difference may become negative
 	t.sleptFor = clock(unix.CLOCK_BOOTTIME) - mono
+	t.mu.Lock()
+	t.bootOffset = int64(clock(unix.CLOCK_REALTIME)) - int64(mono)
+	t.mu.Unlock()
 }
 
 // wall turns a kernel time into a wall-clock time.
@@ -258,8 +257,16 @@ func (t *Table) Run(ctx context.Context) error {
 		case held:
 			time.Sleep(100 * time.Microsecond)
 		default:
-			if d := pace.next(time.Now()); n > 0 && d > 0 {
-				time.Sleep(d)
+			d := pace.next(time.Now())
+			if n > 0 && d > 0 {
+				t.events.mute(true)
+				if err := t.events.wait(d); err != nil { // ends early if a ring is half full
+					return err
+				}
+				continue
+			}
+			if t.events.muted {
+				t.events.mute(false)
 				continue
 			}
 			timeout := t.untilNextTask(kept)
