@@ -230,11 +230,13 @@ func BenchmarkCorpus(b *testing.B) {
 			b.Fatal(err)
 		}
 		b.ReportMetric(float64(time.Since(began).Milliseconds()), "close-head-ms")
+		cpu = cpuSeconds(b)
 		began = time.Now()
 		if s, err = New(Options{Dir: dir, Retention: -1}); err != nil {
 			b.Fatal(err)
 		}
 		b.ReportMetric(float64(time.Since(began).Milliseconds()), "open-replay-ms")
+		b.ReportMetric((cpuSeconds(b)-cpu)*1000, "open-replay-cpu-ms")
 		cpu = cpuSeconds(b)
 		if err := s.Flush(b.Context()); err != nil {
 			b.Fatal(err)
