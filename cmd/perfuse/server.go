@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"sync"
-	"time"
 
 	"github.com/go-kit/log"
 	"github.com/go-kit/log/level"
@@ -125,15 +123,15 @@ func newServer(c server.Config, logger log.Logger, registry *prometheus.Registry
 		Registry:       registry,
 		Settings:       c,
 		Status:         status,
-		Open: func(ctx context.Context) (server.Backends, error) {
-			return openBackends(ctx, c, logger, registry)
+		Open: func(context.Context) (server.Backends, error) {
+			return openBackends(c, logger, registry)
 		},
 	})
 }
 
 // openBackends opens the store of profiles and that of symbols, both below the storage path.
-func openBackends(ctx context.Context, c server.Config, logger log.Logger, registry *prometheus.Registry) (server.Backends, error) {
-	retention := time.Duration(c.Storage.Retention)
+func openBackends(c server.Config, logger log.Logger, registry *prometheus.Registry) (server.Backends, error) {
+	retention := c.Storage.Retention.Retention()
 	store, err := frost.New(frost.Options{
 		Dir:            filepath.Join(c.Storage.Path, "profiles"),
 		Logger:         logger,
@@ -154,21 +152,5 @@ func openBackends(ctx context.Context, c server.Config, logger log.Logger, regis
 	if err != nil {
 		return server.Backends{}, errors.Join(fmt.Errorf("opening the store of symbols: %w", err), store.Close())
 	}
-	ctx, stop := context.WithCancel(context.WithoutCancel(ctx))
-	var indexing sync.WaitGroup
-	indexing.Go(func() {
-		if err := symbols.Run(ctx); err != nil {
-			level.Error(logger).Log("msg", "symbol tables are no longer built", "err", err)
-		}
-	})
-	return server.Backends{
-		Store:     store,
-		Resolver:  symbols,
-		Debuginfo: symbols,
-		Close: func() error {
-			stop()
-			indexing.Wait()
-			return symbols.Close()
-		},
-	}, nil
+	return server.Backends{Store: store, Resolver: symbols, Debuginfo: symbols, Run: symbols.Run, Close: symbols.Close}, nil
 }
