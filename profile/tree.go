@@ -71,7 +71,7 @@ func (t *Tree) Children(i uint32) iter.Seq[uint32] {
 // becomes several nodes, the inlined ones marked. Frames without a name are called file+0xaddr. Samples
 // without a stack count for the root itself; stacks whose values sum up to zero are left out.
 //
-// Cost: about 5 ns per frame that a stack does not share with the one before it, plus the sorting of the
+// The cost is one look-up per frame that a stack does not share with the one before it, plus the sorting of
 // distinct names. The batch must be valid ([Batch.Check]).
 func NewTree(b *Batch, p *Profile) *Tree {
 	sums := stackSums(b, p)

@@ -97,12 +97,38 @@ func (a *app) uploadDebuginfo(ctx context.Context, path string, force bool) erro
 			return nil
 		}
 	}
-	size, err := streamDebuginfo(ctx, client, id, path, file)
+	var r io.Reader = file
+	if st, err := file.Stat(); err == nil && a.errTerm.is {
+		r = &progress{r: file, w: a.err, what: what, size: st.Size()}
+	}
+	size, err := streamDebuginfo(ctx, client, id, path, r)
+	if a.errTerm.is {
+		fmt.Fprint(a.err, "\r\x1b[K")
+	}
 	if err != nil {
 		return a.explain(what, server, err)
 	}
 	fmt.Fprintf(a.out, "%s  %s  uploaded, %s\n", id, path, profile.FormatValue(size, "bytes"))
 	return nil
+}
+
+// progress is a reader that says how far it is, once per MiB.
+type progress struct {
+	r          io.Reader
+	w          io.Writer
+	what       string
+	size, read int64
+	said       int64
+}
+
+func (p *progress) Read(b []byte) (int, error) {
+	n, err := p.r.Read(b)
+	p.read += int64(n)
+	if p.read-p.said >= 1<<20 {
+		p.said = p.read
+		fmt.Fprintf(p.w, "\r\x1b[K%s: %s of %s", p.what, profile.FormatValue(p.read, "bytes"), profile.FormatValue(p.size, "bytes"))
+	}
+	return n, err
 }
 
 func isELF(file *os.File) error {

@@ -30,8 +30,8 @@ import (
 //
 //	file NAME                     shows a file that a command wrote
 //
-//	write NAME                    writes a file; elf NAME writes one with an ELF header before the text
-//	text
+//	write NAME                    writes a file; elf NAME [times=N] writes one with an ELF header
+//	text                          before the text, which may be repeated
 //
 //	pprof NAME [label=value ...]  writes a pprof with the columns samples and cpu, 10 ms a sample
 //	folded lines of samples
@@ -69,7 +69,9 @@ func TestTranscripts(t *testing.T) {
 				return ""
 			case "elf":
 				header := "\x7fELF\x02\x01\x01" + strings.Repeat("\x00", 57)
-				if err := os.WriteFile(d.CmdArgs[0].Key, []byte(header+d.Input), 0o644); err != nil {
+				times := 1
+				d.MaybeScanArgs(t, "times", &times)
+				if err := os.WriteFile(d.CmdArgs[0].Key, []byte(header+strings.Repeat(d.Input, times)), 0o644); err != nil {
 					t.Fatal(err)
 				}
 				return ""
