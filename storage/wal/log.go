@@ -231,11 +231,14 @@ func (l *Log) Append(payloads ...[]byte) (segment uint64, err error) {
 	if cap(b) > 4<<20 {
 		l.buf = nil
 	}
-	if _, err := l.file.WriteAt(b, off); err != nil {
-		return 0, l.broken(fmt.Errorf("writing log segment %d: %w", l.segment, err))
+	if _, err = l.file.WriteAt(b, off); err != nil {
+		err = fmt.Errorf("writing log segment %d: %w", l.segment, err)
+	} else if err = l.file.Sync(); err != nil {
+		err = fmt.Errorf("syncing log segment %d: %w", l.segment, err)
 	}
-	if err := l.file.Sync(); err != nil {
-		return 0, l.broken(fmt.Errorf("syncing log segment %d: %w", l.segment, err))
+	if err != nil {
+		// Its writers are told that it is not there, so it goes at once if it can; repair makes sure of it.
+		return 0, l.broken(errors.Join(err, l.file.Truncate(off)))
 	}
 	l.offset = off + int64(len(b))
 	l.sizes[l.segment] = l.offset
