@@ -11,7 +11,6 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"syscall"
 )
 
 // File is an open file. Writes and reads are at offsets; they are safe for concurrent use.
@@ -96,12 +95,6 @@ func (osFS) SyncDir(dir string) error {
 	}
 	err = d.Sync()
 	return errors.Join(err, d.Close())
-}
-
-// IsFull says whether an error means that there is no space left: the disk is full, or a quota or the largest
-// file size was reached.
-func IsFull(err error) bool {
-	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) || errors.Is(err, syscall.EFBIG)
 }
 
 // WriteFile makes name hold what write writes, durably and all at once: after a crash there is the old file

@@ -52,10 +52,10 @@ func (s *Store) attempted(err error) {
 }
 
 // attempt returns how the last attempt ended, and a channel that is closed after the next.
-func (s *Store) attempt() (error, <-chan struct{}) {
+func (s *Store) attempt() (next <-chan struct{}, err error) {
 	s.errMu.Lock()
 	defer s.errMu.Unlock()
-	return s.err, s.progress
+	return s.progress, s.err
 }
 
 // openFlusher loads the dictionary files and the blocks' indices, and removes what a crash left behind.
@@ -240,7 +240,7 @@ func (s *Store) Flush(ctx context.Context) error {
 		return err
 	}
 	defer leave()
-	_, next := s.attempt()
+	next, _ := s.attempt()
 	c := &commit{seal: true}
 	if err := s.group.Submit(ctx, c); err != nil {
 		return err
@@ -264,7 +264,7 @@ func (s *Store) Flush(ctx context.Context) error {
 			return ctx.Err()
 		case <-next:
 		}
-		if err, next = s.attempt(); err != nil {
+		if next, err = s.attempt(); err != nil {
 			return err
 		}
 		waiting = 0

@@ -350,7 +350,7 @@ func (s *Store) commit(group []*commit) error {
 // a flusher that is slower than they are, but not for one that fails.
 func (s *Store) waitForRoom() error {
 	for {
-		err, next := s.attempt()
+		next, err := s.attempt()
 		s.mu.RLock()
 		failed, waiting := s.failed, len(s.sealed)
 		s.mu.RUnlock()
