@@ -41,7 +41,7 @@ func BenchmarkBuild(b *testing.B) {
 	b.SetBytes(f.Size())
 	out := filepath.Join(dir, "x.symtab")
 	for b.Loop() {
-		if warning, err := Build(out, dir, f, nil); err != nil {
+		if warning, err := Build(out, dir, Files{File: f}); err != nil {
 			b.Fatal(err)
 		} else if warning != nil {
 			b.Log(warning)

@@ -11,17 +11,33 @@ import (
 	"github.com/perfuse/perfuse/symbolize/table"
 )
 
-// Build writes the symbol table of a binary to path. debug is its split debug file or nil. Temporary files
-// are made in dir. Parts that cannot be read are left out and joined into the warning; the error is
+// Files are what a table is built from: the executable, and what belongs to it or nil: the split debug file,
+// and the supplementary file (DWZ) that either refers to.
+type Files struct {
+	File, Split, Supplement *elf.File
+}
+
+// Close closes all of them.
+func (s Files) Close() error {
+	var errs []error
+	for _, f := range []*elf.File{s.File, s.Split, s.Supplement} {
+		if f != nil {
+			errs = append(errs, f.Close())
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Build writes the symbol table of a binary to path. Temporary files are made in dir. Parts that cannot be read are left out and joined into the warning; the error is
 // symbolize.ErrNoDebugInfo if nothing at all names any code.
-func Build(path, dir string, f, debug *elf.File) (warning, err error) {
+func Build(path, dir string, in Files) (warning, err error) {
 	var b *table.Builder
 	if b, err = table.NewBuilder(dir); err != nil {
 		return nil, err
 	}
 	defer b.Close()
 	err = elf.Guard(func() (err error) {
-		warning, err = collect(b, f, debug)
+		warning, err = collect(b, in)
 		return err
 	})
 	if err != nil {
@@ -33,11 +49,12 @@ func Build(path, dir string, f, debug *elf.File) (warning, err error) {
 	return warning, b.Write(path)
 }
 
-func collect(b *table.Builder, f, debug *elf.File) (warning, err error) {
+func collect(b *table.Builder, in Files) (warning, err error) {
 	var warnings []error
+	f := in.File
 	files := []*elf.File{f}
-	if debug != nil {
-		files = append(files, debug)
+	if in.Split != nil {
+		files = append(files, in.Split)
 	}
 	symbolFiles := files
 	if mini, err := f.MiniDebug(); err != nil {
@@ -76,6 +93,16 @@ func collect(b *table.Builder, f, debug *elf.File) (warning, err error) {
 		}
 		break
 	}
+	sup, err := dwarf.OpenSupplement(f)
+	if in.Supplement != nil {
+		sup, err = dwarf.Open(in.Supplement)
+	}
+	switch {
+	case err == nil:
+		defer sup.Close()
+	case !errors.Is(err, dwarf.ErrNone):
+		warnings = append(warnings, fmt.Errorf("reading the supplementary debug file: %w", err))
+	}
 	for _, f := range files {
 		d, err := dwarf.Open(f)
 		if errors.Is(err, dwarf.ErrNone) {
@@ -85,6 +112,7 @@ func collect(b *table.Builder, f, debug *elf.File) (warning, err error) {
 			warnings = append(warnings, err)
 			continue
 		}
+		d.Supplement(sup)
 		unreadable, first, err := addDwarf(b, d, functions, func(start, end uint64) bool {
 			return start >= goCode.start && end <= goCode.end
 		})

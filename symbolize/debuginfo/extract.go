@@ -31,6 +31,7 @@ const (
 // It refers to the file that it was made from, which must stay open and unchanged until it is written.
 type Extraction struct {
 	file, split *elf.File
+	supplement  *elf.File
 	segments    []elf.Segment
 	sections    []extracted
 	names       []byte
@@ -62,7 +63,7 @@ func Extract(r io.ReaderAt, size int64) (*Extraction, error) {
 	if err != nil {
 		return nil, fmt.Errorf("extracting debug information: %w", err)
 	}
-	x, err := newExtraction(f, nil)
+	x, err := newExtraction(Files{File: f})
 	if err != nil {
 		f.Close()
 		return nil, err
@@ -83,24 +84,18 @@ func ExtractFile(path, root string) (*Extraction, error) {
 	if err != nil {
 		return nil, fmt.Errorf("extracting debug information: %w", err)
 	}
-	split := findSplit(f, path, root, []string{defaultDebugDir})
-	x, err := newExtraction(f, split)
+	files := findFiles(f, path, root, []string{defaultDebugDir})
+	x, err := newExtraction(files)
 	if err != nil {
-		f.Close()
-		if split != nil {
-			split.Close()
-		}
+		files.Close()
 		return nil, err
 	}
-	x.owned = append(x.owned, f)
-	if split != nil {
-		x.owned = append(x.owned, split)
-	}
+	x.owned = append(x.owned, files)
 	return x, nil
 }
 
-func newExtraction(f, split *elf.File) (*Extraction, error) {
-	x := &Extraction{file: f, split: split, segments: slices.Clone(f.Segments)}
+func newExtraction(in Files) (*Extraction, error) {
+	x := &Extraction{file: in.File, split: in.Split, supplement: in.Supplement, segments: slices.Clone(in.File.Segments)}
 	if err := elf.Guard(x.plan); err != nil {
 		return nil, fmt.Errorf("extracting debug information: %w", err)
 	}
@@ -170,6 +165,17 @@ func (x *Extraction) plan() error {
 			if s := x.file.Section(name); s != nil && s.Type != elf.SectionNobits && base.Section(name) == nil {
 				x.sections = append(x.sections, extracted{Section: *s, src: x.file, from: s.Offset})
 				x.needed = true
+			}
+		}
+	}
+	if x.supplement != nil {
+		for i := range x.supplement.Sections {
+			s := &x.supplement.Sections[i]
+			if slices.Contains(dwarf.SectionNames, s.Name) && s.Type != elf.SectionNobits && s.Offset <= uint64(x.supplement.Size()) && s.Size <= uint64(x.supplement.Size())-s.Offset {
+				e := extracted{Section: *s, src: x.supplement, from: s.Offset}
+				e.Name = dwarf.SupplementPrefix + s.Name
+				e.Link, e.Info = 0, 0
+				x.sections = append(x.sections, e)
 			}
 		}
 	}

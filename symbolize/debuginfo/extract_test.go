@@ -296,7 +296,7 @@ func damaged(t testing.TB, dir string, b []byte) {
 		t.Fatal(err)
 	}
 	defer builder.Close()
-	if _, err := collect(builder, f, nil); err != nil {
+	if _, err := collect(builder, Files{File: f}); err != nil {
 		t.Errorf("damage is no reason to fail: %v", err)
 	}
 	if x, err := Extract(bytes.NewReader(b), int64(len(b))); err == nil {

@@ -153,7 +153,7 @@ func (s *Store) buildTable(id string) (warning, err error) {
 	}
 	defer f.Close()
 	s.tables.forget(id)
-	return Build(s.path(id, ".symtab"), s.options.Dir, f, nil)
+	return Build(s.path(id, ".symtab"), s.options.Dir, Files{File: f})
 }
 
 // rebuild reacts to a table that cannot be opened: it is built again from the upload if that is still there.

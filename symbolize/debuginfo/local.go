@@ -173,13 +173,10 @@ func (l *Local) build(buildID string, lf *localFile) (t *table.Table, warning, e
 			return nil, nil, errors.Join(symbolize.ErrNoDebugInfo, err)
 		}
 	}
-	defer f.Close()
-	split := findSplit(f, lf.path, lf.root, l.options.DebugDirs)
-	if split != nil {
-		defer split.Close()
-	}
+	files := findFiles(f, lf.path, lf.root, l.options.DebugDirs)
+	defer files.Close()
 	path := filepath.Join(l.options.Dir, buildID+".symtab")
-	if warning, err = Build(path, l.options.Dir, f, split); err != nil {
+	if warning, err = Build(path, l.options.Dir, files); err != nil {
 		return nil, warning, err
 	}
 	t, err = table.Open(path)

@@ -54,6 +54,50 @@ func findSplit(f *elf.File, path, root string, debugDirs []string) *elf.File {
 	return nil
 }
 
+// findFiles finds all that belongs to f, which becomes part of the result.
+func findFiles(f *elf.File, path, root string, debugDirs []string) Files {
+	files := Files{File: f, Split: findSplit(f, path, root, debugDirs)}
+	for _, from := range []*elf.File{files.Split, f} {
+		if from != nil && files.Supplement == nil {
+			files.Supplement = findSupplement(from, path, root, debugDirs)
+		}
+	}
+	return files
+}
+
+// findSupplement looks for the supplementary file (DWZ) that f names: by its build id, then by its path, which
+// may be relative to the executable or to a debug directory's copy of its directory. It returns nil if f names
+// none or it is not there.
+func findSupplement(f *elf.File, path, root string, debugDirs []string) *elf.File {
+	name, id, ok := f.DebugAltLink()
+	if !ok || !isBuildID(id) {
+		return nil
+	}
+	var at []string
+	for _, d := range debugDirs {
+		at = append(at, filepath.Join(d, ".build-id", id[:2], id[2:]+".debug"))
+	}
+	if filepath.IsAbs(name) {
+		at = append(at, filepath.Clean(name))
+	} else {
+		at = append(at, filepath.Join(filepath.Dir(path), name))
+		for _, d := range debugDirs {
+			at = append(at, filepath.Join(d, filepath.Dir(path), name), filepath.Join(d, ".build-id", id[:2], name))
+		}
+	}
+	for _, r := range []string{root, ""} {
+		for _, p := range at {
+			if s := openSplit(filepath.Join(r, p), id, nil); s != nil {
+				return s
+			}
+		}
+		if root == "" {
+			break
+		}
+	}
+	return nil
+}
+
 func openSplit(path, buildID string, crc *uint32) *elf.File {
 	h, err := openRegular(path)
 	if err != nil {

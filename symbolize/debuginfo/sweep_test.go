@@ -39,7 +39,7 @@ func TestSweep(t *testing.T) {
 		bytesIn += f.Size()
 		begun := time.Now()
 		out := filepath.Join(work, "a.symtab")
-		warning, err := Build(out, work, f, nil)
+		warning, err := Build(out, work, Files{File: f})
 		if took := time.Since(begun); took > slowest {
 			slowest, slowestName = took, path
 		}
@@ -80,12 +80,12 @@ func TestSweep(t *testing.T) {
 		split := findSplit(f, path, "", []string{defaultDebugDir})
 		if split != nil {
 			defer split.Close()
-			if _, err := Build(out, work, f, split); err != nil {
+			if _, err := Build(out, work, Files{File: f, Split: split}); err != nil {
 				t.Errorf("%s: with its split debug file: %v", path, err)
 			}
 		}
 		again := filepath.Join(work, "b.symtab")
-		if _, err := Build(again, work, e, nil); err != nil {
+		if _, err := Build(again, work, Files{File: e}); err != nil {
 			t.Errorf("%s: extracted: %v", path, err)
 			return
 		}

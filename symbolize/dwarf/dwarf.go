@@ -5,8 +5,9 @@
 // The input is distrusted: every offset is checked, recursion and loops are bounded, and the work is bounded
 // by budgets that grow with the sections' sizes, so that a small file cannot ask for much of it.
 //
-// Units whose content lies elsewhere (split DWARF's skeletons) give their lines only; references into a
-// supplementary file (DWZ) are skipped, what they would have named stays unnamed.
+// Units whose content lies elsewhere (split DWARF's skeletons) give their lines only. References into a
+// supplementary file, which DWZ makes of what several files share, are followed if it is given
+// ([Data.Supplement]); otherwise what they would have named stays unnamed.
 //
 // Sources: the DWARF standards 2 to 5, and GNU's extensions as binutils and gdb write and read them.
 package dwarf
@@ -60,6 +61,7 @@ type Data struct {
 	own, foreign map[uint64]*FuncInfo
 	visited      []*Unit // others that were loaded
 	scopes       map[uint64]string
+	sup          *Data
 	walker       walker
 }
 
@@ -70,13 +72,22 @@ var SectionNames = []string{
 	".debug_addr", ".debug_ranges", ".debug_rnglists",
 }
 
+// SupplementPrefix stands before the names of the sections of a supplementary file that an extracted file has
+// taken in.
+const SupplementPrefix = ".perfuse.sup"
+
 // Open reads the headers of all units. Close releases what it has unpacked.
-func Open(f *elf.File) (*Data, error) {
+func Open(f *elf.File) (*Data, error) { return open(f, "") }
+
+// OpenSupplement opens the supplementary file that an extracted file has taken in.
+func OpenSupplement(f *elf.File) (*Data, error) { return open(f, SupplementPrefix) }
+
+func open(f *elf.File, prefix string) (*Data, error) {
 	d := &Data{order: f.Order, abbrevs: map[abbrevKey]*abbrevTable{}, own: map[uint64]*FuncInfo{}, foreign: map[uint64]*FuncInfo{}}
 	parts := []*[]byte{&d.info, &d.abbrev, &d.line, &d.str, &d.lineStr, &d.strOffsets, &d.addr, &d.ranges, &d.rnglists}
 	for i, name := range SectionNames {
-		s := f.Section(name)
-		if s == nil {
+		s := f.Section(prefix + name)
+		if s == nil && prefix == "" {
 			s = f.Section(".z" + name[1:])
 		}
 		if s == nil {
@@ -106,6 +117,9 @@ func Open(f *elf.File) (*Data, error) {
 	}
 	return d, nil
 }
+
+// Supplement gives d the supplementary file that it refers to. sup must stay open as long as d.
+func (d *Data) Supplement(sup *Data) { d.sup = sup }
 
 // setBudgets allows for what honest files need: a table of abbreviations, a line program and a list of ranges
 // are read about once each.

@@ -93,6 +93,8 @@ const (
 	classRef            // u is an offset into .debug_info
 	classOffset         // u is an offset into some section
 	classRnglistx       // u is an index into the unit's range lists
+	classRefSup         // u is an offset into .debug_info of the supplementary file
+	classStrpSup        // u is an offset into .debug_str of the supplementary file
 )
 
 type value struct {
@@ -185,12 +187,16 @@ func (d *Data) value(b *buffer, u *Unit, form uint16, implicit int64) value {
 		b.skip(uint64(b.u32()))
 	case formBlock, formExprloc:
 		b.skip(b.uvarint())
-	case formRefSig8, formRefSup8:
+	case formRefSig8:
 		b.skip(8)
 	case formRefSup4:
-		b.skip(4)
-	case formStrpSup, formGNURefAlt, formGNUStrpAlt:
-		b.offset(u.is64)
+		return value{class: classRefSup, u: uint64(b.u32())}
+	case formRefSup8:
+		return value{class: classRefSup, u: b.u64()}
+	case formGNURefAlt:
+		return value{class: classRefSup, u: b.offset(u.is64)}
+	case formStrpSup, formGNUStrpAlt:
+		return value{class: classStrpSup, u: b.offset(u.is64)}
 	default:
 		b.bad, b.b = true, nil
 	}
@@ -249,6 +255,11 @@ func (d *Data) bytes(u *Unit, v value) []byte {
 		return stringAt(d.str, v.u)
 	case classLineStrp:
 		return stringAt(d.lineStr, v.u)
+	case classStrpSup:
+		if d.sup == nil {
+			return nil
+		}
+		return stringAt(d.sup.str, v.u)
 	case classStrx:
 		if u.loaded == nil {
 			return nil

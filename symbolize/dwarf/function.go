@@ -271,8 +271,11 @@ func (d *Data) inline(u *Unit, f *frame, parent int32, e *entryInfo) int32 {
 	w := &d.walker
 	ranges := d.pcRanges(u, e.low, e.high, e.ranges, w.ranges[:0])
 	fn := &FuncInfo{}
-	if e.origin.class == classRef {
+	switch e.origin.class {
+	case classRef:
 		fn = d.function(u, e.origin.u, 0)
+	case classRefSup:
+		fn = d.supplementary(e.origin.u, 0)
 	}
 	f.inlined = append(f.inlined, Call{fn, parent, uint32(min(e.callFile, uint64(NoFile))), int32(min(e.callLine, 1<<31-1))})
 	for _, r := range ranges {
@@ -317,6 +320,12 @@ func (d *Data) function(u *Unit, off uint64, depth int) *FuncInfo {
 			}
 			d.visited = append(d.visited, in)
 		}
+	} else if in.loaded == nil {
+		// Of a supplementary file: it may have been let go meanwhile.
+		if _, err := d.load(in); err != nil {
+			return fn
+		}
+		d.visited = append(d.visited, in)
 	}
 	b := buffer{b: d.info[off:in.end], order: d.order}
 	a := in.loaded.abbrevs.get(b.uvarint())
@@ -367,10 +376,18 @@ func (d *Data) function(u *Unit, off uint64, depth int) *FuncInfo {
 		}
 	}
 	for _, ref := range []value{origin, specification} {
-		if ref.class != classRef || depth >= maxChain || fn.Linkage && fn.File != "" {
+		if depth >= maxChain || fn.Linkage && fn.File != "" {
 			continue
 		}
-		base := d.function(u, ref.u, depth+1)
+		var base *FuncInfo
+		switch ref.class {
+		case classRef:
+			base = d.function(u, ref.u, depth+1)
+		case classRefSup:
+			base = d.supplementary(ref.u, depth+1)
+		default:
+			continue
+		}
 		if !fn.Linkage && base.Name != "" && (base.Linkage || fn.Name == "") {
 			fn.Name, fn.Linkage = base.Name, base.Linkage
 		}
@@ -382,6 +399,37 @@ func (d *Data) function(u *Unit, off uint64, depth int) *FuncInfo {
 		}
 	}
 	return fn
+}
+
+// supplementary resolves a function of the supplementary file.
+func (d *Data) supplementary(off uint64, depth int) *FuncInfo {
+	s := d.sup
+	if s == nil {
+		return &FuncInfo{}
+	}
+	if fn, ok := s.own[off]; ok {
+		return fn
+	}
+	u := s.unitAt(off)
+	if u == nil {
+		return &FuncInfo{}
+	}
+	if len(s.own) > 1<<18 {
+		s.own = map[uint64]*FuncInfo{}
+	}
+	if u.loaded == nil {
+		if len(s.visited) >= 256 {
+			for _, v := range s.visited {
+				v.loaded = nil
+			}
+			s.visited = s.visited[:0]
+		}
+		if _, err := s.load(u); err != nil {
+			return &FuncInfo{}
+		}
+		s.visited = append(s.visited, u)
+	}
+	return s.function(u, off, depth)
 }
 
 // finish closes the innermost open function and gives its ranges to each.

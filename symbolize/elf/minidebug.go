@@ -3,6 +3,7 @@ package elf
 import (
 	"bytes"
 	"encoding/binary"
+	"encoding/hex"
 	"fmt"
 	"hash/crc32"
 	"io"
@@ -140,6 +141,24 @@ func (f *File) DebugLink() (name string, crc uint32, ok bool) {
 		return "", 0, false
 	}
 	return string(b[:i]), f.Order.Uint32(b[at:]), true
+}
+
+// DebugAltLink returns the path and the build id of the supplementary debug file (DWZ) that
+// .gnu_debugaltlink points to, or false.
+func (f *File) DebugAltLink() (path, buildID string, ok bool) {
+	s := f.Section(".gnu_debugaltlink")
+	if s == nil || s.Size > 4096 {
+		return "", "", false
+	}
+	b, err := f.Raw(s)
+	if err != nil {
+		return "", "", false
+	}
+	i := bytes.IndexByte(b, 0)
+	if i <= 0 || i+1 == len(b) {
+		return "", "", false
+	}
+	return string(b[:i]), hex.EncodeToString(b[i+1:]), true
 }
 
 // DebugLinkCRC computes the CRC that a .gnu_debuglink gives for the debug file r.

@@ -10,6 +10,8 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
+	"unicode/utf8"
 
 	"github.com/zeebo/xxh3"
 
@@ -147,13 +149,16 @@ func (b *Builder) Close() {
 	}
 }
 
-// String stores s, each one once. What is longer than 64 KiB is cut.
+// String stores s, each one once. What is longer than 64 KiB is cut, what is no UTF-8 is replaced.
 func (b *Builder) String(s string) (StringID, error) {
 	if s == "" {
 		return 0, nil
 	}
 	if len(s) > maxString {
 		s = s[:maxString]
+	}
+	if !utf8.ValidString(s) {
+		s = strings.ToValidUTF8(s, "\uFFFD")
 	}
 	h := xxh3.HashString128(s)
 	if id, ok := b.stringIDs[h]; ok {
