@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -27,8 +28,10 @@ type RecordOptions struct {
 	// PID restricts the recording to one process and what it starts from now on.
 	PID int
 	// Command is started once everything is ready, and recorded with all that it starts. The recording
-	// ends with it. It inherits standard input, output and error.
+	// ends with it. It inherits standard input and error, and writes to Stdout.
 	Command []string
+	// Stdout is the command's standard output. Default: the caller's.
+	Stdout *os.File
 	// Signals that arrive here are passed on to the command.
 	Signals <-chan os.Signal
 	// Duration bounds the recording. Default: none.
@@ -175,7 +178,7 @@ func (r *recorder) until(ctx context.Context, start time.Time, rec *Recording, s
 	var exited chan error
 	if len(r.opts.Command) > 0 {
 		cmd := exec.Command(r.opts.Command[0], r.opts.Command[1:]...)
-		cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+		cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, cmp.Or(r.opts.Stdout, os.Stdout), os.Stderr
 		if err := cmd.Start(); err != nil {
 			return fmt.Errorf("starting the command: %w", err)
 		}

@@ -97,9 +97,7 @@ func (a *app) recordAndShow(ctx context.Context, o agent.RecordOptions, typ stri
 	}
 	start := a.now()
 	if out.file == "" && a.out == io.Writer(os.Stdout) {
-		// What the command prints must not run into the answer; it inherits what os.Stdout is.
-		defer func(f *os.File) { os.Stdout = f }(os.Stdout)
-		os.Stdout = os.Stderr
+		o.Stdout = os.Stderr // what the command prints must not run into the answer
 	}
 	rec, err := a.runRecording(ctx, o)
 	if err != nil {
