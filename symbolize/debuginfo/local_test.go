@@ -155,3 +155,44 @@ func TestLocalErrors(t *testing.T) {
 		t.Errorf("another file than expected: got %v", err)
 	}
 }
+
+// Linkage stubs of both architectures against what objdump calls them.
+func TestStubs(t *testing.T) {
+	const program = `extern int puts(const char *); extern int other(int);
+int start(int n) { puts("x"); return other(n) + other(n + 1); }
+`
+	f := func(name, tool string, args ...string) {
+		t.Run(name, func(t *testing.T) {
+			needs(t, "ld.lld-19")
+			objdump := needs(t, tool)
+			exe := compiled(t, "clang-19", "a.c", program, append(args, "-O2", "-fPIC", "-shared", "-nostdlib", "-fuse-ld=lld-19")...)
+			content, err := os.ReadFile(exe)
+			if err != nil {
+				t.Fatal(err)
+			}
+			n := 0
+			for line := range strings.Lines(run(t, "", objdump, "-d", exe)) {
+				addr, rest, ok := strings.Cut(strings.TrimSpace(line), " <")
+				if !ok || !strings.HasSuffix(rest, "@plt>:") {
+					continue
+				}
+				n++
+				at := profile.Addr(parseHex(t, addr))
+				got := answers(t, content, []profile.Addr{at, at + 4, at + 12})
+				for i, g := range got {
+					if len(g) != 1 || g[0].Name != strings.TrimSuffix(rest, ">:") {
+						t.Errorf("%#x, %d: got %v, want %s", uint64(at), i, g, rest)
+					}
+				}
+			}
+			if n != 2 {
+				t.Errorf("%d stubs", n)
+			}
+		})
+	}
+	f("amd64", "objdump", "--target=x86_64-linux-gnu")
+	f("amd64-ibt", "objdump", "--target=x86_64-linux-gnu", "-fcf-protection=full", "-Wl,-z,force-ibt")
+	f("amd64-now", "objdump", "--target=x86_64-linux-gnu", "-Wl,-z,now")
+	f("arm64", "llvm-objdump-19", "--target=aarch64-linux-gnu")
+	f("arm64-bti", "llvm-objdump-19", "--target=aarch64-linux-gnu", "-mbranch-protection=bti", "-Wl,-z,force-bti")
+}

@@ -154,7 +154,7 @@ __attribute__((noinline)) unsigned work(unsigned n) {
 	while (n--) s = twice(s) + twice(n);
 	return s;
 }
-static __attribute__((noinline, cold)) void fail(const char* s) { fprintf(stderr, "%s\n", s); exit(1); }
+static __attribute__((noinline, cold)) void fail(const char* s) { puts(s); exit(1); }
 int main(int argc, char** argv) {
 	if (argc > 100) fail(argv[1]);
 	unsigned s = work(argc * 100);
@@ -314,7 +314,8 @@ func TestAgainstSymbolizer(t *testing.T) {
 	f("c-gcc-sections", "gcc", "a.c", inlinedProgram, 30, "-g", "-O2", "-ffunction-sections", "-Wl,--gc-sections", "-no-pie")
 	f("c-clang", "clang-19", "a.c", inlinedProgram, 30, "-g", "-O2")
 	f("c-clang-dwarf4", "clang-19", "a.c", inlinedProgram, 30, "-gdwarf-4", "-O2")
-	f("c-clang-zstd", "clang-19", "a.c", inlinedProgram, 30, "-g", "-O2", "-gz=zlib")
+	f("c-clang-zstd", "clang-19", "a.c", inlinedProgram, 30, "-g", "-O2", "-gz=zstd", "-fuse-ld=lld-19")
+	f("c-clang-arm64", "clang-19", "a.c", strings.ReplaceAll(inlinedProgram, "#include", "//"), 20, "-g", "-O2", "--target=aarch64-linux-gnu", "-fPIC", "-shared", "-nostdlib", "-fuse-ld=lld-19", "-Wno-everything")
 	f("cpp-gcc", "g++", "a.cc", cppProgram, 200, "-g", "-O2")
 	f("cpp-gcc-dwarf4", "g++", "a.cc", cppProgram, 200, "-gdwarf-4", "-fdebug-types-section", "-O2")
 	f("cpp-gcc-lto", "g++", "a.cc", cppProgram, 200, "-g", "-O2", "-flto")
