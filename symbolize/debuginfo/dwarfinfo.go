@@ -129,6 +129,9 @@ func (a *dwarfAdder) function(files dwarf.Files, fn *dwarf.Func) error {
 				if fid, err = a.functionID(c.Function, c.Function.Name); err != nil {
 					return err
 				}
+				if len(a.functions) >= 1<<20 {
+					clear(a.functions)
+				}
 				a.functions[c.Function] = fid
 			}
 			n.Function = fid

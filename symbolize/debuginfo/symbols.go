@@ -12,7 +12,7 @@ import (
 )
 
 // maxSymbols bounds the symbols of one file; chromium has 1.3 million.
-const maxSymbols = 16 << 20
+const maxSymbols = 4 << 20
 
 // function is a range of addresses that a symbol table names.
 type function struct {

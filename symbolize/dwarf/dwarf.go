@@ -31,10 +31,11 @@ func malformed(format string, args ...any) error {
 
 // Limits of what is believed.
 const (
-	maxUnits     = 1 << 21
+	maxUnits     = 1 << 19
 	maxDepth     = 4096    // of entries in entries
 	maxLineRows  = 8 << 20 // of one unit
 	maxInlined   = 1 << 20 // of one function
+	maxOwn       = 1 << 20 // functions that are remembered of one unit
 	maxChain     = 16      // of abstract origins and specifications
 	maxName      = 64 << 10
 	maxFileTable = 1 << 20

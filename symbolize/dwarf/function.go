@@ -301,6 +301,9 @@ func (d *Data) function(u *Unit, off uint64, depth int) *FuncInfo {
 	if off < u.entries || off >= u.end {
 		d.foreign[off] = fn
 	} else {
+		if len(d.own) >= maxOwn {
+			d.own = map[uint64]*FuncInfo{}
+		}
 		d.own[off] = fn
 	}
 	in := u

@@ -20,11 +20,8 @@ import (
 	"github.com/perfuse/perfuse/profile"
 )
 
-// Mapping names for kernel frames.
-const (
-	// Core is the mapping name of the kernel proper.
-	Core = "[kernel.kallsyms]"
-)
+// Core is the mapping name of the kernel proper; that of a module is its name in brackets.
+const Core = "[kernel.kallsyms]"
 
 // ErrHidden: kallsyms lists only zeros: kernel.kptr_restrict is 2, or it is 1 and CAP_SYSLOG is missing.
 var ErrHidden = errors.New("kernel addresses are hidden (kernel.kptr_restrict, CAP_SYSLOG)")
@@ -213,14 +210,12 @@ func (t *Table) Lookup(addr profile.Addr) (name, module string, ok bool) {
 	if i < 0 {
 		return "", "", false
 	}
-	end := t.addrs[i] + maxGap
+	// The distance cannot overflow, the end of the last symbol could.
+	size := uint64(maxGap)
 	if i+1 < len(t.addrs) {
-		end = min(end, t.addrs[i+1])
-		if t.addrs[i+1]-t.addrs[i] > maxGap {
-			end = t.addrs[i] + maxGap
-		}
+		size = min(size, t.addrs[i+1]-t.addrs[i])
 	}
-	if uint64(addr) >= end && end > t.addrs[i] {
+	if uint64(addr)-t.addrs[i] >= size {
 		return "", "", false
 	}
 	return t.nameAt(t.names[i]), t.moduleNames[t.modules[i]], true

@@ -55,8 +55,8 @@ type Row struct {
 
 // Limits of what one table holds; more is an error. chromium has 1.2 million functions.
 const (
-	maxRanges    = 32 << 20
-	maxFunctions = 32 << 20
+	maxRanges    = 12 << 20
+	maxFunctions = 12 << 20
 	maxString    = 64 << 10
 	blockRows    = 192
 )
