@@ -2,8 +2,9 @@
 // package, the output of what failed, every skipped test with its reason, and a closing line of counts.
 //
 //	go run ./internal/gotest ./...
+//	go run ./internal/gotest ./fast/... -- -p 1 ./slow/...        two runs, one after the other, counted together
 //
-// It ends with go test's own status. Only tests without subtests are counted, so that a table counts its rows.
+// It ends with go test's own status, the worst of them. Only tests without subtests are counted, so that a table counts its rows.
 package main
 
 import (
@@ -11,6 +12,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"slices"
 )
 
 func main() {
@@ -22,7 +24,28 @@ func main() {
 	os.Exit(code)
 }
 
+// run starts go test once for each group of arguments; "--" stands between two.
 func run(args []string) (int, error) {
+	s := newSummary(os.Stdout)
+	defer s.close()
+	worst := 0
+	for more := true; more; {
+		group := args
+		if at := slices.Index(args, "--"); at >= 0 {
+			group, args = args[:at], args[at+1:]
+		} else {
+			more = false
+		}
+		code, err := goTest(s, group)
+		if err != nil {
+			return 0, err
+		}
+		worst = max(worst, code)
+	}
+	return worst, nil
+}
+
+func goTest(s *summary, args []string) (int, error) {
 	cmd := exec.Command("go", append([]string{"test", "-json"}, args...)...)
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()
@@ -32,15 +55,13 @@ func run(args []string) (int, error) {
 	if err := cmd.Start(); err != nil {
 		return 0, fmt.Errorf("starting go test: %w", err)
 	}
-	s := newSummary(os.Stdout)
 	readErr := s.read(out)
 	waitErr := cmd.Wait()
-	s.close()
 	if readErr != nil {
 		return 0, readErr
 	}
 	if exit := (*exec.ExitError)(nil); errors.As(waitErr, &exit) {
-		return exit.ExitCode(), nil
+		return max(exit.ExitCode(), 1), nil // -1: it was killed
 	}
 	return 0, waitErr
 }
