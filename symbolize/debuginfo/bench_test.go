@@ -2,6 +2,7 @@ package debuginfo
 
 import (
 	"context"
+	"io"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -77,4 +78,54 @@ func BenchmarkLookup(b *testing.B) {
 	for i := uint64(0); b.Loop(); i++ {
 		out = t.Lookup(lo+profile.Addr(i*0x9e3779b97f4a7c15%n), out[:0])
 	}
+}
+
+// BenchmarkOpen is what the first look-up in a file costs on top: mapping it and verifying its checksum.
+func BenchmarkOpen(b *testing.B) {
+	dir := b.TempDir()
+	f, err := elf.Open(benchFile(b))
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer f.Close()
+	out := filepath.Join(dir, "x.symtab")
+	if _, err := Build(out, dir, Files{File: f}); err != nil {
+		b.Fatal(err)
+	}
+	for b.Loop() {
+		t, err := table.Open(out)
+		if err != nil {
+			b.Fatal(err)
+		}
+		b.SetBytes(t.Size())
+		t.Lookup(profile.Addr(f.Entry), nil)
+		t.Close()
+	}
+}
+
+// BenchmarkExtract is what the agent pays for an executable.
+func BenchmarkExtract(b *testing.B) {
+	h, err := os.Open(benchFile(b))
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer h.Close()
+	st, err := h.Stat()
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.SetBytes(st.Size())
+	for b.Loop() {
+		x, err := Extract(h, st.Size())
+		if err != nil {
+			b.Fatal(err)
+		}
+		n, err := x.WriteTo(io.Discard)
+		if err != nil {
+			b.Fatal(err)
+		}
+		b.ReportMetric(float64(n), "extracted-bytes")
+		x.Close()
+	}
+	b.ReportMetric(peakHeap(), "peak-heap-bytes")
 }

@@ -56,12 +56,17 @@ func findSplit(f *elf.File, path, root string, debugDirs []string) *elf.File {
 
 // findFiles finds all that belongs to f, which becomes part of the result.
 func findFiles(f *elf.File, path, root string, debugDirs []string) Files {
-	files := Files{File: f, Split: findSplit(f, path, root, debugDirs)}
-	for _, from := range []*elf.File{files.Split, f} {
-		if from != nil && files.Supplement == nil {
-			files.Supplement = findSupplement(from, path, root, debugDirs)
+	files := Files{File: f}
+	// Somebody may truncate f meanwhile; building from it will say so.
+	_ = elf.Guard(func() error {
+		files.Split = findSplit(f, path, root, debugDirs)
+		for _, from := range []*elf.File{files.Split, f} {
+			if from != nil && files.Supplement == nil {
+				files.Supplement = findSupplement(from, path, root, debugDirs)
+			}
 		}
-	}
+		return nil
+	})
 	return files
 }
 

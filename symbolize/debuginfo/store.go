@@ -172,6 +172,28 @@ func (s *Store) scan() error {
 		}
 	}
 	slices.Sort(s.pending)
+	return s.removeOrphans(dirs)
+}
+
+// removeOrphans removes uploads and tables without a state: a crash came between the two.
+func (s *Store) removeOrphans(dirs []os.DirEntry) error {
+	for _, d := range dirs {
+		if !d.IsDir() || len(d.Name()) != 2 {
+			continue
+		}
+		dir := filepath.Join(s.options.Dir, d.Name())
+		files, err := os.ReadDir(dir)
+		if err != nil {
+			return err
+		}
+		for _, f := range files {
+			rest, isUpload := strings.CutSuffix(f.Name(), ".elf")
+			rest, isTable := strings.CutSuffix(rest, ".symtab")
+			if id := d.Name() + rest; (isUpload || isTable) && isBuildID(id) && s.infos[id] == nil {
+				_ = os.Remove(filepath.Join(dir, f.Name()))
+			}
+		}
+	}
 	return nil
 }
 

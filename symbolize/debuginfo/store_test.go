@@ -146,8 +146,10 @@ func TestStore(t *testing.T) {
 				if err := os.MkdirAll(filepath.Dir(p), 0o700); err != nil {
 					return fail(err)
 				}
-				if err := os.WriteFile(filepath.Join(filepath.Dir(p), "upload-1.tmp"), []byte("x"), 0o600); err != nil {
-					return fail(err)
+				for _, name := range []string{filepath.Join(filepath.Dir(p), "upload-1.tmp"), p + ".elf", p + ".symtab"} {
+					if err := os.WriteFile(name, []byte("x"), 0o600); err != nil {
+						return fail(err)
+					}
 				}
 			case "files":
 				_ = filepath.WalkDir(dir, func(p string, e os.DirEntry, err error) error {
