@@ -10,6 +10,7 @@ import (
 
 	"github.com/perfuse/perfuse/profile"
 	"github.com/perfuse/perfuse/symbolize/elf"
+	"github.com/perfuse/perfuse/symbolize/index"
 	"github.com/perfuse/perfuse/symbolize/table"
 )
 
@@ -42,7 +43,7 @@ func BenchmarkBuild(b *testing.B) {
 	b.SetBytes(f.Size())
 	out := filepath.Join(dir, "x.symtab")
 	for b.Loop() {
-		if warning, err := Build(out, dir, Files{File: f}); err != nil {
+		if warning, err := index.Build(out, dir, index.Files{File: f}); err != nil {
 			b.Fatal(err)
 		} else if warning != nil {
 			b.Log(warning)
@@ -89,7 +90,7 @@ func BenchmarkOpen(b *testing.B) {
 	}
 	defer f.Close()
 	out := filepath.Join(dir, "x.symtab")
-	if _, err := Build(out, dir, Files{File: f}); err != nil {
+	if _, err := index.Build(out, dir, index.Files{File: f}); err != nil {
 		b.Fatal(err)
 	}
 	for b.Loop() {

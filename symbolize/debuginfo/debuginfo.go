@@ -5,13 +5,7 @@
 // for each build id (room table) in the background, and answers look-ups from a bounded set of mapped
 // tables. [Local] does the same for files of this machine, for recordings without a server.
 //
-// [Build] decides who is believed where several sources speak about an address:
-//
-//  1. Go's pclntab with its inline tree: exact, and always there, also in stripped binaries;
-//  2. DWARF: functions, inlined functions, lines, out of the file or its split debug file;
-//  3. symbol tables (.symtab, .dynsym, the one in .gnu_debugdata), with lines from DWARF where a unit has
-//     lines and no functions (assembly);
-//  4. procedure linkage stubs, named by the function they lead to: write@plt.
+// Who is believed where several sources speak about an address is decided in room index.
 package debuginfo
 
 import "fmt"

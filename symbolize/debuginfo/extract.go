@@ -12,6 +12,7 @@ import (
 	"github.com/perfuse/perfuse/symbolize/dwarf"
 	"github.com/perfuse/perfuse/symbolize/elf"
 	"github.com/perfuse/perfuse/symbolize/gosym"
+	"github.com/perfuse/perfuse/symbolize/index"
 )
 
 const (
@@ -63,7 +64,7 @@ func Extract(r io.ReaderAt, size int64) (*Extraction, error) {
 	if err != nil {
 		return nil, fmt.Errorf("extracting debug information: %w", err)
 	}
-	x, err := newExtraction(Files{File: f})
+	x, err := newExtraction(index.Files{File: f})
 	if err != nil {
 		f.Close()
 		return nil, err
@@ -94,7 +95,7 @@ func ExtractFile(path, root string) (*Extraction, error) {
 	return x, nil
 }
 
-func newExtraction(in Files) (*Extraction, error) {
+func newExtraction(in index.Files) (*Extraction, error) {
 	x := &Extraction{file: in.File, split: in.Split, supplement: in.Supplement, segments: slices.Clone(in.File.Segments)}
 	if err := elf.Guard(x.plan); err != nil {
 		return nil, fmt.Errorf("extracting debug information: %w", err)

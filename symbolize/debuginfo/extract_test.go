@@ -15,6 +15,7 @@ import (
 	"github.com/perfuse/perfuse/profile"
 	"github.com/perfuse/perfuse/symbolize"
 	"github.com/perfuse/perfuse/symbolize/elf"
+	"github.com/perfuse/perfuse/symbolize/index"
 	"github.com/perfuse/perfuse/symbolize/table"
 )
 
@@ -296,7 +297,7 @@ func damaged(t testing.TB, dir string, b []byte) {
 		t.Fatal(err)
 	}
 	defer builder.Close()
-	if _, err := collect(builder, Files{File: f}); err != nil {
+	if _, err := index.Collect(builder, index.Files{File: f}); err != nil {
 		t.Errorf("damage is no reason to fail: %v", err)
 	}
 	if x, err := Extract(bytes.NewReader(b), int64(len(b))); err == nil {

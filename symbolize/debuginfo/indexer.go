@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/perfuse/perfuse/symbolize/elf"
+	"github.com/perfuse/perfuse/symbolize/index"
 	"github.com/perfuse/perfuse/symbolize/table"
 )
 
@@ -153,7 +154,7 @@ func (s *Store) buildTable(id string) (warning, err error) {
 	}
 	defer f.Close()
 	s.tables.forget(id)
-	return Build(s.path(id, ".symtab"), s.options.Dir, Files{File: f})
+	return index.Build(s.path(id, ".symtab"), s.options.Dir, index.Files{File: f})
 }
 
 // rebuild reacts to a table that cannot be opened: it is built again from the upload if that is still there.

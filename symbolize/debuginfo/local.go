@@ -11,6 +11,7 @@ import (
 	"github.com/perfuse/perfuse/profile"
 	"github.com/perfuse/perfuse/symbolize"
 	"github.com/perfuse/perfuse/symbolize/elf"
+	"github.com/perfuse/perfuse/symbolize/index"
 	"github.com/perfuse/perfuse/symbolize/table"
 )
 
@@ -176,7 +177,7 @@ func (l *Local) build(buildID string, lf *localFile) (t *table.Table, warning, e
 	files := findFiles(f, lf.path, lf.root, l.options.DebugDirs)
 	defer files.Close()
 	path := filepath.Join(l.options.Dir, buildID+".symtab")
-	if warning, err = Build(path, l.options.Dir, files); err != nil {
+	if warning, err = index.Build(path, l.options.Dir, files); err != nil {
 		return nil, warning, err
 	}
 	t, err = table.Open(path)

@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/perfuse/perfuse/symbolize/elf"
+	"github.com/perfuse/perfuse/symbolize/index"
 )
 
 // defaultDebugDir is where distributions put split debug files.
@@ -55,8 +56,8 @@ func findSplit(f *elf.File, path, root string, debugDirs []string) *elf.File {
 }
 
 // findFiles finds all that belongs to f, which becomes part of the result.
-func findFiles(f *elf.File, path, root string, debugDirs []string) Files {
-	files := Files{File: f}
+func findFiles(f *elf.File, path, root string, debugDirs []string) index.Files {
+	files := index.Files{File: f}
 	// Somebody may truncate f meanwhile; building from it will say so.
 	_ = elf.Guard(func() error {
 		files.Split = findSplit(f, path, root, debugDirs)

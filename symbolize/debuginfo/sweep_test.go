@@ -11,6 +11,7 @@ import (
 
 	"github.com/perfuse/perfuse/symbolize"
 	"github.com/perfuse/perfuse/symbolize/elf"
+	"github.com/perfuse/perfuse/symbolize/index"
 	"github.com/perfuse/perfuse/symbolize/table"
 )
 
@@ -39,7 +40,7 @@ func TestSweep(t *testing.T) {
 		bytesIn += f.Size()
 		begun := time.Now()
 		out := filepath.Join(work, "a.symtab")
-		warning, err := Build(out, work, Files{File: f})
+		warning, err := index.Build(out, work, index.Files{File: f})
 		if took := time.Since(begun); took > slowest {
 			slowest, slowestName = took, path
 		}
@@ -80,12 +81,12 @@ func TestSweep(t *testing.T) {
 		split := findSplit(f, path, "", []string{defaultDebugDir})
 		if split != nil {
 			defer split.Close()
-			if _, err := Build(out, work, Files{File: f, Split: split}); err != nil {
+			if _, err := index.Build(out, work, index.Files{File: f, Split: split}); err != nil {
 				t.Errorf("%s: with its split debug file: %v", path, err)
 			}
 		}
 		again := filepath.Join(work, "b.symtab")
-		if _, err := Build(again, work, Files{File: e}); err != nil {
+		if _, err := index.Build(again, work, index.Files{File: e}); err != nil {
 			t.Errorf("%s: extracted: %v", path, err)
 			return
 		}

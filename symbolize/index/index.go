@@ -1,4 +1,17 @@
-package debuginfo
+// Package index builds the symbol table (room table) of an executable file from all that speaks about its code:
+// pclntab (gosym), DWARF (dwarf), symbol tables and linkage stubs (elf).
+//
+// Who is believed where several sources speak about an address:
+//
+//  1. Go's pclntab with its inline tree: exact, and always there, also in stripped binaries;
+//  2. DWARF: functions, inlined functions, lines, out of the file or its split debug file;
+//  3. symbol tables (.symtab, .dynsym, the one in .gnu_debugdata), with lines from DWARF where a unit has
+//     lines and no functions (assembly);
+//  4. procedure linkage stubs, named by the function they lead to: write@plt.
+//
+// Building needs little memory whatever the file's size: about 70 MB of heap for 90 MB of Go with DWARF. What
+// is damaged is left out and reported; the rest still serves.
+package index
 
 import (
 	"errors"
@@ -37,7 +50,7 @@ func Build(path, dir string, in Files) (warning, err error) {
 	}
 	defer b.Close()
 	err = elf.Guard(func() (err error) {
-		warning, err = collect(b, in)
+		warning, err = Collect(b, in)
 		return err
 	})
 	if err != nil {
@@ -49,7 +62,9 @@ func Build(path, dir string, in Files) (warning, err error) {
 	return warning, b.Write(path)
 }
 
-func collect(b *table.Builder, in Files) (warning, err error) {
+// Collect adds to b all that in says about code. The error is that of b, or memory that went away under a
+// mapping; what is wrong with the files is in the warning.
+func Collect(b *table.Builder, in Files) (warning, err error) {
 	var warnings []error
 	f := in.File
 	files := []*elf.File{f}

@@ -1,4 +1,4 @@
-package debuginfo
+package index
 
 import (
 	"github.com/perfuse/perfuse/symbolize/gosym"
