@@ -196,9 +196,13 @@ func TestRetention(t *testing.T) {
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
-	o.RetentionBytes = 1
 	s = open(t, o)
 	wants(t, "opened again", s, map[int]bool{1: true, 3: true}, nil)
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	o.RetentionBytes = 1
+	s = open(t, o)
 	put(4, 100*time.Minute)
 	wants(t, "too large", s, map[int]bool{}, nil)
 	if st := s.Stats(); len(st.Blocks) != 0 || st.LogSegments != 0 {
