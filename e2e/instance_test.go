@@ -177,7 +177,7 @@ func (in *instance) post(path string, body io.Reader, header ...string) (int, st
 // profilectl runs a command line against the instance and returns what it prints.
 func (in *instance) profilectl(t *testing.T, args ...string) string {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, program(t, "profilectl"), append([]string{"--server", in.url("")}, args...)...)
 	var out, errs bytes.Buffer

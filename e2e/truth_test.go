@@ -59,7 +59,7 @@ func TestTruth(t *testing.T) {
 // record runs a command under `profilectl record` and returns its profile as folded text.
 func record(t *testing.T, command ...string) string {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
 	args := append([]string{"record", "--sampling-rate", fmt.Sprint(truthRate), "-o", "folded", "--"}, command...)
 	cmd := exec.CommandContext(ctx, program(t, "profilectl"), args...)

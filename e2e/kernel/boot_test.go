@@ -158,7 +158,7 @@ func payload(t *testing.T, root string) (files map[string]string, jobs []Job) {
 	}
 	files["/tests/profilectl"], files["/tests/"+guestWorkload] = profilectl, workload
 	jobs = append(jobs, Job{Name: recordJob, Command: "/tests/profilectl record --sampling-rate 499 -o folded -- /tests/" + guestWorkload +
-		" 4 2>/tmp/said || { status=$?; cat /tmp/said; exit $status; }"})
+		" 6 2>/tmp/said || { status=$?; cat /tmp/said; exit $status; }"})
 	return files, jobs
 }
 
