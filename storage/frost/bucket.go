@@ -33,10 +33,11 @@ type replica struct {
 	done   chan struct{}
 	wake   chan struct{}
 
-	mu      sync.Mutex
-	there   map[string]bool // objects that are known to be complete
-	dropped []string        // objects to delete, in order
-	err     error           // of the last attempt
+	mu       sync.Mutex
+	there    map[string]bool // objects that are known to be complete
+	dropped  []string        // objects to delete, in order
+	err      error           // of the last attempt
+	progress chan struct{}   // closed, and replaced, after each attempt
 }
 
 const identityObject = "store"
@@ -47,7 +48,7 @@ func (s *Store) openReplica(ctx context.Context) error {
 	if s.o.Bucket == nil {
 		return nil
 	}
-	r := &replica{bucket: s.o.Bucket, there: map[string]bool{}}
+	r := &replica{bucket: s.o.Bucket, there: map[string]bool{}, progress: make(chan struct{})}
 	s.replica = r
 	local, err := s.readFile(filepath.Join(s.o.Dir, identityObject))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -173,6 +174,8 @@ func (s *Store) startReplica() {
 				level.Error(s.o.Logger).Log("msg", "copying to object storage; trying again", "bucket", r.bucket.Name(), "err", err)
 			}
 			r.err = err
+			close(r.progress)
+			r.progress = make(chan struct{})
 			r.mu.Unlock()
 			var again <-chan time.Time
 			if err != nil {
@@ -304,7 +307,14 @@ func (r *replica) drop(ctx context.Context) error {
 	}
 }
 
-// pending is how many objects are to be copied or deleted, and what the last attempt failed with.
+// attempted is closed after the next attempt.
+func (r *replica) attempted() <-chan struct{} {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.progress
+}
+
+// pendingLocked is how many objects are to be copied or deleted, and what the last attempt failed with.
 func (s *Store) pendingLocked() (n int, err error) {
 	r := s.replica
 	if r == nil {

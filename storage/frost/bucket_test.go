@@ -47,17 +47,24 @@ func (b *failingBucket) Delete(ctx context.Context, name string) error {
 	return b.Bucket.Delete(ctx, name)
 }
 
-// uploaded waits until nothing is to be copied.
-func uploaded(t *testing.T, s *Store) {
+// await waits for attempts to copy until the state is as it should be.
+func await(t *testing.T, s *Store, done func(Stats) bool) {
 	t.Helper()
 	for range 10000 {
-		if s.Stats().UploadsPending == 0 {
+		next := s.replica.attempted()
+		st := s.Stats()
+		if done(st) {
 			return
 		}
 		s.replica.changed()
-		time.Sleep(time.Millisecond) // polling an asynchronous copy, bounded
+		<-next
 	}
-	t.Fatalf("still pending: %+v", s.Stats())
+	t.Fatalf("it stays so: %+v", s.Stats())
+}
+
+func uploaded(t *testing.T, s *Store) {
+	t.Helper()
+	await(t, s, func(st Stats) bool { return st.UploadsPending == 0 })
 }
 
 func TestBucket(t *testing.T) {
@@ -85,10 +92,7 @@ func TestBucket(t *testing.T) {
 	bucket.away.Store(true) // for a while
 	write(true)
 	write(true)
-	for s.Stats().UploadError == "" {
-		s.replica.changed()
-		time.Sleep(time.Millisecond) // polling, the test's time limit bounds it
-	}
+	await(t, s, func(st Stats) bool { return st.UploadError != "" })
 	if st := s.Stats(); st.UploadsPending != 2 || st.ReadOnly != "" {
 		t.Errorf("while object storage is away: %+v", st)
 	}
