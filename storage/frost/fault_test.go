@@ -87,8 +87,23 @@ func course(t *testing.T, s *Store, after func(i int, err error)) {
 }
 
 // TestCrashAnywhere ends the process, or the power, at every operation on the disk of a course of writes and
-// flushes, and opens what is left.
+// flushes, and opens what is left. Once with blocks only where the course flushes, once with a block after every
+// other write, also while the log is replayed.
 func TestCrashAnywhere(t *testing.T) {
+	for _, headBytes := range []int64{0, 150} {
+		t.Run(fmt.Sprint(headBytes), func(t *testing.T) { crashAnywhere(t, headBytes) })
+	}
+}
+
+func crashAnywhere(t *testing.T, headBytes int64) {
+	onDisk := func(fsys *disktest.FS) Options {
+		o := onDisk(fsys)
+		o.HeadBytes = headBytes
+		if headBytes > 0 {
+			o.SegmentBytes = 1 // each record has its own: replay ends heads, too
+		}
+		return o
+	}
 	total := 0
 	for stop := 0; ; stop++ {
 		fsys := disktest.New()
