@@ -53,12 +53,28 @@ func (b *builder) named(k profile.Kind, m profile.MappingIndex, name string) pro
 }
 
 func (b *builder) kernelFrame(s *Sampler, addr uint64) profile.Frame {
-	if s.kernel != nil {
-		if name, module, ok := s.kernel.Lookup(profile.Addr(addr)); ok {
-			return b.named(profile.KindKernel, b.dict.Mapping(profile.Mapping{File: module}), name)
-		}
+	if name, module, ok := s.kernelName(profile.Addr(addr)); ok {
+		return b.named(profile.KindKernel, b.dict.Mapping(profile.Mapping{File: module}), name)
 	}
 	return profile.Frame{Kind: profile.KindKernel, Mapping: b.dict.Mapping(profile.Mapping{File: kernel.Core}), Addr: profile.Addr(addr)}
+}
+
+// kernelName looks an address up. One that is not there may be of a module or a BPF program that was loaded
+// since: the kernel's list is read again, at most once a minute.
+func (s *Sampler) kernelName(addr profile.Addr) (name, module string, ok bool) {
+	if s.kernel == nil {
+		return "", "", false
+	}
+	if name, module, ok = s.kernel.Lookup(addr); ok || time.Since(s.kernelRead) < time.Minute {
+		return name, module, ok
+	}
+	s.kernelRead = time.Now()
+	t, err := kernel.Load("/proc/kallsyms")
+	if err != nil {
+		return "", "", false
+	}
+	s.kernel = t
+	return t.Lookup(addr)
 }
 
 // anonymousFrame is code without a file: what a JIT compiler wrote, named by its perf map if it keeps one.

@@ -61,7 +61,7 @@ type Sampler struct {
 	events   *events
 	links    []link.Link
 	reader   *ringbuf.Reader
-	kernel   *kernel.Table
+	kernel   *kernel.Table // nil: its addresses are hidden
 	boot     time.Duration // wall clock minus CLOCK_MONOTONIC
 
 	mu          sync.Mutex
@@ -71,6 +71,7 @@ type Sampler struct {
 	byPID       map[process.PID]*running
 	scratch     []cpu.Mapping
 	unpublished uint64
+	kernelRead  time.Time
 
 	drain drain
 
@@ -159,6 +160,7 @@ func (s *Sampler) attach() (err error) {
 	if s.kernel, err = kernel.Load("/proc/kallsyms"); err != nil {
 		level.Warn(s.opts.Logger).Log("msg", "kernel frames stay without names", "err", err)
 	}
+	s.kernelRead = time.Now()
 	var wall, mono unix.Timespec
 	if err := errors.Join(unix.ClockGettime(unix.CLOCK_REALTIME, &wall), unix.ClockGettime(unix.CLOCK_MONOTONIC, &mono)); err != nil {
 		return fmt.Errorf("reading clocks: %w", err)
