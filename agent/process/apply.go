@@ -146,10 +146,13 @@ func (t *Table) applyExit(r *record) {
 	if p == nil || r.time < p.synced {
 		return
 	}
-	p.threads--
 	if r.pid == r.tid {
+		if p.leaderGone {
+			return // the scan has seen it on its way out
+		}
 		p.leaderGone = true
 	}
+	p.threads--
 	if !p.leaderGone {
 		return
 	}
@@ -175,24 +178,51 @@ func (t *Table) announce(p *Process) {
 const openingPatience = 10 * time.Millisecond
 
 // announceLate announces the exec'ed processes whose first mapping does not come. It says whether there are
-// others that are still waited for.
-func (t *Table) announceLate() bool {
+// others that are still waited for. drained is the time up to which all records have been applied.
+func (t *Table) announceLate(drained uint64) bool {
 	if len(t.opening) == 0 {
 		return false
 	}
-	now := monotonic()
 	for _, p := range t.opening {
-		if now-p.start < uint64(openingPatience) {
+		if drained-min(p.start, drained) < uint64(openingPatience) {
 			continue
 		}
-		if d, err := openProcDir(t.opts.Proc, p.PID); err == nil {
-			exe, _ := d.readlink("exe") // stays unknown if the process is gone
-			p.Executable = strings.TrimSuffix(exe, " (deleted)")
-			d.close()
+		exe, alive := t.executable(p.PID)
+		if exe == "" && alive && drained-p.start < uint64(time.Second) {
+			continue // in the middle of something: a mapping may still come
 		}
+		p.Executable = exe
 		t.announce(p)
 	}
 	return len(t.opening) > 0
+}
+
+// executable asks /proc for the main program of a process, and whether there is such a process.
+func (t *Table) executable(pid PID) (exe string, alive bool) {
+	d, err := openProcDir(t.opts.Proc, pid)
+	if err != nil {
+		return "", false
+	}
+	defer func() { d.close() }()
+	exe, err = d.readlink("exe")
+	if err != nil {
+		// The main thread may have ended; others show what it was.
+		tid := otherThread(d, pid)
+		if tid == 0 {
+			return "", true
+		}
+		d2, err := openProcDir(t.opts.Proc, tid)
+		if err != nil {
+			return "", true
+		}
+		d.close()
+		d = d2
+		if exe, err = d.readlink("exe"); err != nil {
+			return "", true
+		}
+	}
+	root, _ := d.readlink("root") // unknown: as if it were "/"
+	return strings.TrimSuffix(withinRoot(exe, root), " (deleted)"), true
 }
 
 // start enters a process into the table and tells the observers.
@@ -258,8 +288,8 @@ func (t *Table) keepHouse() error {
 	changed, err := t.events.followCPUs()
 	t.lost = t.lost || changed
 	since := time.Duration(now - t.queue.filled)
-	if !t.queue.busy() && (since > auditEvery || t.lost && (since > rereadEvery || !t.queue.reread)) {
-		t.queue.thorough, t.queue.reread = t.lost, t.lost
+	if !t.queue.busy() && (since > auditEvery || t.lost && since > t.queue.pause) {
+		t.queue.thorough = t.lost
 		if t.lost {
 			level.Warn(t.opts.Logger).Log("msg", "kernel records were lost; reading /proc again")
 		}

@@ -109,10 +109,7 @@ func (tr *transcript) line(line string) {
 		r.kind, r.lost = recordLost, 5
 	case "late":
 		r.kind = recordOther
-		for _, p := range tr.table.opening {
-			p.start -= min(p.start, uint64(openingPatience))
-		}
-		tr.table.announceLate()
+		tr.table.announceLate(tr.now + uint64(time.Second))
 	case "scan", "rescan":
 		tr.now, tr.scanned = monotonic(), monotonic()
 		if err := tr.table.queue.fill(tr.proc); err != nil {

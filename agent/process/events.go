@@ -35,6 +35,7 @@ type events struct {
 	heap      []int      // indices into queues, the earliest record first
 	at        []int      // how far each queue was handed out
 	names     interner
+	drained   uint64 // all records that are older than this have been handed out
 	epoll     int
 	online    string // the file that lists the CPUs
 
@@ -218,6 +219,7 @@ func (e *events) ringBell() {
 // it handed out and whether younger ones are left.
 func (e *events) drain(f func(*record)) (n int, held bool) {
 	cutoff := monotonic()
+	e.drained = cutoff
 	e.heap = e.heap[:0]
 	for _, b := range e.bells {
 		b.skip()

@@ -21,16 +21,22 @@ const (
 
 // stat is what matters of /proc/PID/stat.
 type stat struct {
-	comm    string
-	state   byte
-	parent  PID
-	kernel  bool
+	comm   string
+	state  byte
+	parent PID
+	kernel bool
+	// ending: the main thread has ended or is about to; its memory is or will be gone.
+	ending  bool
 	threads int
 	// startTicks counts USER_HZ (100 a second) since boot, suspended time included.
 	startTicks uint64
 }
 
-const flagKernelThread = 0x00200000 // PF_KTHREAD
+// Flags of a task (include/linux/sched.h).
+const (
+	flagExiting      = 0x00000004 // PF_EXITING
+	flagKernelThread = 0x00200000 // PF_KTHREAD
+)
 
 var errStat = errors.New("unexpected format")
 
@@ -53,6 +59,7 @@ func parseStat(b []byte) (stat, error) {
 		return stat{}, err
 	}
 	s.parent, s.kernel, s.threads, s.startTicks = PID(parent), flags&flagKernelThread != 0, int(threads), start
+	s.ending = flags&flagExiting != 0 || s.state == 'Z' || s.state == 'X'
 	return s, nil
 }
 

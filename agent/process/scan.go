@@ -15,9 +15,9 @@ import (
 // auditEvery is how often the list of /proc is compared with the table even if nothing was lost.
 const auditEvery = time.Minute
 
-// rereadEvery is the least distance between two readings of all of /proc because records were lost. It costs
-// about 0.1 ms a process.
-const rereadEvery = 10 * time.Second
+// rereadPause is how long nothing is read again, per process, after all of /proc was because records were lost.
+// A process takes about 0.1 ms.
+const rereadPause = 2 * time.Millisecond
 
 // userHZ is the unit of times in /proc, fixed in the kernel's user interface on amd64 and arm64.
 const userHZ = 100
@@ -31,8 +31,8 @@ type scanQueue struct {
 	listing bool
 	// thorough: read also the processes that are known, their records may be lost.
 	thorough bool
-	reread   bool   // the last listing was thorough
-	filled   uint64 // when /proc was last listed
+	pause    time.Duration // after the last thorough reading
+	filled   uint64        // when /proc was last listed
 	begun    bool
 	// watched processes have lost their leader but not, by count, their last thread.
 	watched []*Process
@@ -82,7 +82,7 @@ func (q *scanQueue) checkWatched(t *Table) {
 		if p.end != 0 {
 			continue
 		}
-		if s, err := t.readStat(p.PID); err != nil || s.threads <= 1 && (s.state == 'Z' || s.state == 'X') {
+		if s, err := t.readStat(p.PID); err != nil || s.threads <= 1 && s.ending {
 			t.end(p, monotonic())
 			continue
 		}
@@ -120,7 +120,8 @@ func (t *Table) scan(budget time.Duration) bool {
 		delete(t.queue.queued, pid)
 		n++
 		known := t.current(pid)
-		if known != nil && t.queue.listing && !t.queue.thorough && len(known.mappings) < t.opts.MaxMappings {
+		if known != nil && t.queue.listing && !t.queue.thorough && len(known.mappings) < t.opts.MaxMappings &&
+			(known.Executable != "" || known.Kernel) {
 			continue
 		}
 		t.scanProcess(pid, known)
@@ -132,6 +133,9 @@ func (t *Table) scan(budget time.Duration) bool {
 	t.queue.pids = nil
 	clear(t.files) // from now on an inode number may be another file's
 	if t.queue.listing {
+		if t.queue.thorough {
+			t.queue.pause = rereadPause * time.Duration(len(t.byPID))
+		}
 		t.queue.listing, t.queue.thorough = false, false
 		t.endMissing()
 		if !t.queue.begun {
@@ -181,12 +185,16 @@ func (t *Table) scanProcess(pid PID, known *Process) {
 		level.Warn(t.opts.Logger).Log("msg", "reading process", "pid", pid, "err", err)
 		return
 	}
-	if s.state == 'Z' || s.state == 'X' {
-		// The leader has ended. If other threads live, the process does, and they show its memory.
+	if s.ending {
+		// If other threads live, the process does, and they show its memory.
 		tid := otherThread(d, pid)
 		if tid == 0 {
+			if known != nil {
+				t.end(known, synced)
+			}
 			return
 		}
+		s.threads--
 		if d2, err := openProcDir(t.opts.Proc, tid); err == nil {
 			d.close()
 			d = d2
@@ -218,7 +226,8 @@ func (t *Table) scanProcess(pid PID, known *Process) {
 	born := s.startTicks * (uint64(time.Second) / userHZ)
 	if known != nil {
 		if sameExecution(known, born, executable) {
-			t.refresh(known, mappings, s.threads, synced)
+			t.refresh(known, mappings, synced)
+			known.threads, known.leaderGone = s.threads, s.ending
 			return
 		}
 		t.end(known, synced)
@@ -227,7 +236,7 @@ func (t *Table) scanProcess(pid PID, known *Process) {
 	p := t.newProcess(pid, s.parent, start)
 	p.born, p.synced, p.threads = born, synced, s.threads
 	p.Comm, p.comm, p.Executable, p.Kernel = s.comm, s.comm, executable, s.kernel
-	p.leaderGone = s.state == 'Z'
+	p.leaderGone = s.ending
 	p.mappings, p.shared = mappings, true
 	p.identity = &identity{}
 	if parent := t.current(s.parent); parent != nil {
@@ -247,13 +256,13 @@ func sameExecution(p *Process, born uint64, executable string) bool {
 }
 
 // refresh replaces the mappings by those that are really there.
-func (t *Table) refresh(p *Process, mappings []Mapping, threads int, synced uint64) {
+func (t *Table) refresh(p *Process, mappings []Mapping, synced uint64) {
 	t.announce(p)
 	p.mu.Lock()
 	old := p.mappings
 	p.mappings, p.shared = mappings, true
 	p.mu.Unlock()
-	p.synced, p.threads = synced, threads
+	p.synced = synced
 	for _, m := range mappings {
 		i := search(old, func(o *Mapping) bool { return o.Start >= m.Start })
 		if i < len(old) && old[i] == m {

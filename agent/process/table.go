@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"runtime"
 	"sync"
 	"time"
 
@@ -35,7 +36,8 @@ type Options struct {
 	Relabel []RelabelRule
 	// Proc is where procfs is mounted. Default "/proc".
 	Proc string
-	// RingBytes is the size of each CPU's ring, a power of two times the page size. Default 64 KiB.
+	// RingBytes is the size of each CPU's ring, a power of two times the page size. Default 256 KiB, on
+	// nodes with many CPUs down to 64 KiB. A record has about 100 bytes.
 	RingBytes int
 	// Grace is how long an ended process stays known. Default one minute.
 	Grace time.Duration
@@ -60,7 +62,10 @@ func (o *Options) setDefaults() error {
 		o.Proc = "/proc"
 	}
 	if o.RingBytes == 0 {
-		o.RingBytes = max(64<<10, os.Getpagesize())
+		o.RingBytes = 256 << 10
+		for o.RingBytes > 64<<10 && o.RingBytes*runtime.NumCPU() > 4<<20 {
+			o.RingBytes /= 2
+		}
 	}
 	if o.Grace == 0 {
 		o.Grace = time.Minute
@@ -244,7 +249,7 @@ func (t *Table) Run(ctx context.Context) error {
 			waiting = nil
 		}
 		t.metrics.records.Add(float64(n))
-		openings := t.announceLate()
+		openings := t.announceLate(t.events.drained)
 		scanning := t.scan(scanBudget)
 		if now := time.Now(); now.Sub(kept) >= housekeep {
 			kept = now
