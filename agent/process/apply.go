@@ -84,6 +84,9 @@ func (t *Table) applyFork(r *record) {
 	p.identity = from.identity.fork()
 	t.metrics.forks.Inc()
 	t.start(p)
+	if t.queue.thorough && from.synced < t.queue.filled {
+		t.queue.push(pid) // the parent is still to be read: what the child has of it may be incomplete
+	}
 }
 
 func (t *Table) applyExec(r *record) {

@@ -129,17 +129,21 @@ func TestChaos(t *testing.T) {
 			return true
 		})
 	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
 	n := 0
-	for _, o := range w.procs {
-		if o.p.Executable == prog {
-			n++
-			if !o.exited {
-				t.Errorf("generation %d of %d has no end", o.p.Generation, o.p.PID)
+	eventually(t, "every execution has an end", func() bool {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		n = 0
+		for _, o := range w.procs {
+			if o.p.Executable == prog {
+				n++
+				if !o.exited {
+					return false
+				}
 			}
 		}
-	}
+		return true
+	})
 	t.Logf("%d executions, reread %v", n, table.queue.pause > 0)
 }
 
