@@ -137,7 +137,9 @@ func (a *Agent) Run(ctx context.Context) error {
 			}
 		})
 	}
-	start(&supporting, support, "following processes", ahead(a.table.Run))
+	start(&supporting, support, "following processes", func(ctx context.Context) error {
+		return process.Ahead(func() error { return a.table.Run(ctx) })
+	})
 	start(&supporting, support, "sending profiles", a.sender.Run)
 	start(&supporting, support, "sending debug information", a.debuginfo.Run)
 	select {

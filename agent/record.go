@@ -88,7 +88,6 @@ func Record(ctx context.Context, o RecordOptions) (*Recording, error) {
 type recorder struct {
 	opts    RecordOptions
 	family  *family // nil: everything
-	table   *process.Table
 	sampler *sampler.Sampler
 
 	mu      sync.Mutex
@@ -135,7 +134,7 @@ func (r *recorder) run(ctx context.Context) (*Recording, error) {
 	defer wait.Wait()
 	defer stopTable()
 	wait.Go(func() {
-		if err := ahead(table.Run)(tableCtx); err != nil {
+		if err := process.Ahead(func() error { return table.Run(tableCtx) }); err != nil {
 			stop(err)
 		}
 	})
@@ -145,7 +144,6 @@ func (r *recorder) run(ctx context.Context) (*Recording, error) {
 		return nil, context.Cause(ctx)
 	}
 
-	start := time.Now()
 	rec := &Recording{ExitCode: -1}
 	sampled := make(chan error, 1)
 	sampleCtx, stopSampling := context.WithCancel(ctx)
@@ -157,7 +155,7 @@ func (r *recorder) run(ctx context.Context) (*Recording, error) {
 		level.Info(r.opts.Logger).Log("msg", "starting before all unwind tables are ready")
 	}
 	cancel()
-	start = time.Now()
+	start := time.Now()
 	err = r.until(ctx, start, rec, sampled)
 	stopSampling()
 	if err == nil {

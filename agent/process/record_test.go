@@ -100,7 +100,6 @@ func FuzzParseRecord(f *testing.F) {
 // fakeRing is a ring in ordinary memory, with the kernel's side of it.
 type fakeRing struct {
 	*ring
-	lost uint64
 }
 
 func newFakeRing(pages int) *fakeRing {

@@ -204,7 +204,12 @@ func (s *Sampler) Run(ctx context.Context) error {
 	s.drain.init(s)
 	compiling, stopCompiling := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopCompiling()
-	wait.Go(func() { s.compileTables(compiling) })
+	wait.Go(func() {
+		_ = process.Ahead(func() error {
+			s.compileTables(compiling)
+			return nil
+		})
+	})
 	wait.Go(func() { s.drain.read(s.reader) })
 	defer s.reader.Close()
 
