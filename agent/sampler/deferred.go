@@ -20,7 +20,8 @@ type deferred struct {
 	ip     uint64
 	code   uint64 // the first bytes at ip
 	exact  bool
-	stack  []byte // memory from the stack pointer on
+	stack  []byte            // memory from the stack pointer on
+	chain  map[uint64]uint64 // words beyond it, by address
 	// retried says that this is the second attempt.
 	retried bool
 }
@@ -35,7 +36,15 @@ func parseDeferred(raw []byte) (deferred, bool) {
 	if int(d.Record.FrameCount) > len(d.Kernel) || int(d.StackBytes) > len(raw)-header || int(d.StackBytes) > len(d.Stack) {
 		return deferred{}, false
 	}
+	chain := map[uint64]uint64{}
+	for _, l := range d.Chain {
+		if l.At == 0 {
+			break
+		}
+		chain[l.At], chain[l.At+8] = l.Fp, l.Ip
+	}
 	return deferred{
+		chain:  chain,
 		key:    d.Record.Key,
 		time:   d.Record.Time,
 		kernel: append([]cpu.Frame(nil), d.Kernel[:d.Record.FrameCount]...),
@@ -65,6 +74,7 @@ type walker struct {
 	known uint32
 	base  uint64
 	stack []byte
+	chain map[uint64]uint64
 	ip    uint64
 	exact bool
 	code  uint64 // the first bytes at ip in the first frame, else 0
@@ -77,7 +87,7 @@ func (s *Sampler) walk(d *deferred, r *running) []cpu.Frame {
 	if r == nil {
 		return append(frames, cpu.Frame{Addr: d.ip, Kind: cpu.FrameUser}, stopFrame(cpu.StopNoProcess))
 	}
-	w := walker{s: s, r: r, regs: slices.Clone(d.regs), known: ^uint32(0), base: d.regs[regSP], stack: d.stack, ip: d.ip, exact: d.exact, code: d.code}
+	w := walker{s: s, r: r, regs: slices.Clone(d.regs), known: ^uint32(0), base: d.regs[regSP], stack: d.stack, chain: d.chain, ip: d.ip, exact: d.exact, code: d.code}
 	for range maxWalk {
 		pc := w.ip
 		if !w.exact {
@@ -135,7 +145,8 @@ func (w *walker) step(m *mapped, addr uint64) (cpu.Stop, bool) {
 func (w *walker) word(at uint64) (uint64, bool) {
 	off := at - w.base
 	if at < w.base || off > uint64(len(w.stack)) || uint64(len(w.stack))-off < 8 {
-		return 0, false
+		v, ok := w.chain[at]
+		return v, ok
 	}
 	return binary.NativeEndian.Uint64(w.stack[off:]), true
 }

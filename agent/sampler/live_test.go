@@ -107,11 +107,11 @@ func TestModel(t *testing.T) {
 			}
 		}
 	}
-	newLive(t, Options{Rate: 499, Interval: time.Second}, verify)
+	newLive(t, Options{Rate: 997, Interval: time.Second}, verify)
 
 	// A shell that forks and runs programs: signals, system calls, short lives, PLT, dlopen.
 	cmd := exec.CommandContext(t.Context(), "sh", "-c",
-		`i=0; while [ $i -lt 100 ]; do ls -l /usr/bin >/dev/null; i=$((i+1)); done; head -c 10000000 /dev/zero | gzip | md5sum >/dev/null`)
+		`i=0; while [ $i -lt 400 ]; do ls -l /usr/bin >/dev/null; i=$((i+1)); done; head -c 10000000 /dev/zero | gzip | md5sum >/dev/null`)
 	if err := cmd.Run(); err != nil {
 		t.Fatal(err)
 	}

@@ -246,6 +246,21 @@ static __always_inline bool defer(struct scratch *s, __u32 why)
 	}
 	if (got > DEFERRED_STACK)
 		got = DEFERRED_STACK;
+
+	/* Beyond the copy, large frames of code with frame pointers (Go) can still be crossed. */
+	__u64 fp = u->entry_regs[REG_FP];
+
+	for (int i = 0; i < DEFERRED_CHAIN; i++) {
+		struct chain_link *l = &d->chain[i];
+
+		l->at = 0;
+		if (fp & 7 || fp < sp || read_user(&l->fp, 16, fp))
+			break;
+		l->at = fp;
+		if (l->fp <= fp)
+			break;
+		fp = l->fp;
+	}
 	d->stack_bytes = got;
 	return !bpf_ringbuf_output(&stacks, d, __builtin_offsetof(struct deferred, stack) + got, wakeup());
 }

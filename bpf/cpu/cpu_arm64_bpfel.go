@@ -28,7 +28,13 @@ type cpuDeferred struct {
 	Code       uint64
 	Exact      uint32
 	StackBytes uint32
-	Stack      [28672]uint8
+	Chain      [64]struct {
+		_  structs.HostLayout
+		At uint64
+		Fp uint64
+		Ip uint64
+	}
+	Stack [28672]uint8
 }
 
 type cpuDeferredWhy uint32

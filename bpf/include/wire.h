@@ -82,6 +82,15 @@ enum deferred_why {
  * the file yet: a copy of the registers and of the top of the stack. It is not counted in a map.
  */
 #define DEFERRED_STACK 28672
+#define DEFERRED_CHAIN 64
+
+/* Two words of the stack beyond the copy: what a frame pointer points to. */
+struct chain_link {
+	__u64 at;
+	__u64 fp;
+	__u64 ip;
+};
+
 struct deferred {
 	struct stack_record record;
 	struct frame kernel[MAX_KERNEL_FRAMES];
@@ -90,9 +99,12 @@ struct deferred {
 	__u64 code;  /* the first bytes at ip, 0 if they cannot be read */
 	__u32 exact; /* 1: ip is the interrupted instruction, 0: a return address */
 	__u32 stack_bytes;
+	struct chain_link chain[DEFERRED_CHAIN]; /* by frame pointers, as far as they lead; ends with at == 0 */
 	__u8 stack[DEFERRED_STACK]; /* from the stack pointer on; the record ends after stack_bytes */
 };
-_Static_assert(__builtin_offsetof(struct deferred, stack) == 88 + MAX_KERNEL_FRAMES * 16 + REGS * 8 + 24, "deferred");
+_Static_assert(__builtin_offsetof(struct deferred, stack) == 88 + MAX_KERNEL_FRAMES * 16 + REGS * 8 + 24 +
+		       DEFERRED_CHAIN * 24,
+	       "deferred");
 
 /* A process's executable mappings are a span of the array `mappings`, sorted by start. */
 struct process {
