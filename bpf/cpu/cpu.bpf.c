@@ -253,13 +253,11 @@ static __always_inline bool defer(struct scratch *s, __u32 why)
 	for (int i = 0; i < DEFERRED_CHAIN; i++) {
 		struct chain_link *l = &d->chain[i];
 
-		l->at = 0;
-		if (fp & 7 || fp < sp || read_user(&l->fp, 16, fp))
+		l->at = 0; /* the end, unless there is one more */
+		if (!fp || fp & 7 || fp < sp || read_user(&l->fp, 16, fp))
 			break;
 		l->at = fp;
-		if (l->fp <= fp)
-			break;
-		fp = l->fp;
+		fp = l->fp > fp ? l->fp : 0;
 	}
 	d->stack_bytes = got;
 	return !bpf_ringbuf_output(&stacks, d, __builtin_offsetof(struct deferred, stack) + got, wakeup());
