@@ -102,7 +102,7 @@ func (s *Store) index(id string) {
 	begun := s.options.Now()
 	warning, err := s.buildTable(id)
 	s.metrics.indexSeconds.Observe(s.options.Now().Sub(begun).Seconds())
-	logger := level.Info(s.options.Logger)
+	logger := level.Debug(s.options.Logger)
 	s.mu.Lock()
 	old, known := s.infos[id]
 	s.mu.Unlock()
