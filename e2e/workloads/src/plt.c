@@ -4,21 +4,17 @@
 
 extern uint64_t tiny(uint64_t x);
 
-// The three loops are one macro and lie at the same alignment, so that their calls cost the same.
 #define CALLS(x, n) \
 	for (uint64_t left = (n); left > 0; left--) \
 		(x) = tiny((x) + left)
-#define ALIGNED __attribute__((aligned(64)))
 
-KEEP ALIGNED uint64_t hot70(uint64_t x, uint64_t n) { CALLS(x, n); return x ^ HOT70; }
-KEEP ALIGNED uint64_t hot20(uint64_t x, uint64_t n) { CALLS(x, n); return x ^ HOT20; }
-KEEP ALIGNED uint64_t hot10(uint64_t x, uint64_t n) { CALLS(x, n); return x ^ HOT10; }
+KEEP uint64_t hot70(uint64_t x, uint64_t n) { CALLS(x, n); return x ^ HOT70; }
+KEEP uint64_t hot20(uint64_t x, uint64_t n) { CALLS(x, n); return x ^ HOT20; }
+KEEP uint64_t hot10(uint64_t x, uint64_t n) { CALLS(x, n); return x ^ HOT10; }
 
 KEEP uint64_t echo(uint64_t x)
 {
-	x += hot70(x, 7 * UNIT / 2);
-	x += hot20(x, 2 * UNIT / 2);
-	x += hot10(x, 1 * UNIT / 2);
+	TURNS(x, UNIT / 2);
 	return x;
 }
 KEEP uint64_t delta(uint64_t x) { return echo(x + 1) ^ x; }

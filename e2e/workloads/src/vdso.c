@@ -14,9 +14,7 @@ KEEP uint64_t hot10(uint64_t x, uint64_t n) { ASK(x, n); return x ^ HOT10; }
 
 KEEP uint64_t echo(uint64_t x)
 {
-	x += hot70(x, 7 * UNIT / 20);
-	x += hot20(x, 2 * UNIT / 20);
-	x += hot10(x, 1 * UNIT / 20);
+	TURNS(x, UNIT / 20);
 	return x;
 }
 KEEP uint64_t delta(uint64_t x) { return echo(x + 1) ^ x; }

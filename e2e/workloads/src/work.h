@@ -46,3 +46,15 @@ static inline double burnt(void)
 
 // sink keeps the compiler from dropping the work.
 static volatile uint64_t sink;
+
+// TURNS is a round for work whose steps cost what the machine makes of them (calls, branches, clocks): each of ten turns
+// goes to the function that is furthest behind its share of the CPU time spent so far.
+#define TURNS(x, steps)                                                                                            \
+	for (int turn = 0; turn < 10; turn++) {                                                                    \
+		static double spent[3];                                                                            \
+		double before = burnt();                                                                           \
+		int next = spent[0] / 7 <= spent[1] / 2 ? 0 : 1;                                                   \
+		next = spent[2] < spent[next] / (next == 0 ? 7 : 2) ? 2 : next;                                    \
+		(x) += next == 0 ? hot70((x), (steps)) : next == 1 ? hot20((x), (steps)) : hot10((x), (steps)); \
+		spent[next] += burnt() - before;                                                                   \
+	}
