@@ -1,6 +1,7 @@
 package profile
 
 import (
+	"encoding/hex"
 	"slices"
 	"strings"
 )
@@ -81,4 +82,56 @@ func (ls Labels) String() string {
 	}
 	b.WriteByte('}')
 	return b.String()
+}
+
+// Names of the sample labels that become a sample's [Link] instead of series labels.
+const (
+	sampleTraceID  = "trace_id"
+	sampleSpanID   = "span_id"
+	sampleSpanName = "span_name"
+)
+
+// SampleLabels turns the labels that a program gave to its own samples into those of a series and the link that
+// trace_id, span_id (hex) and span_name make. Names become ones that selectors can name; labels of outer, those of the
+// process, win. Of two values for one name the larger wins, whatever their order.
+func SampleLabels(own []Label, outer Labels) (Labels, Link) {
+	ls := make([]Label, 0, len(own)+len(outer))
+	var link Link
+	for _, l := range own {
+		if !link.take(l.Name, l.Value) {
+			ls = append(ls, Label{LabelName(l.Name), l.Value})
+		}
+	}
+	slices.SortFunc(ls, func(a, b Label) int { return Labels{a}.Compare(Labels{b}) })
+	return NewLabels(append(ls, outer...)...), link
+}
+
+// take makes a sample label part of the link if it is one of its three.
+func (l *Link) take(name, value string) bool {
+	switch name {
+	case sampleTraceID:
+		id, err := hex.DecodeString(value)
+		return err == nil && len(id) == len(l.TraceID) && copy(l.TraceID[:], id) > 0
+	case sampleSpanID:
+		id, err := hex.DecodeString(value)
+		return err == nil && len(id) == len(l.SpanID) && copy(l.SpanID[:], id) > 0
+	case sampleSpanName:
+		l.SpanName = value
+		return true
+	}
+	return false
+}
+
+// LabelName makes a name that selectors can name: '_' for every byte that they do not know.
+func LabelName(s string) string {
+	b := []byte(s)
+	for i := range b {
+		if !isNameByte(b[i], true) {
+			b[i] = '_'
+		}
+	}
+	if len(b) == 0 || !isNameByte(b[0], false) {
+		return "_" + string(b)
+	}
+	return string(b)
 }

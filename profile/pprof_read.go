@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"cmp"
 	"encoding/binary"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -14,13 +13,6 @@ import (
 	"unicode/utf8"
 
 	"github.com/klauspost/compress/gzip"
-)
-
-// Names of the sample labels that become a sample's [Link] instead of series labels.
-const (
-	pprofTraceID  = "trace_id"
-	pprofSpanID   = "span_id"
-	pprofSpanName = "span_name"
 )
 
 // PprofOptions says how a pprof becomes profiles of ours. The zero value works.
@@ -282,8 +274,7 @@ func (p *pprofReader) place() (pprofPlace, error) {
 	if place, ok := p.places[string(p.key)]; ok {
 		return place, nil
 	}
-	ls := make(Labels, 0, len(p.labels)+len(p.opts.Labels))
-	var link Link
+	own := make([]Label, 0, len(p.labels))
 	for _, l := range p.labels {
 		name, err := p.file.text(l.key)
 		if err != nil {
@@ -293,14 +284,9 @@ func (p *pprofReader) place() (pprofPlace, error) {
 		if err != nil {
 			return pprofPlace{}, fmt.Errorf("label %q: %w", name, err)
 		}
-		value = strings.Clone(value)
-		if !link.take(name, value) && value != "" {
-			ls = append(ls, Label{labelName(name), value})
-		}
+		own = append(own, Label{name, strings.Clone(value)})
 	}
-	// Two names may have become one: let the values decide which wins, not the order in the sample.
-	slices.SortFunc(ls, func(a, b Label) int { return Labels{a}.Compare(Labels{b}) })
-	ls = NewLabels(append(ls, p.opts.Labels...)...)
+	ls, link := SampleLabels(own, p.opts.Labels)
 	key := string(appendLabels(nil, ls))
 	g := p.series[key]
 	if g == nil {
@@ -314,22 +300,6 @@ func (p *pprofReader) place() (pprofPlace, error) {
 	place := pprofPlace{g, p.d.Link(link)}
 	p.places[string(p.key)] = place
 	return place, nil
-}
-
-// take makes a sample label part of the link if it is one of its three.
-func (l *Link) take(name, value string) bool {
-	switch name {
-	case pprofTraceID:
-		id, err := hex.DecodeString(value)
-		return err == nil && len(id) == len(l.TraceID) && copy(l.TraceID[:], id) > 0
-	case pprofSpanID:
-		id, err := hex.DecodeString(value)
-		return err == nil && len(id) == len(l.SpanID) && copy(l.SpanID[:], id) > 0
-	case pprofSpanName:
-		l.SpanName = value
-		return true
-	}
-	return false
 }
 
 func (p *pprofReader) frame(data []byte) (FrameIndex, error) {

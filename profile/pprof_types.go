@@ -67,17 +67,3 @@ func pprofName(types []Type, period string) string {
 	}
 	return "unknown"
 }
-
-// labelName makes a name that selectors can name.
-func labelName(s string) string {
-	b := []byte(s)
-	for i := range b {
-		if !isNameByte(b[i], true) {
-			b[i] = '_'
-		}
-	}
-	if len(b) == 0 || !isNameByte(b[0], false) {
-		return "_" + string(b)
-	}
-	return string(b)
-}

@@ -138,13 +138,13 @@ func sampleLabels(ls Labels, link Link) map[string][]string {
 		m[l.Name] = []string{l.Value}
 	}
 	if link.TraceID != (TraceID{}) {
-		m[pprofTraceID] = []string{hex.EncodeToString(link.TraceID[:])}
+		m[sampleTraceID] = []string{hex.EncodeToString(link.TraceID[:])}
 	}
 	if link.SpanID != (SpanID{}) {
-		m[pprofSpanID] = []string{hex.EncodeToString(link.SpanID[:])}
+		m[sampleSpanID] = []string{hex.EncodeToString(link.SpanID[:])}
 	}
 	if link.SpanName != "" {
-		m[pprofSpanName] = []string{link.SpanName}
+		m[sampleSpanName] = []string{link.SpanName}
 	}
 	return m
 }

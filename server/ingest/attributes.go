@@ -70,32 +70,7 @@ func labelOf(key, value string, scope int) (a attribute, ok bool) {
 		}
 		return attribute{n.label, value, scope, n.rank}, true
 	}
-	return attribute{labelName(key), value, scope, 0}, true
-}
-
-// labelName turns every byte that a label's name may not have into '_'.
-func labelName(key string) string {
-	clean := func(i int, c byte) bool {
-		return c == '_' || c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || i > 0 && c >= '0' && c <= '9'
-	}
-	for i := range len(key) {
-		if clean(i, key[i]) {
-			continue
-		}
-		b := make([]byte, 0, len(key)+1)
-		if c := key[0]; c >= '0' && c <= '9' {
-			b = append(b, '_')
-		}
-		for j := range len(key) {
-			if c := key[j]; clean(1, c) {
-				b = append(b, c)
-			} else {
-				b = append(b, '_')
-			}
-		}
-		return string(b)
-	}
-	return key
+	return attribute{profile.LabelName(key), value, scope, 0}, true
 }
 
 // labels makes a label set of attributes. The series gets a service in any case: the executable's name, the
