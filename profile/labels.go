@@ -122,11 +122,11 @@ func (l *Link) take(name, value string) bool {
 	return false
 }
 
-// LabelName makes a name that selectors can name: '_' for every byte that they do not know.
+// LabelName makes a name as Prometheus has them: '_' for every byte that is no letter and no digit.
 func LabelName(s string) string {
 	b := []byte(s)
-	for i := range b {
-		if !isNameByte(b[i], true) {
+	for i, c := range b {
+		if !isNameByte(c, true) || c == '.' || c == '-' {
 			b[i] = '_'
 		}
 	}
