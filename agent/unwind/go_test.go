@@ -14,9 +14,14 @@ import (
 // buildGo builds a program below testdata and returns its path.
 func buildGo(t *testing.T, dir string, env []string, args ...string) string {
 	t.Helper()
+	return buildGoIn(t, filepath.Join("testdata", dir), env, args...)
+}
+
+func buildGoIn(t *testing.T, folder string, env []string, args ...string) string {
+	t.Helper()
 	out := filepath.Join(t.TempDir(), "program")
 	cmd := exec.Command("go", append(append([]string{"build", "-buildvcs=false", "-o", out}, args...), ".")...)
-	cmd.Dir = filepath.Join("testdata", dir)
+	cmd.Dir = folder
 	cmd.Env = append(os.Environ(), env...)
 	if msg, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%v: %v\n%s", cmd, err, msg)

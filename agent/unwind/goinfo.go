@@ -9,4 +9,6 @@ type GoInfo struct {
 	// Switches are the functions that change stacks, by name without "runtime.": systemstack, mcall,
 	// morestack, asmcgocall, cgocallback, gogo and their like. Those that the file lacks are absent.
 	Switches map[string]Range
+	// Labels is nil for a program that cannot set labels.
+	Labels *GoLabels
 }

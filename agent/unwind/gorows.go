@@ -58,6 +58,8 @@ func compileGo(im *image, b *builder) (*GoInfo, []Range, error) {
 		return nil, nil, err
 	}
 	g.keep(g.info.Text.End)
+	systemstack := g.info.Switches["systemstack"]
+	g.info.Labels = findGoLabels(g.arm64, g.info.Version, g.rangeCode(systemstack), g.rangeCode(g.setLabel))
 	return g.info, g.chains, nil
 }
 
@@ -69,6 +71,8 @@ type goCompiler struct {
 	arm64 bool
 	info  *GoInfo
 	steps int
+
+	setLabel Range // the function that gives labels to a goroutine
 
 	chains []Range // where frame pointers can be followed
 	from   profile.Addr
@@ -114,6 +118,8 @@ func (g *goCompiler) function(f *goFunc) error {
 	name := ""
 	if b := g.p.name(f.nameOff); bytes.HasPrefix(b, []byte("runtime.")) || bytes.HasPrefix(b, []byte("_rt0_")) || string(b) == "gogo" {
 		name = string(b) // all others are treated alike
+	} else if string(b) == setProfLabel {
+		g.setLabel = Range{profile.Addr(f.start), profile.Addr(f.end)}
 	}
 	if short := strings.TrimPrefix(name, "runtime."); switches[short] {
 		// Wrappers between calling conventions have the same names. They are no assembly.
@@ -243,6 +249,10 @@ func (g *goCompiler) end(f *goFunc, at uint64) {
 }
 
 func (g *goCompiler) code(at, n uint64) []byte { return g.p.code.at(at, int(n)) }
+
+func (g *goCompiler) rangeCode(r Range) []byte {
+	return bytes.Clone(g.code(uint64(r.Start), uint64(min(r.End-r.Start, maxSPWriteBytes))))
+}
 
 // savesRBP looks at how a function whose stack grew by delta, by the instruction before pc, keeps its
 // caller's frame pointer: where it has been saved from on, and where rbp points to it from on.
