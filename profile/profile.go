@@ -108,6 +108,9 @@ type Sample struct {
 	TimeNanos int64
 }
 
+// ID tells one delivered profile from every other; all zero means none.
+type ID [16]byte
+
 // Profile is what one series measured from TimeNanos on, for DurationNanos.
 type Profile struct {
 	Type   Type
@@ -118,6 +121,10 @@ type Profile struct {
 	// Period is the distance between two samples in the unit of Type.PeriodType, 0 if unknown.
 	Period  int64
 	Samples []Sample
+	// ID is how one that is delivered again, because the answer to its first delivery was lost, is told from
+	// a new one. Profiles made of one delivered profile share it, and it says nothing of what they measured.
+	// None if the sender does not say.
+	ID ID
 }
 
 // Total is the sum of all values.

@@ -36,6 +36,9 @@ var (
 // from Start rounded down to End rounded up to multiples of it since the Unix epoch.
 const IndexResolution = 5 * time.Minute
 
+// RecentIDs is how many IDs of profiles a store can give back at least.
+const RecentIDs = 1 << 16
+
 // Selection says which samples a query is about.
 type Selection struct {
 	// Type is the profile type, or nil for all (label queries only).
@@ -91,6 +94,13 @@ type Store interface {
 	// time and no link, each stack is there once, sums of 0 are left out. A group without labels has nil
 	// Labels. The selection must name a type, else ErrInvalid. The batch is the caller's.
 	Merge(ctx context.Context, sel Selection, by []string) (*profile.Batch, error)
+
+	// Recent returns the IDs of the profiles that were written last, each once, in the order in which they
+	// were written last, the oldest first: RecentIDs of them, or all that there ever were if those are fewer.
+	// An ID becomes durable with its profile: after a crash at any moment it is there exactly if the profile
+	// is. It stays when the profile is dropped for its age. A profile of which nothing is kept leaves no ID.
+	// The slice is the caller's.
+	Recent(ctx context.Context) ([]profile.ID, error)
 
 	// Close waits for running calls, flushes and releases everything. What was acknowledged stays.
 	Close() error

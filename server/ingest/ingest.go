@@ -36,7 +36,8 @@ type Options struct {
 	Refusals *limits.Refusals
 	// DropAttributes are the attributes that never become labels. Default: DefaultDropAttributes.
 	DropAttributes []string
-	// Window is how many profile ids are remembered against storing a profile twice. Default 65536.
+	// Window is how many profile ids are remembered against storing a profile twice. Default
+	// storage.RecentIDs, which is also how many survive a restart.
 	Window int
 	// Logger gets a line when a request is refused or fails, at most one in ten seconds. Default: none.
 	Logger log.Logger
@@ -78,7 +79,7 @@ func (q *quiet) next(now time.Time) (unsaid int, ok bool) {
 	return unsaid, true
 }
 
-// New returns an Ingester.
+// New returns an Ingester. It asks the store what was delivered last.
 func New(opts Options) (*Ingester, error) {
 	if opts.Store == nil {
 		return nil, errors.New("making the ingester: no store")
@@ -87,7 +88,7 @@ func New(opts Options) (*Ingester, error) {
 		opts.DropAttributes = DefaultDropAttributes
 	}
 	if opts.Window == 0 {
-		opts.Window = 65536
+		opts.Window = storage.RecentIDs
 	}
 	if opts.Logger == nil {
 		opts.Logger = log.NewNopLogger()
@@ -95,13 +96,17 @@ func New(opts Options) (*Ingester, error) {
 	if opts.Refusals == nil {
 		opts.Refusals = limits.NewRefusals(nil)
 	}
+	stored, err := opts.Store.Recent(context.Background())
+	if err != nil {
+		return nil, fmt.Errorf("making the ingester: asking for the profiles that were stored last: %w", err)
+	}
 	lim := opts.Limits.OrDefault()
 	return &Ingester{
 		gate:       newGate(&lim),
 		opts:       opts,
 		limits:     lim,
 		normaliser: Normaliser{Limits: lim, DropAttributes: opts.DropAttributes, Now: opts.Now},
-		seen:       newSeen(opts.Window),
+		seen:       newSeen(opts.Window, stored),
 		logger:     opts.Logger,
 		metrics:    newMetrics(opts.Registerer),
 	}, nil
@@ -110,8 +115,8 @@ func New(opts Options) (*Ingester, error) {
 // Export stores what a request carries, except profiles that were stored before. Errors: ErrInvalid, a
 // *limits.Error, the store's, or the context's.
 func (g *Ingester) Export(ctx context.Context, req *collectorv1.ExportProfilesServiceRequest) error {
-	var keys []profileKey
-	byProfile := map[*profilesv1.Profile]profileKey{}
+	var keys []profile.ID
+	byProfile := map[*profilesv1.Profile]profile.ID{}
 	for _, rp := range req.GetResourceProfiles() {
 		for _, sp := range rp.GetScopeProfiles() {
 			for _, p := range sp.GetProfiles() {
@@ -129,13 +134,13 @@ func (g *Ingester) Export(ctx context.Context, req *collectorv1.ExportProfilesSe
 	stored := false
 	defer func() { finish(stored) }()
 	duplicates := 0
-	b, err := g.normaliser.Normalise(req, func(p *profilesv1.Profile) bool {
+	b, err := g.normaliser.Normalise(req, func(p *profilesv1.Profile) (profile.ID, bool) {
 		k, hasID := byProfile[p]
 		if hasID && !fresh[k] {
 			duplicates++
-			return false
+			return k, false
 		}
-		return true
+		return k, true
 	})
 	if err != nil {
 		return err

@@ -22,8 +22,9 @@ type Normaliser struct {
 }
 
 // Normalise returns what a request says in our own model. It fails as a whole or not at all: with an error
-// that is ErrInvalid, or with a *limits.Error. keep, if not nil, says which profiles to take.
-func (n *Normaliser) Normalise(req *collectorv1.ExportProfilesServiceRequest, keep func(*profilesv1.Profile) bool) (*profile.Batch, error) {
+// that is ErrInvalid, or with a *limits.Error. keep, if not nil, says which profiles to take and under which
+// ID.
+func (n *Normaliser) Normalise(req *collectorv1.ExportProfilesServiceRequest, keep func(*profilesv1.Profile) (profile.ID, bool)) (*profile.Batch, error) {
 	if err := validate(req, &n.Limits); err != nil {
 		return nil, err
 	}
@@ -57,10 +58,14 @@ func (n *Normaliser) Normalise(req *collectorv1.ExportProfilesServiceRequest, ke
 		for j, sp := range rp.GetScopeProfiles() {
 			at := &place{"scope_profiles", j, at}
 			for k, p := range sp.GetProfiles() {
-				if keep != nil && !keep(p) {
-					continue
+				var id profile.ID
+				if keep != nil {
+					var ok bool
+					if id, ok = keep(p); !ok {
+						continue
+					}
 				}
-				if err := c.profile(p, &place{"profiles", k, at}); err != nil {
+				if err := c.profile(p, id, &place{"profiles", k, at}); err != nil {
 					return nil, err
 				}
 			}
@@ -134,7 +139,7 @@ type group struct {
 	total   int64
 }
 
-func (c *converter) profile(p *profilesv1.Profile, at *place) error {
+func (c *converter) profile(p *profilesv1.Profile, id profile.ID, at *place) error {
 	if len(p.GetSamples()) == 0 {
 		return nil
 	}
@@ -172,7 +177,7 @@ func (c *converter) profile(p *profilesv1.Profile, at *place) error {
 	cpu, nanos, counts := cpuTime(typ, p.GetPeriod())
 	_, given := c.cpuTimes[moment{p.GetTimeUnixNano(), p.GetDurationNano()}]
 	for _, g := range groups {
-		out := profile.Profile{Type: typ, Labels: g.labels, TimeNanos: start, DurationNanos: duration, Period: p.GetPeriod(), Samples: g.samples}
+		out := profile.Profile{Type: typ, Labels: g.labels, TimeNanos: start, DurationNanos: duration, Period: p.GetPeriod(), Samples: g.samples, ID: id}
 		if counts {
 			out.Type.PeriodUnit, out.Period = cpu.PeriodUnit, nanos
 		}

@@ -4,12 +4,14 @@ import (
 	"context"
 	"sync"
 
+	"github.com/perfuse/perfuse/profile"
 	"github.com/zeebo/xxh3"
 	profilesv1 "go.opentelemetry.io/proto/otlp/profiles/v1development"
 )
 
 // seen remembers the last profiles that were stored, so that one that is sent again, because the first
-// answer was lost, is acknowledged and not stored again.
+// answer was lost, is acknowledged and not stored again. It begins with what the store remembers: the answer
+// may have been lost with the server.
 //
 //	         claim                 finish(true)
 //	unknown ──────▶ in flight ─────────────────▶ stored ──▶ (forgotten after window others)
@@ -20,21 +22,24 @@ import (
 // takes it over. A claim takes all its keys or none, so that two of them never wait for each other.
 type seen struct {
 	mu       sync.Mutex
-	inFlight map[profileKey]chan struct{}
-	stored   map[profileKey]struct{}
-	ring     []profileKey
+	inFlight map[profile.ID]chan struct{}
+	stored   map[profile.ID]struct{}
+	ring     []profile.ID
 	next     int
 }
 
-type profileKey xxh3.Uint128
-
-func newSeen(window int) *seen {
-	return &seen{inFlight: map[profileKey]chan struct{}{}, stored: map[profileKey]struct{}{}, ring: make([]profileKey, window)}
+// newSeen returns one that knows what is stored, each once, the oldest first.
+func newSeen(window int, stored []profile.ID) *seen {
+	s := &seen{inFlight: map[profile.ID]chan struct{}{}, stored: map[profile.ID]struct{}{}, ring: make([]profile.ID, window)}
+	for _, k := range stored {
+		s.remember(k)
+	}
+	return s
 }
 
 // keyOf identifies a profile by its id and, since some senders give one id to all that they took at one
 // moment, by what it says that a collector on the way does not change. ok is false if it has no id.
-func keyOf(p *profilesv1.Profile) (key profileKey, ok bool) {
+func keyOf(p *profilesv1.Profile) (key profile.ID, ok bool) {
 	zero := true
 	for _, b := range p.GetProfileId() {
 		zero = zero && b == 0
@@ -68,12 +73,12 @@ func keyOf(p *profilesv1.Profile) (key profileKey, ok bool) {
 	num(values)
 	num(times)
 	num(n)
-	return profileKey(h.Sum128()), true
+	return h.Sum128().Bytes(), true
 }
 
 // claim takes the keys that are not stored yet and returns them as fresh. The caller must call finish and
 // say whether it stored them. It waits while any of them is in flight elsewhere.
-func (s *seen) claim(ctx context.Context, keys []profileKey) (fresh map[profileKey]bool, finish func(stored bool), err error) {
+func (s *seen) claim(ctx context.Context, keys []profile.ID) (fresh map[profile.ID]bool, finish func(stored bool), err error) {
 	for {
 		s.mu.Lock()
 		var wait chan struct{}
@@ -94,7 +99,7 @@ func (s *seen) claim(ctx context.Context, keys []profileKey) (fresh map[profileK
 	}
 	defer s.mu.Unlock()
 	done := make(chan struct{})
-	fresh = map[profileKey]bool{}
+	fresh = map[profile.ID]bool{}
 	for _, k := range keys {
 		if _, ok := s.stored[k]; !ok {
 			fresh[k] = true
@@ -114,7 +119,7 @@ func (s *seen) claim(ctx context.Context, keys []profileKey) (fresh map[profileK
 	}, nil
 }
 
-func (s *seen) remember(k profileKey) {
+func (s *seen) remember(k profile.ID) {
 	if len(s.ring) == 0 {
 		return
 	}

@@ -34,10 +34,17 @@ func rowsOf(t testing.TB, seed uint64, batches int) (*dictionary.Dictionary, []r
 
 func TestRows(t *testing.T) {
 	d, rows := rowsOf(t, 3, 100)
-	b := appendRows(nil, rows)
-	got, err := parseRows(b)
-	if err != nil || !reflect.DeepEqual(got, rows) {
-		t.Fatalf("rows came back otherwise: %v", err)
+	var got []row
+	for range 2 {
+		kind := kindOf(rows)
+		b := appendRows(nil, kind, rows)
+		var err error
+		if got, err = parseRows(b, kind); err != nil || !reflect.DeepEqual(got, rows) {
+			t.Fatalf("rows came back otherwise: %v", err)
+		}
+		for i := range rows { // as an earlier version wrote them
+			rows[i].id = profile.ID{}
+		}
 	}
 	var s samplesOf
 	for i := range got {
@@ -161,11 +168,11 @@ func TestRuns(t *testing.T) {
 // FuzzRows: no bytes of a log record make the decoders panic, and what passes its checks can be written again.
 func FuzzRows(f *testing.F) {
 	d, rows := rowsOf(f, 1, 5)
-	f.Add(appendRows(nil, rows))
-	f.Add(appendRows(nil, rows[:1]))
+	f.Add(appendRows(nil, kindRowsAndID, rows), byte(kindRowsAndID))
+	f.Add(appendRows(nil, kindRows, rows[:1]), byte(kindRows))
 	stacks := d.StackCount()
-	f.Fuzz(func(t *testing.T, data []byte) {
-		rows, err := parseRows(data)
+	f.Fuzz(func(t *testing.T, data []byte, kind byte) {
+		rows, err := parseRows(data, kind)
 		if err != nil {
 			return
 		}
@@ -176,8 +183,8 @@ func FuzzRows(f *testing.F) {
 				continue
 			}
 			sp.add(&rows[i], &s)
-			again, err := parseRows(appendRows(nil, rows[i:i+1]))
-			if err != nil || len(again) != 1 || again[0].sum() != rows[i].sum() {
+			again, err := parseRows(appendRows(nil, kind, rows[i:i+1]), kind)
+			if err != nil || len(again) != 1 || again[0].sum() != rows[i].sum() || again[0].id != rows[i].id {
 				t.Errorf("row %d came back otherwise: %v", i, err)
 			}
 		}
@@ -191,6 +198,8 @@ func FuzzFiles(f *testing.F) {
 	f.Add(b[8 : len(b)-4])
 	d, _ := rowsOf(f, 1, 3)
 	f.Add(d.AppendDelta(nil, dictionary.Marks{}, d.Marks()))
+	ids := recent{{1}, {2}}.encode()
+	f.Add(ids[8 : len(ids)-4])
 	f.Fuzz(func(t *testing.T, body []byte) {
 		if m, err := decodeMeta(seal(metaMagic, body)); err == nil {
 			again, err := decodeMeta(m.encode())
@@ -204,5 +213,10 @@ func FuzzFiles(f *testing.F) {
 		}
 		_, _, _, _ = decodeDictionary(body)
 		_, _ = decodeMeta(body)
+		if ids, err := decodeRecent(seal(recentMagic, body)); err == nil {
+			if again, err := decodeRecent(ids.encode()); err != nil || !reflect.DeepEqual(again, ids) {
+				t.Errorf("the recent IDs came back otherwise: %v", err)
+			}
+		}
 	})
 }

@@ -1,6 +1,7 @@
 package frost
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -23,7 +24,33 @@ func onDisk(fsys *disktest.FS) Options {
 
 // batchOf is a batch that can be told from every other: one function of its own, value 1.
 func batchOf(i int) *profile.Batch {
-	return storagetest.Folded(profile.TypeCPU, fmt.Sprintf("service_name=s%d", i%3), time.Duration(i)*time.Second, fmt.Sprintf("main;work%d;own%d 1", i%4, i), "main;shared 2")
+	b := storagetest.Folded(profile.TypeCPU, fmt.Sprintf("service_name=s%d", i%3), time.Duration(i)*time.Second, fmt.Sprintf("main;work%d;own%d 1", i%4, i), "main;shared 2")
+	b.Profiles[0].ID = idOf(i)
+	return b
+}
+
+func idOf(i int) profile.ID {
+	id := profile.ID{0: 1}
+	binary.BigEndian.PutUint32(id[12:], uint32(i))
+	return id
+}
+
+// knows checks that the recent IDs are those of the batches that are there.
+func knows(t testing.TB, what string, s *Store) {
+	t.Helper()
+	there := found(t, s)
+	ids, err := s.Recent(t.Context())
+	if err != nil {
+		t.Fatalf("%s: asking for the recent IDs: %v", what, err)
+	}
+	for _, id := range ids {
+		if i := binary.BigEndian.Uint32(id[12:]); there[fmt.Sprintf("own%d", i)] != 1 {
+			t.Fatalf("%s: the ID of batch %d is known, the batch is not there", what, i)
+		}
+	}
+	if n := len(there) - 1; len(there) > 0 && len(ids) != n { // "shared" is no batch
+		t.Fatalf("%s: %d IDs of %d batches", what, len(ids), n)
+	}
 }
 
 // found returns how often each batch is in the store.
@@ -139,6 +166,7 @@ func crashAnywhere(t *testing.T, headBytes int64) {
 				t.Fatalf("%s: %v\n%s", what, err, image)
 			}
 			wants(t, what, s, acked, maybe)
+			knows(t, what, s)
 			if err := s.Write(t.Context(), batchOf(99)); err != nil {
 				t.Fatalf("%s: writing: %v", what, err)
 			}
@@ -153,6 +181,7 @@ func crashAnywhere(t *testing.T, headBytes int64) {
 			}
 			acked[99] = true
 			wants(t, what+", opened again", s, acked, maybe)
+			knows(t, what, s)
 			delete(acked, 99)
 			if err := s.Close(); err != nil {
 				t.Fatal(err)
@@ -211,6 +240,7 @@ func TestFaultAnywhere(t *testing.T) {
 			}
 			checking.Store(true)
 			wants(t, what, s, acked, nil)
+			knows(t, what, s)
 			if st := s.Stats(); st.ReadOnly != "" {
 				t.Fatalf("%s: read-only: %s", what, st.ReadOnly)
 			}
@@ -222,6 +252,7 @@ func TestFaultAnywhere(t *testing.T) {
 				t.Fatalf("%s: opening again: %v", what, err)
 			}
 			wants(t, what+", opened again", again, acked, nil)
+			knows(t, what+", opened again", again)
 			if err := again.Close(); err != nil {
 				t.Fatal(err)
 			}

@@ -26,7 +26,7 @@ type flusher struct {
 	done   chan struct{}
 	wake   chan struct{}
 	dictID uint64           // of the next dictionary file
-	filed  dictionary.Marks // how far dictionary files go
+	named  dictionary.Marks // how far dictionary files go
 
 	errMu    sync.Mutex
 	err      error         // of the last attempt
@@ -77,6 +77,9 @@ func (s *Store) openFlusher() error {
 	if err := s.loadBlocks(); err != nil {
 		return fmt.Errorf("opening storage: %w", err)
 	}
+	if err := s.loadRecent(); err != nil {
+		return fmt.Errorf("opening storage: %w", err)
+	}
 	return nil
 }
 
@@ -123,7 +126,7 @@ func (s *Store) loadDictionary() error {
 			s.dict.Skip(to)
 		}
 	}
-	s.filed = s.dict.Marks()
+	s.named = s.dict.Marks()
 	return nil
 }
 
@@ -296,9 +299,10 @@ func (s *Store) maintain(ctx context.Context) error {
 //  1. dictionary file        more than blocks need so far: harmless
 //  2. Parquet file           without an index it is removed when the store is opened; the log has its rows
 //  3. verified               else it is written again
-//  4. index file             from here on the block stands for its log segments, which are not replayed
-//  5. block for head         in one step for readers
-//  6. log segments freed     tried again with the next block, or when the store is opened
+//  4. file of recent IDs     those of the log's rows are then twice there, which says the same
+//  5. index file             from here on the block stands for its log segments, which are not replayed
+//  6. block for head         in one step for readers
+//  7. log segments freed     tried again with the next block, or when the store is opened
 func (s *Store) flush(ctx context.Context, h *head) error {
 	began := s.o.Now()
 	if err := s.fileDictionary(); err != nil {
@@ -318,6 +322,10 @@ func (s *Store) flush(ctx context.Context, h *head) error {
 	if err := b.verify(ctx); err != nil {
 		return errors.Join(err, b.close())
 	}
+	filed, err := s.fileRecent(h)
+	if err != nil {
+		return errors.Join(err, b.close())
+	}
 	err = disk.WriteFile(s.o.fs, s.blocksDir(), m.name()+".meta", func(w io.Writer) error {
 		_, err := w.Write(m.encode())
 		return err
@@ -328,6 +336,7 @@ func (s *Store) flush(ctx context.Context, h *head) error {
 	s.mu.Lock()
 	s.sealed = s.sealed[1:]
 	s.blocks = append(s.blocks, b)
+	s.filed = filed
 	s.mu.Unlock()
 	level.Info(s.o.Logger).Log("msg", "wrote a block", "block", m.name(), "rows", m.totals.rows, "samples", m.totals.samples,
 		"bytes", m.size, "series", len(m.span.series), "took", s.o.Now().Sub(began))
@@ -345,19 +354,19 @@ func (s *Store) flush(ctx context.Context, h *head) error {
 // fileDictionary writes what the dictionary has beyond its files.
 func (s *Store) fileDictionary() error {
 	now := s.dict.Marks()
-	if now == s.filed {
+	if now == s.named {
 		return nil
 	}
 	name := fmt.Sprintf("%016x.dict", s.dictID)
 	err := disk.WriteFile(s.o.fs, s.dictionaryDir(), name, func(w io.Writer) error {
-		_, err := w.Write(encodeDictionary(now, s.dict.AppendDelta(nil, s.filed, now)))
+		_, err := w.Write(encodeDictionary(now, s.dict.AppendDelta(nil, s.named, now)))
 		return err
 	})
 	if err != nil {
 		return err
 	}
 	s.dictID++
-	s.filed = now
+	s.named = now
 	return nil
 }
 

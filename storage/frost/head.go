@@ -26,7 +26,7 @@ func (t *totals) add(r *row) {
 
 // head holds the rows of a range of log segments in memory, in a FrostDB of its own and in a tail of rows that
 // are too few for a record of it: FrostDB compacts one large record at a hundredth of the cost of as many rows
-// in small ones. The span and totals are guarded by the store's lock.
+// in small ones. The span, the totals and the recent IDs are guarded by the store's lock.
 type head struct {
 	cs      *frostdb.ColumnStore
 	table   *frostdb.Table
@@ -45,6 +45,7 @@ type head struct {
 
 	span   span
 	totals totals
+	recent recent
 	// segments are the first and the last log segment that have its rows. The last is known when it is sealed.
 	segments [2]uint64
 }

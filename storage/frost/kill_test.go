@@ -129,6 +129,7 @@ func TestKill(t *testing.T) {
 				t.Fatalf("round %d: acknowledged batch %d is lost\nlosses %v", round, i, s.Stats().Losses)
 			}
 		}
+		knows(t, fmt.Sprintf("round %d", round), s)
 		if v := got["shared"]; v != int64(2*len(there)) {
 			t.Fatalf("round %d: the shared stack has %d, want %d", round, v, 2*len(there))
 		}

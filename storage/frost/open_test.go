@@ -1,6 +1,7 @@
 package frost
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -137,6 +138,19 @@ func TestDamagedFiles(t *testing.T) {
 			}
 		})
 	}
+	knowsIDs := func(n int) {
+		t.Helper()
+		s, err := New(Options{Dir: dir, Retention: -1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ids, err := s.Recent(t.Context())
+		if err := errors.Join(err, s.Close()); err != nil || len(ids) < n || n == 0 && len(ids) > 20 {
+			t.Errorf("%d recent IDs, want %d and those in the log: %v", len(ids), n, err)
+		}
+	}
+	knowsIDs(50)
+	damage(one("recent"), 100, func() { knowsIDs(0) })
 	damage(one("dictionary/*.dict"), 2, func() { refused(t, Options{Dir: dir}, "dictionary file", "copy") })
 	// Without the dictionary nothing of the block can be named. What comes later is not mixed up with it.
 	damage(one("dictionary/*.dict"), 100, func() {

@@ -13,6 +13,7 @@
 //	DIR/dictionary/N.dict        what blocks refer to: dictionary deltas, in order
 //	DIR/blocks/A-B.parquet       the rows of log segments A to B
 //	DIR/blocks/A-B.meta          the block's index; a block without it does not exist
+//	DIR/recent                   the IDs of the last profiles in blocks
 //
 // Every row is in the log or in a block, never in both as far as anyone sees: a block names the log segments
 // that it stands for, and those are not replayed any more from the moment its index is there.

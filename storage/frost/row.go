@@ -25,6 +25,9 @@ type row struct {
 	last     int64
 	samples  int64
 	payload  []byte // the samples; docs/formats/blocks.md
+	// id is the profile's. It is in the log, and later in the file of recent IDs, never in a block: rows that
+	// were read have none.
+	id profile.ID
 }
 
 // maxRowSamples bounds a row; profiles with more samples become several rows.
@@ -106,7 +109,7 @@ func (e *rowEncoder) rows(out []row, b *profile.Batch, i int, in *dictionary.Int
 		n := min(len(kept), maxRowSamples)
 		r := row{
 			service: in.Services[i], series: in.Series[i], time: p.TimeNanos, duration: p.DurationNanos, period: p.Period,
-			first: kept[0].time, last: kept[0].time, samples: int64(n),
+			first: kept[0].time, last: kept[0].time, samples: int64(n), id: p.ID,
 		}
 		for _, s := range kept[:n] {
 			r.first, r.last = min(r.first, s.time), max(r.last, s.time)
@@ -319,8 +322,30 @@ func (d *varints) take(n int) []byte {
 	return v
 }
 
+// Kinds of log records.
+const (
+	kindRows      = 1
+	kindRowsAndID = 2
+)
+
+// kindOf is the kind of the log record that can have rows.
+func kindOf(rows []row) byte {
+	if slices.ContainsFunc(rows, func(r row) bool { return r.id != profile.ID{} }) {
+		return kindRowsAndID
+	}
+	return kindRows
+}
+
+// What a row of kindRowsAndID says of its ID.
+const (
+	idNone = iota
+	idLast // that of the row before: a delivered profile is often several rows
+	idOwn
+)
+
 // appendRows writes rows as they lie in a log record.
-func appendRows(b []byte, rows []row) []byte {
+func appendRows(b []byte, kind byte, rows []row) []byte {
+	last := profile.ID{}
 	b = binary.AppendUvarint(b, uint64(len(rows)))
 	for i := range rows {
 		r := &rows[i]
@@ -334,13 +359,25 @@ func appendRows(b []byte, rows []row) []byte {
 		b = binary.AppendUvarint(b, uint64(r.samples))
 		b = binary.AppendUvarint(b, uint64(len(r.payload)))
 		b = append(b, r.payload...)
+		if kind != kindRowsAndID {
+			continue
+		}
+		switch {
+		case r.id == profile.ID{}:
+			b = append(b, idNone)
+		case r.id == last:
+			b = append(b, idLast)
+		default:
+			b = append(append(b, idOwn), r.id[:]...)
+		}
+		last = r.id
 	}
 	return b
 }
 
 // parseRows reads what appendRows wrote. The payloads are parts of b.
-func parseRows(b []byte) ([]row, error) {
-	d := varints{b: b}
+func parseRows(b []byte, kind byte) ([]row, error) {
+	d, last := varints{b: b}, profile.ID{}
 	n := d.uvarint()
 	if d.bad || n > uint64(len(b))/9 {
 		return nil, fmt.Errorf("%w: %d rows in %d bytes", errCorruptRow, n, len(b))
@@ -357,6 +394,18 @@ func parseRows(b []byte) ([]row, error) {
 			return nil, fmt.Errorf("%w: row %d", errCorruptRow, len(rows))
 		}
 		r.payload = d.take(int(size))
+		if kind == kindRowsAndID {
+			switch d.uvarint() {
+			case idNone:
+			case idLast:
+				r.id = last
+			case idOwn:
+				copy(r.id[:], d.take(len(r.id)))
+			default:
+				return nil, fmt.Errorf("%w: the ID of row %d", errCorruptRow, len(rows))
+			}
+			last = r.id
+		}
 		rows = append(rows, r)
 	}
 	if d.bad || len(d.b) != 0 {

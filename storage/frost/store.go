@@ -37,6 +37,7 @@ type Store struct {
 	sealed   []*head // oldest first, waiting to become blocks
 	blocks   []*block
 	failed   error // the head could not take what the log has: only opening again helps
+	filed    recent
 	replayed wal.Replayed
 
 	flusher
@@ -56,7 +57,6 @@ type commit struct {
 }
 
 const (
-	kindRows = 1
 	// commitBytes bounds one log record of several writes.
 	commitBytes = 16 << 20
 	// maxSealed is how many full heads may wait to be written before writes are refused.
@@ -165,14 +165,14 @@ func (r *replayer) record(segment uint64, payload []byte) error {
 }
 
 func (r *replayer) parse(payload []byte) ([]row, error) {
-	if len(payload) == 0 || payload[0] != kindRows {
+	if len(payload) == 0 || payload[0] != kindRows && payload[0] != kindRowsAndID {
 		return nil, fmt.Errorf("%w: a record of an unknown kind; a later version wrote it", errCorruptRow)
 	}
 	rest, err := r.s.dict.Apply(payload[1:])
 	if err != nil {
 		return nil, err
 	}
-	rows, err := parseRows(rest)
+	rows, err := parseRows(rest, payload[0])
 	if err != nil {
 		return nil, err
 	}
@@ -244,6 +244,7 @@ func (s *Store) show(rows []row) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.active.insert(rows)
+	s.active.recent.add(rows)
 	var decoded samplesOf
 	for i := range rows {
 		r := &rows[i]
@@ -319,8 +320,9 @@ func (s *Store) commit(group []*commit) error {
 		}
 		// What the rows refer to was added to the dictionary before they were submitted, so it is before now.
 		now := s.dict.Marks()
-		record := s.dict.AppendDelta([]byte{kindRows}, s.logged, now)
-		record = appendRows(record, rows)
+		kind := kindOf(rows)
+		record := s.dict.AppendDelta([]byte{kind}, s.logged, now)
+		record = appendRows(record, kind, rows)
 		segment, err := s.log.Append(record)
 		if err != nil {
 			return err

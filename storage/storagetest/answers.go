@@ -33,6 +33,7 @@ func testEmpty(t *testing.T, s storage.Store) {
 	if b.Dictionary == nil {
 		t.Error("an empty answer has no dictionary")
 	}
+	recent(t, s)
 	write(t, s, &profile.Batch{})
 }
 
@@ -392,6 +393,43 @@ func testOwnCopy(t *testing.T, s storage.Store) {
 	equal(t, "merge", folded(t, s, selection(&typeCPU, `{}`), "a"), lines(`{a="1"}`, "main;f 1"))
 }
 
+// testRecent: IDs come in the order of their last write, and only of what is kept.
+func testRecent(t *testing.T, s storage.Store) {
+	put := func(ids ...profile.ID) {
+		t.Helper()
+		b := &profile.Batch{}
+		for _, id := range ids {
+			one := Folded(typeCPU, "a=1", 0, "f 1", "g 2")
+			one.Profiles[0].ID = id
+			b.Dictionary, b.Profiles = one.Dictionary, append(b.Profiles, one.Profiles[0])
+		}
+		write(t, s, b)
+	}
+	a, b, c, d := profile.ID{1}, profile.ID{15: 2}, profile.ID{3}, profile.ID{4}
+	put(a, a, profile.ID{}, b)
+	recent(t, s, a, b)
+	put(profile.ID{})
+	put(c)
+	recent(t, s, a, b, c)
+	put(b, profile.ID{}, b)
+	recent(t, s, a, c, b)
+	none := Folded(typeCPU, "a=1", 0, "f 0", "g 1", "g -1")
+	none.Profiles[0].ID = d
+	write(t, s, none)
+	bad := Folded(typeCPU, "a=1", 0, "f 1")
+	bad.Profiles[0].ID, bad.Profiles[0].TimeNanos = d, -1
+	if err := s.Write(t.Context(), bad); !errors.Is(err, storage.ErrInvalid) {
+		t.Errorf("an invalid batch: %v", err)
+	}
+	recent(t, s, a, c, b)
+	got, err := s.Recent(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	clear(got)
+	recent(t, s, a, c, b)
+}
+
 func testCancelled(t *testing.T, s storage.Store) {
 	write(t, s, Folded(typeCPU, "a=1", 0, "f 1"))
 	ctx, cancel := context.WithCancel(t.Context())
@@ -416,6 +454,8 @@ func testCancelled(t *testing.T, s storage.Store) {
 	f("series", err)
 	_, err = s.Merge(ctx, sel, nil)
 	f("merge", err)
+	_, err = s.Recent(ctx)
+	f("recent", err)
 	equal(t, "nothing of the cancelled write", folded(t, s, sel), lines("{}", "f 1"))
 }
 
@@ -460,6 +500,9 @@ func testClosed(t *testing.T, s storage.Store) {
 	}
 	if _, err := s.Merge(t.Context(), selection(&typeCPU, `{}`), nil); !errors.Is(err, storage.ErrClosed) {
 		t.Errorf("merge: %v", err)
+	}
+	if _, err := s.Recent(t.Context()); !errors.Is(err, storage.ErrClosed) {
+		t.Errorf("recent: %v", err)
 	}
 	if _, err := s.Types(t.Context(), time.Time{}, time.Time{}); !errors.Is(err, storage.ErrClosed) {
 		t.Errorf("types: %v", err)

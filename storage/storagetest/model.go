@@ -20,6 +20,7 @@ import (
 type Model struct {
 	mu       sync.RWMutex
 	profiles []modelProfile
+	ids      []profile.ID
 	closed   bool
 }
 
@@ -102,6 +103,9 @@ func (m *Model) Write(ctx context.Context, b *profile.Batch) error {
 		}
 		mp.samples = slices.DeleteFunc(mp.samples, func(s modelSample) bool { return s.value == 0 })
 		m.profiles = append(m.profiles, mp)
+		if len(mp.samples) > 0 && p.ID != (profile.ID{}) {
+			m.ids = append(m.ids, p.ID)
+		}
 	}
 	return nil
 }
@@ -344,6 +348,25 @@ func internStack(d *profile.Dictionary, stack []modelFrame) profile.StackIndex {
 		s = append(s, d.Frame(profile.Frame{Kind: f.kind, Mapping: d.Mapping(f.mapping), Addr: f.addr, Lines: lines}))
 	}
 	return d.Stack(s)
+}
+
+// Recent implements storage.Store.
+func (m *Model) Recent(ctx context.Context) ([]profile.ID, error) {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	if err := m.enter(ctx); err != nil {
+		return nil, err
+	}
+	seen := map[profile.ID]bool{}
+	var out []profile.ID
+	for i := len(m.ids) - 1; i >= 0 && len(out) < storage.RecentIDs; i-- {
+		if id := m.ids[i]; !seen[id] {
+			seen[id] = true
+			out = append(out, id)
+		}
+	}
+	slices.Reverse(out)
+	return out, nil
 }
 
 // Close makes every later call ErrClosed.

@@ -88,6 +88,9 @@ func (r *Random) Batch() *profile.Batch {
 			Type: r.typ(), Labels: r.labels(), TimeNanos: r.time().UnixNano(),
 			DurationNanos: int64(r.IntN(3)) * int64(5*time.Second), Period: int64(r.IntN(2)+1) * 1000,
 		}
+		if r.IntN(3) > 0 {
+			p.ID = profile.ID{byte(r.IntN(50)), byte(r.IntN(4))}
+		}
 		timed, linked := r.IntN(3) == 0, r.IntN(3) == 0
 		for range r.IntN(12) {
 			s := profile.Sample{Stack: pick(r, stacks...), Value: int64(r.IntN(2000) - 100)}
@@ -261,6 +264,7 @@ func Differential(t *testing.T, newStore NewStore, seed uint64, rounds int) {
 		for range 5 {
 			rnd.Query().Compare(t, s, model)
 		}
+		sameRecent(t, s, model)
 		if t.Failed() {
 			t.FailNow()
 		}

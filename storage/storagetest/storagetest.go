@@ -5,6 +5,7 @@ package storagetest
 
 import (
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -21,6 +22,7 @@ type NewStore func(t testing.TB, dir string) storage.Store
 func Test(t *testing.T, newStore NewStore) {
 	TestAnswers(t, newStore)
 	TestReopen(t, newStore)
+	TestRecent(t, newStore)
 	t.Run("differential", func(t *testing.T) {
 		for seed := range uint64(4) {
 			t.Run(strconv.FormatUint(seed, 10), func(t *testing.T) { Differential(t, newStore, seed, 40) })
@@ -47,6 +49,7 @@ func TestAnswers(t *testing.T, newStore NewStore) {
 		{"deterministic", testDeterministic},
 		{"invalid", testInvalid},
 		{"own", testOwnCopy},
+		{"recent", testRecent},
 		{"cancelled", testCancelled},
 		{"concurrent", testConcurrent},
 		{"closed", testClosed},
@@ -180,6 +183,7 @@ func TestReopen(t *testing.T, newStore NewStore) {
 				t.Fatalf("closing: %v", err)
 			}
 			s = newStore(t, dir)
+			sameRecent(t, s, model)
 			for i, q := range queries {
 				if after := q.Exact(t, s); after != before[i] {
 					t.Errorf("round %d, %s:\nbefore %s\n after %s", round, q, before[i], after)
@@ -190,4 +194,57 @@ func TestReopen(t *testing.T, newStore NewStore) {
 			}
 		}
 	})
+}
+
+// TestRecent checks that a store that is closed and opened again knows the IDs of what it has, in order, and
+// that they have an end.
+func TestRecent(t *testing.T, newStore NewStore) {
+	t.Run("recent-reopen", func(t *testing.T) {
+		dir := t.TempDir()
+		number := func(i int) profile.ID { return profile.ID{byte(i), byte(i >> 8), byte(i >> 16), 1} }
+		var want []profile.ID
+		for round, n := range []int{3, 2000, 1, storage.RecentIDs + 10, 5} {
+			s := newStore(t, dir)
+			recent(t, s, want...)
+			b := Folded(typeCPU, "a=1", 0, "f 1")
+			p := b.Profiles[0]
+			b.Profiles = nil
+			for i := range n {
+				p.ID = number(round<<18 + i)
+				want = append(want, p.ID)
+				b.Profiles = append(b.Profiles, p)
+			}
+			write(t, s, b)
+			want = want[max(0, len(want)-storage.RecentIDs):]
+			recent(t, s, want...)
+			if err := s.Close(); err != nil {
+				t.Fatalf("closing: %v", err)
+			}
+		}
+		s := newStore(t, dir)
+		recent(t, s, want...)
+		if err := s.Close(); err != nil {
+			t.Fatalf("closing: %v", err)
+		}
+	})
+}
+
+func sameRecent(t testing.TB, s, model storage.Store) {
+	t.Helper()
+	want, err := model.Recent(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	recent(t, s, want...)
+}
+
+func recent(t testing.TB, s storage.Store, want ...profile.ID) {
+	t.Helper()
+	got, err := s.Recent(t.Context())
+	if err != nil {
+		t.Fatalf("asking for the recent IDs: %v", err)
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("%d recent IDs, want %d others:\n got %.200x\nwant %.200x", len(got), len(want), got, want)
+	}
 }
