@@ -8,6 +8,7 @@ import (
 
 	"github.com/perfuse/perfuse/agent/unwind"
 	"github.com/perfuse/perfuse/bpf/cpu"
+	"github.com/perfuse/perfuse/profile"
 )
 
 // deferred is a sample whose user stack is walked here, because the kernel side did not know the process
@@ -22,6 +23,7 @@ type deferred struct {
 	exact  bool
 	stack  []byte            // memory from the stack pointer on
 	chain  map[uint64]uint64 // words beyond it, by address
+	labels []profile.Label   // that the program gave
 	// retried says that this is the second attempt.
 	retried bool
 }

@@ -8,6 +8,7 @@ import (
 	"maps"
 	"os"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 	"unsafe"
@@ -30,6 +31,8 @@ type drain struct {
 
 	mu     sync.Mutex
 	stacks [2]map[cpu.Key]seen // by epoch
+	// labels are what the hashes in keys stand for, by epoch.
+	labels [2]map[uint64][]profile.Label
 	// deferred are samples whose user stacks are still to be walked, by epoch.
 	deferred [2][]deferred
 	// again are those that wait for a table that was not ready, once more.
@@ -37,6 +40,8 @@ type drain struct {
 	copies []deferred // of samples that were walked in the kernel, for tests
 	late   uint64     // deferred samples so far
 	bad    uint64     // records that make no sense, or counts without a stack
+	// unlabelled counts samples whose program has too many sets of labels.
+	unlabelled uint64
 
 	flushed chan struct{} // one token per Flush that read has answered
 
@@ -53,6 +58,7 @@ type seen struct {
 func (d *drain) init(s *Sampler) {
 	d.s = s
 	d.stacks = [2]map[cpu.Key]seen{{}, {}}
+	d.labels = [2]map[uint64][]profile.Label{{}, {}}
 	d.flushed = make(chan struct{}, 1)
 	d.keys = make([]cpu.Key, 1024)
 	d.counts = make([]uint64, 1024)
@@ -89,15 +95,27 @@ func (d *drain) accept(raw []byte) {
 	}
 	var rec cpu.Record
 	copy(unsafe.Slice((*byte)(unsafe.Pointer(&rec)), header), raw)
-	if rec.Deferred != 0 {
+	switch rec.Kind {
+	case cpu.RecordWalk, cpu.RecordVerify:
 		one, ok := parseDeferred(raw)
 		switch {
-		case ok && rec.Deferred == cpu.DeferredVerify:
+		case !ok:
+			d.bad++
+		case rec.Kind == cpu.RecordVerify:
 			d.copies = append(d.copies, one)
-		case ok:
+		default:
 			d.late++
 			d.deferred[rec.Epoch&1] = append(d.deferred[rec.Epoch&1], one)
-		default:
+		}
+		return
+	case cpu.RecordLabels:
+		known := d.labels[rec.Epoch&1]
+		if _, ok := known[rec.Key.Labels]; ok {
+			return
+		}
+		if ls, ok := parseLabels(raw); ok {
+			known[rec.Key.Labels] = ls
+		} else {
 			d.bad++
 		}
 		return
@@ -141,13 +159,15 @@ func (d *drain) flip(start, end time.Time, last bool) (*profile.Batch, error) {
 	d.stacks[old] = make(map[cpu.Key]seen, len(stacks))
 	copies := d.copies
 	d.copies = nil
+	labels := d.labels[old]
+	d.labels[old] = map[uint64][]profile.Label{}
 	late := append(d.again, d.deferred[old]...)
 	d.again, d.deferred[old] = nil, nil
 	d.mu.Unlock()
 	if d.s.verify != nil {
 		d.s.verify(copies, stacks)
 	}
-	return d.build.batch(d.s, counted, stacks, late, start, end, last), nil
+	return d.build.batch(d.s, counted, stacks, labels, late, start, end, last), nil
 }
 
 const membarrierGlobal = 1
@@ -179,19 +199,32 @@ func (d *drain) take(m *ebpf.Map) (map[cpu.Key]uint64, error) {
 type builder struct {
 	dict     *profile.Dictionary
 	frames   map[cpu.Frame]profile.FrameIndex // without frames whose meaning depends on the process
-	threads  map[thread]int                   // index of the profile
-	profiles map[string]int                   // by labels
-	samples  map[sampleID]int                 // index in its profile's samples
+	labels   map[uint64][]profile.Label       // what programs gave, by hash
+	threads  map[thread]place
+	sets     map[uint32]int   // how many sets of labels a process has, by generation
+	profiles map[string]int   // by labels
+	samples  map[sampleID]int // index in its profile's samples
 	template profile.Profile
 	out      []profile.Profile
 	stack    profile.Stack
 }
 
-// thread is a process and one of its threads' names.
+// thread is a process, one of its threads' names, and the labels that the program gave.
 type thread struct {
 	generation, tgid uint32
 	comm             [16]int8
+	labels           uint64
 }
+
+// place is where a thread's samples go.
+type place struct {
+	profile int
+	link    profile.Link
+}
+
+// maxLabelSets bounds how many series one process can make within one interval. A program that labels by request has
+// no end of them: what is beyond is one series without the program's labels.
+const maxLabelSets = 256
 
 type sampleID struct {
 	profile int
@@ -199,13 +232,15 @@ type sampleID struct {
 	link    profile.LinkIndex
 }
 
-func (b *builder) batch(s *Sampler, counted map[cpu.Key]uint64, stacks map[cpu.Key]seen, late []deferred, start, end time.Time, final bool) *profile.Batch {
+func (b *builder) batch(s *Sampler, counted map[cpu.Key]uint64, stacks map[cpu.Key]seen, labels map[uint64][]profile.Label, late []deferred, start, end time.Time, final bool) *profile.Batch {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	*b = builder{
 		dict:     profile.NewDictionary(),
 		frames:   map[cpu.Frame]profile.FrameIndex{},
-		threads:  map[thread]int{},
+		labels:   labels,
+		threads:  map[thread]place{},
+		sets:     map[uint32]int{},
 		profiles: map[string]int{},
 		samples:  map[sampleID]int{},
 		template: profile.Profile{
@@ -223,10 +258,13 @@ func (b *builder) batch(s *Sampler, counted map[cpu.Key]uint64, stacks map[cpu.K
 			s.drain.mu.Unlock()
 			continue
 		}
-		b.sample(s, k, s.owner(k, st.time), st.frames, counted[k])
+		b.sample(s, k, s.owner(k, st.time), labels[k.Labels], st.frames, counted[k])
 	}
 	for i := range late {
 		d := &late[i]
+		if !d.retried {
+			d.labels = labels[d.key.Labels]
+		}
 		r := s.owner(d.key, d.time)
 		frames := s.walk(d, r)
 		if last := frames[len(frames)-1]; last == stopFrame(cpu.StopPending) && !d.retried && !final {
@@ -234,37 +272,58 @@ func (b *builder) batch(s *Sampler, counted map[cpu.Key]uint64, stacks map[cpu.K
 			s.drain.again = append(s.drain.again, *d)
 			continue
 		}
-		b.sample(s, d.key, r, frames, 1)
+		b.sample(s, d.key, r, d.labels, frames, 1)
 	}
 	s.forget(start)
 	return &profile.Batch{Dictionary: b.dict, Profiles: b.out}
 }
 
-func (b *builder) sample(s *Sampler, k cpu.Key, r *running, frames []cpu.Frame, n uint64) {
+func (b *builder) sample(s *Sampler, k cpu.Key, r *running, own []profile.Label, frames []cpu.Frame, n uint64) {
 	if s.opts.Keep != nil && !s.opts.Keep(processOf(r)) {
 		return
 	}
-	id := thread{k.Generation, k.Tgid, k.Comm}
-	if r != nil {
-		id.generation = r.process.Generation
-	}
-	i, ok := b.threads[id]
-	if !ok {
-		i = b.profile(labels(r, k))
-		b.threads[id] = i
+	to := b.place(s, k, r, own, n)
+	if k.SpanId != [8]uint8{} {
+		to.link = profile.Link{TraceID: k.TraceId, SpanID: k.SpanId}
 	}
 	b.stack = b.stack[:0]
 	for _, f := range frames {
 		b.stack = append(b.stack, b.frame(s, r, f))
 	}
-	at := sampleID{i, b.dict.Stack(b.stack), b.dict.Link(profile.Link{TraceID: k.TraceId, SpanID: k.SpanId})}
-	p := &b.out[i]
+	at := sampleID{to.profile, b.dict.Stack(b.stack), b.dict.Link(to.link)}
+	p := &b.out[to.profile]
 	if j, ok := b.samples[at]; ok {
 		p.Samples[j].Value += int64(n)
 		return
 	}
 	b.samples[at] = len(p.Samples)
 	p.Samples = append(p.Samples, profile.Sample{Stack: at.stack, Link: at.link, Value: int64(n)})
+}
+
+func (b *builder) place(s *Sampler, k cpu.Key, r *running, own []profile.Label, n uint64) place {
+	id := thread{k.Generation, k.Tgid, k.Comm, k.Labels}
+	if r != nil {
+		id.generation = r.process.Generation
+	}
+	to, ok := b.threads[id]
+	if ok {
+		return to
+	}
+	if k.Labels != 0 && (len(own) == 0 || b.sets[id.generation] >= maxLabelSets) {
+		s.drain.mu.Lock()
+		s.drain.unlabelled += n
+		s.drain.mu.Unlock()
+		k.Labels = 0
+		return b.place(s, k, r, nil, n)
+	}
+	ls := labels(r, k)
+	if len(own) > 0 {
+		b.sets[id.generation]++
+		ls, to.link = profile.SampleLabels(own, ls)
+	}
+	to.profile = b.profile(ls)
+	b.threads[id] = to
+	return to
 }
 
 // profile returns the index of the profile with these labels.
@@ -330,6 +389,29 @@ func labels(r *running, k cpu.Key) profile.Labels {
 		comm = ls.Get(profile.LabelComm) // its thread's name changes with the work that it does
 	}
 	return profile.NewLabels(append(ls, profile.Label{Name: profile.LabelThread, Value: comm})...)
+}
+
+// parseLabels reads a record of labels. What was cut at its end loses no half of a character.
+func parseLabels(raw []byte) ([]profile.Label, bool) {
+	const header = int(unsafe.Sizeof(cpu.Record{}))
+	const size = int(unsafe.Sizeof(cpu.Label{}))
+	var rec cpu.LabelRecord
+	copy(unsafe.Slice((*byte)(unsafe.Pointer(&rec)), unsafe.Sizeof(rec)), raw)
+	n := int(rec.Record.FrameCount)
+	if n > len(rec.Labels) || len(raw) < header+n*size {
+		return nil, false
+	}
+	out := make([]profile.Label, n)
+	for i := range out {
+		l := &rec.Labels[i]
+		out[i] = profile.Label{Name: cut(l.Key[:], l.KeyBytes), Value: cut(l.Value[:], l.ValueBytes)}
+	}
+	return out, true
+}
+
+func cut(s []int8, n uint32) string {
+	b := unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(s))), min(int(n), len(s)))
+	return strings.ToValidUTF8(string(b), "")
 }
 
 func commString(c [16]int8) string {

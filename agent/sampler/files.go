@@ -198,6 +198,7 @@ func (fs *files) next() (job, bool) {
 type compiled struct {
 	packed        *unwind.Packed
 	framePointers []unwind.Range
+	labels        *unwind.GoLabels // nil: the file has none
 }
 
 // compile does the work of a job. It wants the lock not held.
@@ -211,7 +212,11 @@ func (j job) compile() (compiled, error) {
 	if err != nil {
 		return compiled{}, fmt.Errorf("packing the unwind table of %s: %w", j.file.path, err)
 	}
-	return compiled{p, t.FramePointers}, nil
+	c := compiled{packed: p, framePointers: t.FramePointers}
+	if t.Go != nil {
+		c.labels = t.Go.Labels
+	}
+	return c, nil
 }
 
 // finished makes a compiled table visible to the kernel side, making room if it must; without a table (err) the
@@ -247,6 +252,12 @@ func (fs *files) finished(f *file, c compiled, err error, now time.Time) error {
 		// The gaps lie close together, in the runtime's assembly; rows are right for what is between them too.
 		if last > 0 {
 			o.RowsStart, o.RowsEnd = uint64(fp[0].End), uint64(fp[last].Start)
+		}
+	}
+	if l := c.labels; l != nil {
+		o.GoTls, o.GoM, o.GoCurg, o.GoLabels = l.TLS, l.M, l.Curg, l.Labels
+		if l.Map {
+			o.GoLabelsMap = 1
 		}
 	}
 	if err := fs.announce(f, o); err != nil {

@@ -9,6 +9,8 @@ var (
 		"Samples that were lost, by reason.", []string{"reason"}, nil)
 	deferredDesc = prometheus.NewDesc("perfuse_sampler_deferred_samples_total",
 		"Samples whose stack the agent walked, because the kernel side did not know the process or file yet.", nil, nil)
+	unlabelledDesc = prometheus.NewDesc("perfuse_sampler_unlabelled_samples_total",
+		"Samples without the labels that their program gave them: not readable, or too many sets.", nil, nil)
 	filesDesc = prometheus.NewDesc("perfuse_sampler_files",
 		"Executable files that are known.", nil, nil)
 	rowsDesc = prometheus.NewDesc("perfuse_sampler_table_rows",
@@ -26,7 +28,7 @@ var (
 // Describe implements prometheus.Collector.
 func (s *Sampler) Describe(c chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		stacksDesc, dropsDesc, deferredDesc, filesDesc, rowsDesc, queueDesc, failedDesc, evictedDesc, unpublishedDesc,
+		stacksDesc, dropsDesc, deferredDesc, unlabelledDesc, filesDesc, rowsDesc, queueDesc, failedDesc, evictedDesc, unpublishedDesc,
 	} {
 		c <- d
 	}
@@ -52,6 +54,7 @@ func (s *Sampler) Collect(c chan<- prometheus.Metric) {
 		counter(dropsDesc, n, reason)
 	}
 	counter(deferredDesc, st.Deferred)
+	counter(unlabelledDesc, st.Unlabelled)
 	gauge(filesDesc, st.Files)
 	gauge(rowsDesc, st.TableRows)
 	gauge(queueDesc, uint64(st.Queued))

@@ -3,6 +3,7 @@ package sampler
 import (
 	"cmp"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/perfuse/perfuse/agent/process"
@@ -152,6 +153,7 @@ func (s *Sampler) add(r *running, m process.Mapping, now time.Time) {
 func (s *Sampler) publish(r *running, now time.Time) {
 	old := r.span
 	r.span = span{}
+	executable := uint32(0)
 	if len(r.mappings) > 0 {
 		var ok bool
 		if r.span, ok = s.spans.alloc(uint32(len(r.mappings)), now); !ok {
@@ -162,6 +164,9 @@ func (s *Sampler) publish(r *running, now time.Time) {
 		}
 		ms := s.scratch[:0]
 		for _, m := range r.mappings {
+			if m.file != nil && strings.TrimSuffix(m.Path, " (deleted)") == r.process.Executable {
+				executable = m.file.id
+			}
 			k := cpu.Mapping{Start: m.Start, End: m.End, Bias: m.bias}
 			if m.file != nil {
 				k.Object = m.file.id
@@ -173,7 +178,7 @@ func (s *Sampler) publish(r *running, now time.Time) {
 			s.unpublished++
 		}
 	}
-	p := cpu.Process{First: r.span.first, Count: r.span.count, Generation: r.process.Generation}
+	p := cpu.Process{First: r.span.first, Count: r.span.count, Generation: r.process.Generation, Executable: executable}
 	if err := s.programs.Processes.Put(uint32(r.process.PID), p); err != nil {
 		s.unpublished++
 	}

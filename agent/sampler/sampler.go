@@ -332,6 +332,9 @@ type Stats struct {
 	Files, Tables, TableRows, Failed, Evicted uint64
 	// Deferred counts the stacks that were walked in the agent, Malformed the records that made no sense.
 	Deferred, Malformed uint64
+	// Unlabelled counts samples without the labels that their program gave them: they were not readable, or
+	// the program had too many different sets.
+	Unlabelled uint64
 	// Queued files wait for their table.
 	Queued int
 	// Unpublished counts processes whose mappings found no room in the kernel.
@@ -351,12 +354,17 @@ func (s *Sampler) Stats() (Stats, error) {
 		st.Stacks[cpu.Stops[i]] = n
 	}
 	for i, n := range drops {
-		if i > 0 {
+		switch cpu.Drop(i) {
+		case 0:
+		case cpu.DropLabels:
+			st.Unlabelled = n
+		default:
 			st.Drops[cpu.Drops[i]] = n
 		}
 	}
 	s.drain.mu.Lock()
 	st.Deferred, st.Malformed = s.drain.late, s.drain.bad
+	st.Unlabelled += s.drain.unlabelled
 	s.drain.mu.Unlock()
 	s.mu.Lock()
 	defer s.mu.Unlock()

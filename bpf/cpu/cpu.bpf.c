@@ -17,13 +17,14 @@
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_core_read.h>
 #include "../include/unwind.h"
+#include "../include/golabels.h"
 
 char LICENSE[] SEC("license") = "Dual MIT/GPL";
 
 /* Types that no map mentions but the agent needs. */
 const enum drop *export_drop __attribute__((unused));
 const enum stop *export_stop __attribute__((unused));
-const enum deferred_why *export_deferred_why __attribute__((unused));
+const enum record_kind *export_record_kind __attribute__((unused));
 const enum frame_kind *export_frame_kind __attribute__((unused));
 
 #define SLOTS 4
@@ -129,6 +130,48 @@ static __always_inline bool due(void)
 	return yes;
 }
 
+static __always_inline __u64 wakeup(void)
+{
+	return bpf_ringbuf_query(&stacks, BPF_RB_AVAIL_DATA) > ring_wakeup_bytes ? BPF_RB_FORCE_WAKEUP :
+										  BPF_RB_NO_WAKEUP;
+}
+
+/* Adds the labels of a Go program to the key. */
+static __always_inline void find_labels(struct scratch *s, struct task_struct *task, __u32 executable)
+{
+	__u32 zero = 0;
+	struct label_scratch *l = bpf_map_lookup_elem(&label_scratches, &zero);
+#if defined(__TARGET_ARCH_x86)
+	__u64 thread = BPF_CORE_READ(task, thread.fsbase), g = 0;
+#else
+	__u64 thread = 0, g = s->unwind.regs[28];
+#endif
+	int n = go_labels(executable, thread, g);
+
+	if (n < 0)
+		count(&drops, DROP_LABELS);
+	if (n <= 0 || n > MAX_LABELS || !l)
+		return;
+	s->unwind.labels = n;
+	s->record.key.labels = l->out.record.key.labels;
+}
+
+/* Sends what the labels in the key stand for, if it has any. */
+static __always_inline bool send_labels(struct scratch *s, __u32 e)
+{
+	__u32 zero = 0, n = s->unwind.labels;
+	struct label_scratch *l = bpf_map_lookup_elem(&label_scratches, &zero);
+
+	if (!n)
+		return true;
+	if (!l || n > MAX_LABELS)
+		return false;
+	l->out.record.time = s->record.time;
+	l->out.record.epoch = e;
+	l->out.record.kind = RECORD_LABELS;
+	return !bpf_ringbuf_output(&stacks, &l->out, sizeof(l->out.record) + n * sizeof(struct label), wakeup());
+}
+
 /* Fills in key and kernel frames and readies the walk of the user stack. */
 static __always_inline bool begin(struct bpf_perf_event_data *ctx, struct scratch *s)
 {
@@ -154,13 +197,14 @@ static __always_inline bool begin(struct bpf_perf_event_data *ctx, struct scratc
 	}
 	rec->time = bpf_ktime_get_ns();
 	rec->frame_count = 0;
-	rec->deferred = 0;
+	rec->kind = RECORD_STACK;
 	rec->pad = 0;
 	u->hash = 0xcbf29ce484222325ULL;
 	u->stop = STOP_COMPLETE;
 	u->count = 0;
 	u->running = 0;
 	u->kernel_frames = 0;
+	u->labels = 0;
 
 	long n = bpf_get_stack(ctx, s->kernel, sizeof(s->kernel), 0);
 
@@ -186,6 +230,8 @@ static __always_inline bool begin(struct bpf_perf_event_data *ctx, struct scratc
 		rec->key.generation = p->generation;
 		u->first = p->first;
 		u->mappings = p->count;
+		if (p->executable)
+			find_labels(s, task, p->executable);
 	} else {
 		u->first = 0;
 		u->mappings = 0;
@@ -205,14 +251,8 @@ static __always_inline bool executing(void)
 	return bpf_core_field_exists(task->in_execve) && BPF_CORE_READ_BITFIELD_PROBED(task, in_execve);
 }
 
-static __always_inline __u64 wakeup(void)
-{
-	return bpf_ringbuf_query(&stacks, BPF_RB_AVAIL_DATA) > ring_wakeup_bytes ? BPF_RB_FORCE_WAKEUP :
-										  BPF_RB_NO_WAKEUP;
-}
-
 /* Sends registers and stack for the agent to walk. False if that is not possible. */
-static __always_inline bool defer(struct scratch *s, __u32 why)
+static __always_inline bool defer(struct scratch *s, __u32 kind, __u32 e)
 {
 	__u32 zero = 0;
 	struct unwind *u = &s->unwind;
@@ -221,8 +261,8 @@ static __always_inline bool defer(struct scratch *s, __u32 why)
 	/* These records are large: when the agent is slow to read, the others need the room more. */
 	if (!d || bpf_ringbuf_query(&stacks, BPF_RB_AVAIL_DATA) > ring_wakeup_bytes)
 		return false;
-	s->record.deferred = why;
-	s->record.epoch = epoch & 1;
+	s->record.kind = kind;
+	s->record.epoch = e;
 	s->record.frame_count = u->kernel_frames;
 	if (bpf_probe_read_kernel(&d->record, sizeof(d->record) + sizeof(d->kernel), &s->record) ||
 	    bpf_probe_read_kernel(d->regs, sizeof(d->regs), u->entry_regs))
@@ -273,9 +313,9 @@ static __always_inline void finish(struct scratch *s)
 	__u32 stop = s->unwind.stop;
 
 	if ((stop == STOP_NO_PROCESS || stop == STOP_NO_MAPPING || stop == STOP_PENDING) &&
-	    defer(s, DEFERRED_WALK))
+	    send_labels(s, e) && defer(s, RECORD_WALK, e))
 		return;
-	rec->deferred = 0;
+	rec->kind = RECORD_STACK;
 	if (stop == STOP_READ && executing())
 		s->unwind.stop = STOP_EXEC;
 	if (s->unwind.stop != STOP_COMPLETE)
@@ -286,8 +326,8 @@ static __always_inline void finish(struct scratch *s)
 	if (verify && s->unwind.running) {
 		__u32 all = rec->frame_count;
 
-		defer(s, DEFERRED_VERIFY);
-		rec->deferred = 0;
+		defer(s, RECORD_VERIFY, e);
+		rec->kind = RECORD_STACK;
 		rec->frame_count = all;
 	}
 
@@ -302,7 +342,8 @@ static __always_inline void finish(struct scratch *s)
 	if (frames > MAX_FRAMES)
 		frames = MAX_FRAMES;
 
-	if (bpf_ringbuf_output(&stacks, rec, sizeof(*rec) + frames * sizeof(struct frame), wakeup())) {
+	if (!send_labels(s, e) ||
+	    bpf_ringbuf_output(&stacks, rec, sizeof(*rec) + frames * sizeof(struct frame), wakeup())) {
 		count(&drops, DROP_RING_FULL);
 		return;
 	}

@@ -5,7 +5,7 @@
 // bpf/include/wire.h; their Go types are generated from it. Package agent/sampler fills and drains them.
 package cpu
 
-//go:generate go tool bpf2go -cc clang-19 -strip llvm-strip-19 -target amd64,arm64 -go-package cpu -type stack_record -type deferred -type sample_key -type frame -type process -type mapping -type object -type block -type rule -type stop -type drop -type frame_kind -type deferred_why cpu cpu.bpf.c -- -O2 -g -Wall -Wextra -Werror -Wno-unused-parameter -I../include
+//go:generate go tool bpf2go -cc clang-19 -strip llvm-strip-19 -target amd64,arm64 -go-package cpu -type stack_record -type deferred -type sample_key -type frame -type process -type mapping -type object -type block -type rule -type stop -type drop -type frame_kind -type label_record -type label -type record_kind cpu cpu.bpf.c -- -O2 -g -Wall -Wextra -Werror -Wno-unused-parameter -I../include
 
 import (
 	"errors"
@@ -22,6 +22,9 @@ type (
 	Record = cpuStackRecord
 	// Deferred is a sample whose user stack the agent walks. On the wire it ends after StackBytes.
 	Deferred = cpuDeferred
+	// LabelRecord ends after FrameCount labels on the wire.
+	LabelRecord = cpuLabelRecord
+	Label       = cpuLabel
 	Frame    = cpuFrame
 	Process  = cpuProcess
 	Mapping  = cpuMapping
@@ -42,10 +45,12 @@ const (
 // Slots is how many perf events make one sample: one of them, drawn at random, is taken.
 const Slots = 4
 
-// DeferredWalk as a Record's Deferred says that the agent walks the stack, DeferredVerify that it is a copy.
+// Kinds of records.
 const (
-	DeferredWalk   = uint32(cpuDeferredWhyDEFERRED_WALK)
-	DeferredVerify = uint32(cpuDeferredWhyDEFERRED_VERIFY)
+	RecordStack  = uint32(cpuRecordKindRECORD_STACK)
+	RecordWalk   = uint32(cpuRecordKindRECORD_WALK)
+	RecordVerify = uint32(cpuRecordKindRECORD_VERIFY)
+	RecordLabels = uint32(cpuRecordKindRECORD_LABELS)
 )
 
 // BlocksPending as an Object's BlockCount says that its table is being compiled.
@@ -83,6 +88,9 @@ var Stops = [...]string{
 	cpuStopSTOP_EXEC:        "program being replaced",
 }
 
+// DropLabels is the one number in Drops that counts no lost samples: their labels were lost.
+const DropLabels = cpuDropDROP_LABELS
+
 // Drops names what was lost, by number.
 var Drops = [...]string{
 	cpuDropDROP_NONE:        "none",
@@ -90,6 +98,7 @@ var Drops = [...]string{
 	cpuDropDROP_COUNTS_FULL: "counts full",
 	cpuDropDROP_RING_FULL:   "ring full",
 	cpuDropDROP_TAIL_CALL:   "tail call",
+	cpuDropDROP_LABELS:      "labels not readable",
 }
 
 // Options are fixed when the programs are loaded. The zero value works.

@@ -37,13 +37,6 @@ type cpuDeferred struct {
 	Stack [28672]uint8
 }
 
-type cpuDeferredWhy uint32
-
-const (
-	cpuDeferredWhyDEFERRED_WALK   cpuDeferredWhy = 1
-	cpuDeferredWhyDEFERRED_VERIFY cpuDeferredWhy = 2
-)
-
 type cpuDrop uint32
 
 const (
@@ -52,7 +45,8 @@ const (
 	cpuDropDROP_COUNTS_FULL cpuDrop = 2
 	cpuDropDROP_RING_FULL   cpuDrop = 3
 	cpuDropDROP_TAIL_CALL   cpuDrop = 4
-	cpuDropDROP_KINDS       cpuDrop = 5
+	cpuDropDROP_LABELS      cpuDrop = 5
+	cpuDropDROP_KINDS       cpuDrop = 6
 )
 
 type cpuFrame struct {
@@ -69,6 +63,27 @@ const (
 	cpuFrameKindFRAME_KERNEL  cpuFrameKind = 1
 	cpuFrameKindFRAME_STOPPED cpuFrameKind = 2
 )
+
+type cpuLabel struct {
+	_          structs.HostLayout
+	KeyBytes   uint32
+	ValueBytes uint32
+	Key        [64]int8
+	Value      [128]int8
+}
+
+type cpuLabelRecord struct {
+	_      structs.HostLayout
+	Record cpuStackRecord
+	Labels [16]cpuLabel
+}
+
+type cpuLabelScratch struct {
+	_     structs.HostLayout
+	Out   cpuLabelRecord
+	Words [4]uint64
+	Used  [8]uint8
+}
 
 type cpuMapping struct {
 	_      structs.HostLayout
@@ -89,6 +104,12 @@ type cpuObject struct {
 	BlockCount   uint32
 	FirstBlock   uint32
 	FirstRule    uint32
+	GoTls        int32
+	GoM          uint16
+	GoCurg       uint16
+	GoLabels     uint16
+	GoLabelsMap  uint8
+	Pad          [5]uint8
 }
 
 type cpuProcess struct {
@@ -96,8 +117,17 @@ type cpuProcess struct {
 	First      uint32
 	Count      uint32
 	Generation uint32
-	Flags      uint32
+	Executable uint32
 }
+
+type cpuRecordKind uint32
+
+const (
+	cpuRecordKindRECORD_STACK  cpuRecordKind = 0
+	cpuRecordKindRECORD_WALK   cpuRecordKind = 1
+	cpuRecordKindRECORD_VERIFY cpuRecordKind = 2
+	cpuRecordKindRECORD_LABELS cpuRecordKind = 3
+)
 
 type cpuRule struct {
 	_      structs.HostLayout
@@ -147,7 +177,7 @@ type cpuScratch struct {
 		EntryRegs    [32]uint64
 		EntryIp      uint64
 		EntryExact   uint32
-		Pad2         uint32
+		Labels       uint32
 	}
 	Kernel [127]uint64
 	Record cpuStackRecord
@@ -166,7 +196,7 @@ type cpuStackRecord struct {
 	Time       uint64
 	Epoch      uint32
 	FrameCount uint32
-	Deferred   uint32
+	Kind       uint32
 	Pad        uint32
 }
 
@@ -197,39 +227,40 @@ type cpuTick struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	cpuMapBlocks            = "blocks"
-	cpuMapChunks            = "chunks"
-	cpuMapCountsEven        = "counts_even"
-	cpuMapCountsOdd         = "counts_odd"
-	cpuMapDeferreds         = "deferreds"
-	cpuMapDrops             = "drops"
-	cpuMapMappings          = "mappings"
-	cpuMapObjects           = "objects"
-	cpuMapProcesses         = "processes"
-	cpuMapRules             = "rules"
-	cpuMapScratches         = "scratches"
-	cpuMapStacks            = "stacks"
-	cpuMapStops             = "stops"
-	cpuMapTail              = "tail"
-	cpuMapTicks             = "ticks"
-	cpuMapTracesCtxV1       = "traces_ctx_v1"
-	cpuProgCpuLoop          = "cpu_loop"
-	cpuProgCpuTail          = "cpu_tail"
-	cpuProgCpuTailStep      = "cpu_tail_step"
-	cpuProgProcessExec      = "process_exec"
-	cpuProgProcessExit      = "process_exit"
-	cpuProgProcessFork      = "process_fork"
-	cpuVarEpoch             = "epoch"
-	cpuVarExportDeferredWhy = "export_deferred_why"
-	cpuVarExportDrop        = "export_drop"
-	cpuVarExportFrameKind   = "export_frame_kind"
-	cpuVarExportStop        = "export_stop"
-	cpuVarOnlyTgid          = "only_tgid"
-	cpuVarRingWakeupBytes   = "ring_wakeup_bytes"
-	cpuVarSelfTgid          = "self_tgid"
-	cpuVarSpansEnabled      = "spans_enabled"
-	cpuVarThreadSize        = "thread_size"
-	cpuVarVerify            = "verify"
+	cpuMapBlocks           = "blocks"
+	cpuMapChunks           = "chunks"
+	cpuMapCountsEven       = "counts_even"
+	cpuMapCountsOdd        = "counts_odd"
+	cpuMapDeferreds        = "deferreds"
+	cpuMapDrops            = "drops"
+	cpuMapLabelScratches   = "label_scratches"
+	cpuMapMappings         = "mappings"
+	cpuMapObjects          = "objects"
+	cpuMapProcesses        = "processes"
+	cpuMapRules            = "rules"
+	cpuMapScratches        = "scratches"
+	cpuMapStacks           = "stacks"
+	cpuMapStops            = "stops"
+	cpuMapTail             = "tail"
+	cpuMapTicks            = "ticks"
+	cpuMapTracesCtxV1      = "traces_ctx_v1"
+	cpuProgCpuLoop         = "cpu_loop"
+	cpuProgCpuTail         = "cpu_tail"
+	cpuProgCpuTailStep     = "cpu_tail_step"
+	cpuProgProcessExec     = "process_exec"
+	cpuProgProcessExit     = "process_exit"
+	cpuProgProcessFork     = "process_fork"
+	cpuVarEpoch            = "epoch"
+	cpuVarExportDrop       = "export_drop"
+	cpuVarExportFrameKind  = "export_frame_kind"
+	cpuVarExportRecordKind = "export_record_kind"
+	cpuVarExportStop       = "export_stop"
+	cpuVarOnlyTgid         = "only_tgid"
+	cpuVarRingWakeupBytes  = "ring_wakeup_bytes"
+	cpuVarSelfTgid         = "self_tgid"
+	cpuVarSpansEnabled     = "spans_enabled"
+	cpuVarThreadSize       = "thread_size"
+	cpuVarVerify           = "verify"
 )
 
 // loadCpu returns the embedded CollectionSpec for cpu.
@@ -286,39 +317,40 @@ type cpuProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type cpuMapSpecs struct {
-	Blocks      *ebpf.MapSpec `ebpf:"blocks"`
-	Chunks      *ebpf.MapSpec `ebpf:"chunks"`
-	CountsEven  *ebpf.MapSpec `ebpf:"counts_even"`
-	CountsOdd   *ebpf.MapSpec `ebpf:"counts_odd"`
-	Deferreds   *ebpf.MapSpec `ebpf:"deferreds"`
-	Drops       *ebpf.MapSpec `ebpf:"drops"`
-	Mappings    *ebpf.MapSpec `ebpf:"mappings"`
-	Objects     *ebpf.MapSpec `ebpf:"objects"`
-	Processes   *ebpf.MapSpec `ebpf:"processes"`
-	Rules       *ebpf.MapSpec `ebpf:"rules"`
-	Scratches   *ebpf.MapSpec `ebpf:"scratches"`
-	Stacks      *ebpf.MapSpec `ebpf:"stacks"`
-	Stops       *ebpf.MapSpec `ebpf:"stops"`
-	Tail        *ebpf.MapSpec `ebpf:"tail"`
-	Ticks       *ebpf.MapSpec `ebpf:"ticks"`
-	TracesCtxV1 *ebpf.MapSpec `ebpf:"traces_ctx_v1"`
+	Blocks         *ebpf.MapSpec `ebpf:"blocks"`
+	Chunks         *ebpf.MapSpec `ebpf:"chunks"`
+	CountsEven     *ebpf.MapSpec `ebpf:"counts_even"`
+	CountsOdd      *ebpf.MapSpec `ebpf:"counts_odd"`
+	Deferreds      *ebpf.MapSpec `ebpf:"deferreds"`
+	Drops          *ebpf.MapSpec `ebpf:"drops"`
+	LabelScratches *ebpf.MapSpec `ebpf:"label_scratches"`
+	Mappings       *ebpf.MapSpec `ebpf:"mappings"`
+	Objects        *ebpf.MapSpec `ebpf:"objects"`
+	Processes      *ebpf.MapSpec `ebpf:"processes"`
+	Rules          *ebpf.MapSpec `ebpf:"rules"`
+	Scratches      *ebpf.MapSpec `ebpf:"scratches"`
+	Stacks         *ebpf.MapSpec `ebpf:"stacks"`
+	Stops          *ebpf.MapSpec `ebpf:"stops"`
+	Tail           *ebpf.MapSpec `ebpf:"tail"`
+	Ticks          *ebpf.MapSpec `ebpf:"ticks"`
+	TracesCtxV1    *ebpf.MapSpec `ebpf:"traces_ctx_v1"`
 }
 
 // cpuVariableSpecs contains global variables before they are loaded into the kernel.
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type cpuVariableSpecs struct {
-	Epoch             *ebpf.VariableSpec `ebpf:"epoch"`
-	ExportDeferredWhy *ebpf.VariableSpec `ebpf:"export_deferred_why"`
-	ExportDrop        *ebpf.VariableSpec `ebpf:"export_drop"`
-	ExportFrameKind   *ebpf.VariableSpec `ebpf:"export_frame_kind"`
-	ExportStop        *ebpf.VariableSpec `ebpf:"export_stop"`
-	OnlyTgid          *ebpf.VariableSpec `ebpf:"only_tgid"`
-	RingWakeupBytes   *ebpf.VariableSpec `ebpf:"ring_wakeup_bytes"`
-	SelfTgid          *ebpf.VariableSpec `ebpf:"self_tgid"`
-	SpansEnabled      *ebpf.VariableSpec `ebpf:"spans_enabled"`
-	ThreadSize        *ebpf.VariableSpec `ebpf:"thread_size"`
-	Verify            *ebpf.VariableSpec `ebpf:"verify"`
+	Epoch            *ebpf.VariableSpec `ebpf:"epoch"`
+	ExportDrop       *ebpf.VariableSpec `ebpf:"export_drop"`
+	ExportFrameKind  *ebpf.VariableSpec `ebpf:"export_frame_kind"`
+	ExportRecordKind *ebpf.VariableSpec `ebpf:"export_record_kind"`
+	ExportStop       *ebpf.VariableSpec `ebpf:"export_stop"`
+	OnlyTgid         *ebpf.VariableSpec `ebpf:"only_tgid"`
+	RingWakeupBytes  *ebpf.VariableSpec `ebpf:"ring_wakeup_bytes"`
+	SelfTgid         *ebpf.VariableSpec `ebpf:"self_tgid"`
+	SpansEnabled     *ebpf.VariableSpec `ebpf:"spans_enabled"`
+	ThreadSize       *ebpf.VariableSpec `ebpf:"thread_size"`
+	Verify           *ebpf.VariableSpec `ebpf:"verify"`
 }
 
 // cpuObjects contains all objects after they have been loaded into the kernel.
@@ -341,22 +373,23 @@ func (o *cpuObjects) Close() error {
 //
 // It can be passed to loadCpuObjects or ebpf.CollectionSpec.LoadAndAssign.
 type cpuMaps struct {
-	Blocks      *ebpf.Map `ebpf:"blocks"`
-	Chunks      *ebpf.Map `ebpf:"chunks"`
-	CountsEven  *ebpf.Map `ebpf:"counts_even"`
-	CountsOdd   *ebpf.Map `ebpf:"counts_odd"`
-	Deferreds   *ebpf.Map `ebpf:"deferreds"`
-	Drops       *ebpf.Map `ebpf:"drops"`
-	Mappings    *ebpf.Map `ebpf:"mappings"`
-	Objects     *ebpf.Map `ebpf:"objects"`
-	Processes   *ebpf.Map `ebpf:"processes"`
-	Rules       *ebpf.Map `ebpf:"rules"`
-	Scratches   *ebpf.Map `ebpf:"scratches"`
-	Stacks      *ebpf.Map `ebpf:"stacks"`
-	Stops       *ebpf.Map `ebpf:"stops"`
-	Tail        *ebpf.Map `ebpf:"tail"`
-	Ticks       *ebpf.Map `ebpf:"ticks"`
-	TracesCtxV1 *ebpf.Map `ebpf:"traces_ctx_v1"`
+	Blocks         *ebpf.Map `ebpf:"blocks"`
+	Chunks         *ebpf.Map `ebpf:"chunks"`
+	CountsEven     *ebpf.Map `ebpf:"counts_even"`
+	CountsOdd      *ebpf.Map `ebpf:"counts_odd"`
+	Deferreds      *ebpf.Map `ebpf:"deferreds"`
+	Drops          *ebpf.Map `ebpf:"drops"`
+	LabelScratches *ebpf.Map `ebpf:"label_scratches"`
+	Mappings       *ebpf.Map `ebpf:"mappings"`
+	Objects        *ebpf.Map `ebpf:"objects"`
+	Processes      *ebpf.Map `ebpf:"processes"`
+	Rules          *ebpf.Map `ebpf:"rules"`
+	Scratches      *ebpf.Map `ebpf:"scratches"`
+	Stacks         *ebpf.Map `ebpf:"stacks"`
+	Stops          *ebpf.Map `ebpf:"stops"`
+	Tail           *ebpf.Map `ebpf:"tail"`
+	Ticks          *ebpf.Map `ebpf:"ticks"`
+	TracesCtxV1    *ebpf.Map `ebpf:"traces_ctx_v1"`
 }
 
 func (m *cpuMaps) Close() error {
@@ -367,6 +400,7 @@ func (m *cpuMaps) Close() error {
 		m.CountsOdd,
 		m.Deferreds,
 		m.Drops,
+		m.LabelScratches,
 		m.Mappings,
 		m.Objects,
 		m.Processes,
@@ -384,17 +418,17 @@ func (m *cpuMaps) Close() error {
 //
 // It can be passed to loadCpuObjects or ebpf.CollectionSpec.LoadAndAssign.
 type cpuVariables struct {
-	Epoch             *ebpf.Variable `ebpf:"epoch"`
-	ExportDeferredWhy *ebpf.Variable `ebpf:"export_deferred_why"`
-	ExportDrop        *ebpf.Variable `ebpf:"export_drop"`
-	ExportFrameKind   *ebpf.Variable `ebpf:"export_frame_kind"`
-	ExportStop        *ebpf.Variable `ebpf:"export_stop"`
-	OnlyTgid          *ebpf.Variable `ebpf:"only_tgid"`
-	RingWakeupBytes   *ebpf.Variable `ebpf:"ring_wakeup_bytes"`
-	SelfTgid          *ebpf.Variable `ebpf:"self_tgid"`
-	SpansEnabled      *ebpf.Variable `ebpf:"spans_enabled"`
-	ThreadSize        *ebpf.Variable `ebpf:"thread_size"`
-	Verify            *ebpf.Variable `ebpf:"verify"`
+	Epoch            *ebpf.Variable `ebpf:"epoch"`
+	ExportDrop       *ebpf.Variable `ebpf:"export_drop"`
+	ExportFrameKind  *ebpf.Variable `ebpf:"export_frame_kind"`
+	ExportRecordKind *ebpf.Variable `ebpf:"export_record_kind"`
+	ExportStop       *ebpf.Variable `ebpf:"export_stop"`
+	OnlyTgid         *ebpf.Variable `ebpf:"only_tgid"`
+	RingWakeupBytes  *ebpf.Variable `ebpf:"ring_wakeup_bytes"`
+	SelfTgid         *ebpf.Variable `ebpf:"self_tgid"`
+	SpansEnabled     *ebpf.Variable `ebpf:"spans_enabled"`
+	ThreadSize       *ebpf.Variable `ebpf:"thread_size"`
+	Verify           *ebpf.Variable `ebpf:"verify"`
 }
 
 // cpuPrograms contains all programs after they have been loaded into the kernel.

@@ -55,6 +55,10 @@ struct signal_struct {
 	} live;
 };
 
+struct thread_struct {
+	unsigned long fsbase;
+};
+
 struct task_struct {
 	void *stack;
 	unsigned int flags;
@@ -65,6 +69,7 @@ struct task_struct {
 	struct signal_struct *signal;
 	struct task_struct *group_leader;
 	unsigned int in_execve : 1;
+	struct thread_struct thread;
 };
 
 #pragma clang attribute pop

@@ -52,7 +52,7 @@ struct unwind {
 	__u64 entry_regs[REGS];
 	__u64 entry_ip;
 	__u32 entry_exact;
-	__u32 pad2;
+	__u32 labels; /* how many wait in their scratch */
 };
 
 struct scratch {

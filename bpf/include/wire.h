@@ -55,13 +55,20 @@ struct sample_key {
 };
 _Static_assert(sizeof(struct sample_key) == 64, "sample_key");
 
-/* The first sight of a key in an epoch. frame_count frames follow, leaf first, kernel before user. */
+/* What comes through the ring of stacks. */
+enum record_kind {
+	RECORD_STACK = 0,  /* the first sight of a key in an epoch: frame_count frames follow, leaf first, kernel before user */
+	RECORD_WALK = 1,   /* a struct deferred: the agent walks the user stack, and the sample is counted nowhere else */
+	RECORD_VERIFY = 2, /* a struct deferred: a copy of what was walked and counted in the kernel */
+	RECORD_LABELS = 3, /* a struct label_record: what key.labels of the record that comes next stands for */
+};
+
 struct stack_record {
 	struct sample_key key;
 	__u64 time; /* CLOCK_MONOTONIC nanoseconds */
 	__u32 epoch;
 	__u32 frame_count;
-	__u32 deferred; /* not 0: a struct deferred, whose frames are the kernel's alone */
+	__u32 kind; /* enum record_kind */
 	__u32 pad;
 };
 _Static_assert(sizeof(struct stack_record) == 88, "stack_record");
@@ -72,10 +79,26 @@ _Static_assert(sizeof(struct stack_record) == 88, "stack_record");
 #define REGS 32
 #endif
 
-enum deferred_why {
-	DEFERRED_WALK = 1,   /* the agent walks it; it is counted nowhere else */
-	DEFERRED_VERIFY = 2, /* a copy of what was walked and counted in the kernel */
+/*
+ * The labels that a program gave to its goroutine. key.labels is the sum of the labels' hashes, so that the order
+ * does not matter. Only frame_count labels are sent.
+ */
+#define MAX_LABELS 16
+#define LABEL_KEY 64
+#define LABEL_VALUE 128
+struct label {
+	__u32 key_bytes; /* what there is, of which LABEL_KEY and LABEL_VALUE at most are here */
+	__u32 value_bytes;
+	char key[LABEL_KEY];
+	char value[LABEL_VALUE];
 };
+_Static_assert(sizeof(struct label) == 200, "label");
+
+struct label_record {
+	struct stack_record record;
+	struct label labels[MAX_LABELS];
+};
+_Static_assert(__builtin_offsetof(struct label_record, labels) == 88, "label_record");
 
 /*
  * A sample whose user stack the agent must walk itself, because the kernel side did not know the process or
@@ -111,7 +134,7 @@ struct process {
 	__u32 first;
 	__u32 count;
 	__u32 generation;
-	__u32 flags;
+	__u32 executable; /* the main program's object, 0: not known */
 };
 _Static_assert(sizeof(struct process) == 16, "process");
 
@@ -134,8 +157,15 @@ struct object {
 	__u32 block_count;   /* 0: no table, BLOCKS_PENDING: not yet */
 	__u32 first_block;
 	__u32 first_rule;
+	/* Where a thread of a Go program finds its goroutine's labels; see agent/unwind. */
+	__s32 go_tls;
+	__u16 go_m;
+	__u16 go_curg;
+	__u16 go_labels; /* 0: no labels are read */
+	__u8 go_labels_map;
+	__u8 pad[5];
 };
-_Static_assert(sizeof(struct object) == 48, "object");
+_Static_assert(sizeof(struct object) == 64, "object");
 #define BLOCKS_PENDING 0xffffffff
 
 /* The rows of a block lie in one chunk: chunk = row >> CHUNK_SHIFT. */
@@ -187,7 +217,8 @@ enum drop {
 	DROP_COUNTS_FULL = 2,
 	DROP_RING_FULL = 3,
 	DROP_TAIL_CALL = 4,
-	DROP_KINDS = 5,
+	DROP_LABELS = 5, /* not a sample: its labels, which could not be read */
+	DROP_KINDS = 6,
 };
 
 #endif

@@ -17,6 +17,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 )
 
@@ -100,12 +101,18 @@ var All = []Workload{
 		Chain: []string{"main.", "main.alpha", "asmcgocall", "bravo", "charlie", "cgocallback", "main.delta", "main.echo"}, Depth: 14},
 }
 
+// Labelled are programs whose CPU time the labels of goroutines split 75/25 (route="/heavy", user.id="7"; "/light", "8").
+var Labelled = []Workload{
+	{Name: "go-labels", Compiler: "go", Steps: command("go build -o OUT ./e2e/workloads/src/golabels")},
+	{Name: "go-labels-stripped", Compiler: "go", Steps: [][]string{{"go", "build", "-buildmode=pie", "-ldflags=-s -w", "-o", "OUT", "./e2e/workloads/src/golabels"}}},
+}
+
 // bravo and delta are inlined: a Go stack names them all the same.
 var goChain = []string{"main.", "main.alpha", "main.bravo", "main.charlie", "main.delta", "main.echo"}
 
 // Named returns the workload of that name.
 func Named(name string) (Workload, bool) {
-	for _, w := range All {
+	for _, w := range slices.Concat(All, Labelled) {
 		if w.Name == name {
 			if w.Reach == 0 {
 				w.Reach = 99

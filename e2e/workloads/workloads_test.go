@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"os/exec"
+	"slices"
 	"testing"
 	"time"
 )
@@ -11,7 +12,7 @@ import (
 // TestBuild builds every workload and runs it: it ends by itself, prints nothing and has burnt what it was
 // asked to burn.
 func TestBuild(t *testing.T) {
-	for _, w := range All {
+	for _, w := range slices.Concat(All, Labelled) {
 		t.Run(w.Name, func(t *testing.T) {
 			t.Parallel()
 			path, err := Build(w.Name)
