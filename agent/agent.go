@@ -4,6 +4,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -18,6 +19,7 @@ import (
 	"github.com/perfuse/perfuse/agent/process"
 	"github.com/perfuse/perfuse/agent/sampler"
 	"github.com/perfuse/perfuse/agent/ship"
+	"github.com/perfuse/perfuse/bpf/cpu"
 	"github.com/perfuse/perfuse/profile"
 )
 
@@ -40,6 +42,8 @@ type Options struct {
 	SpoolDir string
 	// SpoolMaxBytes bounds it. Default 256 MiB.
 	SpoolMaxBytes int64
+	// BPFFS is the BPF file system in which agents on a node share which request a thread serves. Default: cpu.DefaultBPFFS.
+	BPFFS string
 	// Relabel rules apply to the labels of each process.
 	Relabel []process.RelabelRule
 	// Logger and Registerer: default none.
@@ -100,15 +104,17 @@ func New(o Options) (_ *Agent, err error) {
 		return nil, err
 	}
 	if a.sampler, err = sampler.New(sampler.Options{
-		Rate:     o.Rate,
-		Interval: o.Interval,
-		Open:     a.table.Open,
-		Lookup:   a.table.Lookup,
-		Sync:     a.table.Sync,
-		Keep:     func(p *process.Process) bool { return p == nil || p.Profiled() },
-		Found:    a.found,
-		Sink:     a.accept,
-		Logger:   o.Logger,
+		Rate:      o.Rate,
+		Interval:  o.Interval,
+		BPFFS:     cmp.Or(o.BPFFS, cpu.DefaultBPFFS),
+		MakeSpans: true,
+		Open:      a.table.Open,
+		Lookup:    a.table.Lookup,
+		Sync:      a.table.Sync,
+		Keep:      func(p *process.Process) bool { return p == nil || p.Profiled() },
+		Found:     a.found,
+		Sink:      a.accept,
+		Logger:    o.Logger,
 	}); err != nil {
 		return nil, err
 	}

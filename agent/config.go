@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"time"
 
 	"go.yaml.in/yaml/v3"
@@ -18,6 +19,7 @@ import (
 //
 //	node: worker-7            # the label node; default: the host's name
 //	interval: 10s             # the time between two batches
+//	bpf_fs: /sys/fs/bpf       # where agents on a node share which request a thread serves
 //	relabel_configs:          # Prometheus' rules over the labels of each process
 //	  - source_labels: [executable]
 //	    regex: /usr/bin/(sshd|cron)
@@ -25,6 +27,7 @@ import (
 type Config struct {
 	Node           string                `yaml:"node"`
 	Interval       time.Duration         `yaml:"interval"`
+	BPFFS          string                `yaml:"bpf_fs"`
 	RelabelConfigs []process.RelabelRule `yaml:"relabel_configs"`
 }
 
@@ -73,6 +76,9 @@ func parseConfig(b []byte) (Config, error) {
 	dec.KnownFields(true)
 	if err := dec.Decode(&c); err != nil && !errors.Is(err, io.EOF) {
 		return Config{}, err
+	}
+	if c.BPFFS != "" && !filepath.IsAbs(c.BPFFS) {
+		return Config{}, fmt.Errorf("bpf_fs %s: want an absolute path", c.BPFFS)
 	}
 	if c.Interval != 0 && (c.Interval < time.Second || c.Interval > 5*time.Minute) {
 		return Config{}, fmt.Errorf("interval %s: want 1s to 5m", c.Interval)

@@ -16,6 +16,7 @@ import (
 
 	"github.com/perfuse/perfuse/agent/process"
 	"github.com/perfuse/perfuse/agent/sampler"
+	"github.com/perfuse/perfuse/bpf/cpu"
 	"github.com/perfuse/perfuse/profile"
 	"github.com/perfuse/perfuse/symbolize"
 	"github.com/perfuse/perfuse/symbolize/debuginfo"
@@ -109,6 +110,7 @@ func (r *recorder) run(ctx context.Context) (*Recording, error) {
 	o := sampler.Options{
 		Rate:     r.opts.Rate,
 		Interval: time.Second,
+		BPFFS:    cpu.DefaultBPFFS,
 		Open:     table.Open,
 		Lookup:   table.Lookup,
 		Sync:     table.Sync,

@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/user"
 	"runtime"
@@ -58,6 +59,7 @@ func Run() []Check {
 		clock(),
 		processRecords(),
 		kernelSymbols(),
+		sharedSpans(),
 		tracepoints(),
 		hook("kprobe", "kprobes", probeKprobe),
 		hook("fentry", "fentry and fexit", probeFentry),
@@ -171,6 +173,23 @@ func sampling(limitErr error) Check {
 		how = "bpf_loop"
 	}
 	return Check{name, OK, "programs load; stacks are walked with " + how, ""}
+}
+
+func sharedSpans() Check {
+	const name = "shared spans"
+	m, err := cpu.OpenSpans(cpu.DefaultBPFFS, false)
+	switch {
+	case err == nil:
+		m.Close()
+		return Check{name, OK, "agents share which request a thread serves at " + cpu.DefaultBPFFS + "/otel", ""}
+	case errors.Is(err, fs.ErrNotExist):
+		var st unix.Statfs_t
+		if err := unix.Statfs(cpu.DefaultBPFFS, &st); err == nil && st.Type == unix.BPF_FS_MAGIC {
+			return Check{name, OK, "no other agent shares them; ours will", ""}
+		}
+		return Check{name, Note, "no BPF file system is mounted at " + cpu.DefaultBPFFS, "to see the spans of other agents: mount -t bpf bpf " + cpu.DefaultBPFFS}
+	}
+	return Check{name, Note, reason(err), "samples will not tell which request they belong to"}
 }
 
 func clock() Check {

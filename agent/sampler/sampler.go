@@ -14,6 +14,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
 	"github.com/cilium/ebpf/ringbuf"
 	"github.com/cilium/ebpf/rlimit"
@@ -41,6 +42,10 @@ type Options struct {
 	Keep func(*process.Process) bool
 	// TableBytes bounds the kernel memory for unwind tables. Default 256 MiB.
 	TableBytes uint64
+	// BPFFS is a BPF file system in which other agents say which span a thread serves; see cpu.OpenSpans. MakeSpans
+	// begins where nobody has yet. Default: nobody is asked.
+	BPFFS     string
+	MakeSpans bool
 	// Open opens the file behind a mapping. Required.
 	Open func(*process.Process, process.Mapping) (process.File, error)
 	// Lookup finds the process that had a pid at a time. Required.
@@ -104,9 +109,18 @@ func newSampler(o Options, verify func([]deferred, map[cpu.Key]seen)) (*Sampler,
 	if err != nil {
 		return nil, err
 	}
+	var spans *ebpf.Map
+	if o.BPFFS != "" {
+		if spans, err = cpu.OpenSpans(o.BPFFS, o.MakeSpans); err == nil {
+			defer spans.Close()
+		} else if o.MakeSpans {
+			level.Info(o.Logger).Log("msg", "samples will not tell which request they belong to", "err", err)
+		}
+	}
 	perInterval := float64(o.Rate*len(cpus)) * o.Interval.Seconds()
 	p, err := cpu.Load(cpu.Options{
 		Verify:    verify != nil,
+		Spans:     spans,
 		OnlyPID:   uint32(o.PID),
 		Stacks:    uint32(min(max(2*perInterval, 4096), 1<<18)),
 		RingBytes: powerOfTwo(min(max(float64(o.Rate*len(cpus))*ringPerSample, 1<<19), 1<<24)),

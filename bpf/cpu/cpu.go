@@ -25,14 +25,14 @@ type (
 	// LabelRecord ends after FrameCount labels on the wire.
 	LabelRecord = cpuLabelRecord
 	Label       = cpuLabel
-	Frame    = cpuFrame
-	Process  = cpuProcess
-	Mapping  = cpuMapping
-	Object   = cpuObject
-	Block    = cpuBlock
-	Rule     = cpuRule
-	Stop     = cpuStop
-	Drop     = cpuDrop
+	Frame       = cpuFrame
+	Process     = cpuProcess
+	Mapping     = cpuMapping
+	Object      = cpuObject
+	Block       = cpuBlock
+	Rule        = cpuRule
+	Stop        = cpuStop
+	Drop        = cpuDrop
 )
 
 // Kinds of frames.
@@ -109,6 +109,8 @@ type Options struct {
 	Stacks uint32
 	// RingBytes is the size of the buffer for new stacks, a power of two. Default 1 MiB.
 	RingBytes uint32
+	// Spans says which span a thread serves; see [OpenSpans]. Nil: nobody says so. Load does not keep it.
+	Spans *ebpf.Map
 	// Verify sends registers and stack of every sample too, so that a test can walk them again.
 	Verify bool
 }
@@ -170,7 +172,13 @@ func Load(o Options) (*Programs, error) {
 	} else {
 		delete(spec.Programs, "cpu_loop")
 	}
-	coll, err := ebpf.NewCollection(spec)
+	var opts ebpf.CollectionOptions
+	if o.Spans != nil {
+		if err := useSpans(spec, &opts, o.Spans); err != nil {
+			return nil, fmt.Errorf("setting the map of spans: %w", err)
+		}
+	}
+	coll, err := ebpf.NewCollectionWithOptions(spec, opts)
 	if err != nil {
 		return nil, fmt.Errorf("loading programs: %w", err)
 	}

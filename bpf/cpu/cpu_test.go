@@ -23,6 +23,12 @@ func TestVerifier(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	// What is switched off is no code to the verifier.
+	for _, name := range []string{"spans_enabled", "verify"} {
+		if err := spec.Variables[name].Set(true); err != nil {
+			t.Fatal(err)
+		}
+	}
 	if err := features.HaveProgramHelper(ebpf.PerfEvent, asm.FnLoop); errors.Is(err, ebpf.ErrNotSupported) {
 		t.Log("this kernel has no bpf_loop: cpu_loop is left out")
 		delete(spec.Programs, "cpu_loop")

@@ -63,7 +63,7 @@ func agentCommand() *cobra.Command {
 				o.Node = file.Node
 			}
 			registry := newRegistry()
-			o.Rate, o.Interval, o.Relabel = int(rate), file.Interval, file.RelabelConfigs
+			o.Rate, o.Interval, o.BPFFS, o.Relabel = int(rate), file.Interval, file.BPFFS, file.RelabelConfigs
 			o.Logger, o.Registerer = logger, registry
 			if o.SpoolDir == "" {
 				o.SpoolDir = defaultSpool()

@@ -110,6 +110,7 @@ func newAgent(c agent.Config, address string, storage string, rate int, logger l
 		Insecure:   true,
 		Rate:       rate,
 		Interval:   c.Interval,
+		BPFFS:      c.BPFFS,
 		Relabel:    c.RelabelConfigs,
 		SpoolDir:   filepath.Join(storage, "spool"),
 		Logger:     log.With(logger, "part", "agent"),
