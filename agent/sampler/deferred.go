@@ -79,6 +79,7 @@ type walker struct {
 	chain map[uint64]uint64
 	ip    uint64
 	exact bool
+	first bool   // the frame is the one at which the walk begins
 	code  uint64 // the first bytes at ip in the first frame, else 0
 }
 
@@ -89,7 +90,7 @@ func (s *Sampler) walk(d *deferred, r *running) []cpu.Frame {
 	if r == nil {
 		return append(frames, cpu.Frame{Addr: d.ip, Kind: cpu.FrameUser}, stopFrame(cpu.StopNoProcess))
 	}
-	w := walker{s: s, r: r, regs: slices.Clone(d.regs), known: ^uint32(0), base: d.regs[regSP], stack: d.stack, chain: d.chain, ip: d.ip, exact: d.exact, code: d.code}
+	w := walker{s: s, r: r, regs: slices.Clone(d.regs), known: ^uint32(0), base: d.regs[regSP], stack: d.stack, chain: d.chain, ip: d.ip, exact: d.exact, first: true, code: d.code}
 	for range maxWalk {
 		pc := w.ip
 		if !w.exact {
@@ -160,7 +161,7 @@ func (w *walker) moved(ip, sp, fp uint64) (cpu.Stop, bool) {
 	w.ip = ip
 	w.regs[regSP], w.regs[regFP] = sp, fp
 	w.known = 1<<regSP | 1<<regFP
-	w.exact, w.code = false, 0
+	w.exact, w.first, w.code = false, false, 0
 	return 0, false
 }
 
@@ -251,7 +252,7 @@ func (w *walker) rule(r cpu.Rule, switches bool) (cpu.Stop, bool) {
 			cfa = v + uint64(int64(r.Extra))
 		}
 	}
-	if (cfa < sp || cfa == sp && !w.exact) && !(switches && r.Reg != regSP) {
+	if (cfa < sp || cfa == sp && !w.exact && !w.first) && !(switches && r.Reg != regSP) {
 		return cpu.StopNoProgress, true
 	}
 	var ip uint64
@@ -264,6 +265,11 @@ func (w *walker) rule(r cpu.Rule, switches bool) (cpu.Stop, bool) {
 			return cpu.StopRead, true
 		}
 		ip = v
+	case unwind.SaveRegister:
+		if int(r.RaOff) >= len(w.regs) || w.known>>r.RaOff&1 == 0 {
+			return cpu.StopRegister, true
+		}
+		ip = w.regs[r.RaOff]
 	default:
 		if int(regLR) >= len(w.regs) || w.known>>regLR&1 == 0 {
 			return cpu.StopRegister, true

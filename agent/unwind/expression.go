@@ -34,6 +34,7 @@ const (
 const (
 	dwarfRBP = 6
 	dwarfRSP = 7
+	dwarfR12 = 12
 	dwarfRIP = 16
 	dwarfX29 = 29
 	dwarfX30 = 30

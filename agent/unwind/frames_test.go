@@ -40,7 +40,7 @@ func show(t *Table) string {
 
 func showRule(r Rule) string {
 	save := func(s Save, off int16) string {
-		return [...]string{"same", fmt.Sprintf("[cfa%+d]", off), "lost", fmt.Sprintf("[fp%+d]", off)}[s]
+		return [...]string{"same", fmt.Sprintf("[cfa%+d]", off), "lost", fmt.Sprintf("[fp%+d]", off), fmt.Sprintf("r%d", off)}[s]
 	}
 	var s string
 	switch r.CFA {
@@ -103,7 +103,8 @@ func TestInstructions(t *testing.T) {
 	f([]byte{adv(1), cfaUndefined, 16}, body+"1001 end\n"+end)
 	f([]byte{adv(1), cfaSameValue, 6}, body+end)
 	f([]byte{adv(1), cfaRegister, 6, 3, adv(1), cfaRestoreExt, 6}, body+"1001 r7+8 fp=lost ra=[cfa-8]\n1002 r7+8 fp=same ra=[cfa-8]\n"+end)
-	f([]byte{adv(1), cfaRegister, 16, 3}, body+"1001 unsupported\n"+end)
+	f([]byte{adv(1), cfaRegister, 16, 3}, body+"1001 r7+8 fp=same ra=r3\n"+end)
+	f([]byte{adv(1), cfaRegister, 16, 33}, body+"1001 unsupported\n"+end)
 	f([]byte{adv(1), cfaValOffset, 6, 2, adv(1), cfaOffsetExt, 6, 3}, body+"1001 r7+8 fp=lost ra=[cfa-8]\n1002 r7+8 fp=[cfa-24] ra=[cfa-8]\n"+end)
 	f([]byte{adv(1), cfaOffsetExtSF, 6, 2, cfaValExpression, 3, 1, opLit0, adv(1), cfaNegOffsetExt, 6, 2}, body+"1001 r7+8 fp=[cfa-16] ra=[cfa-8]\n1002 r7+8 fp=[cfa+16] ra=[cfa-8]\n"+end)
 	// Beyond what a rule holds.

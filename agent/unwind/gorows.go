@@ -195,8 +195,8 @@ func (g *goCompiler) amd64Rows(f *goFunc, name string) bool {
 		}
 		if sw.gone != 0 && pc >= f.start+sw.gone || delta < 0 {
 			switch {
-			case delta < 0: // vfork has taken its return address off the stack
-				r = Rule{CFA: CFAUnsupported}
+			case delta < 0:
+				r = g.vforkRule(pc, delta)
 			case sw.bare && (name == "runtime.systemstack" || name == "runtime.asmcgocall"):
 				// Without a frame before Go 1.21: rbp is still the caller's, whose caller comes next. One
 				// frame is lost, the rest of the stack is not.
@@ -239,6 +239,15 @@ func (g *goCompiler) amd64Rows(f *goFunc, name string) bool {
 		return true
 	})
 	return broken || framed && !hasFrame || sw.gone != 0 || sw.rbpLost
+}
+
+// vforkRule is for the code in which syscall.rawVforkSyscall has popped its return address into r12, because parent and
+// child return over the same stack.
+func (g *goCompiler) vforkRule(pc uint64, delta int32) Rule {
+	if code := g.code(pc-2, 2); delta != -8 || !bytes.Equal(code, []byte{0x41, 0x5c}) {
+		return Rule{CFA: CFAUnsupported}
+	}
+	return Rule{CFA: CFARegister, Reg: dwarfRSP, RA: SaveRegister, RAOff: dwarfR12}
 }
 
 // end says that nothing is known from an address on, unless another row follows there.

@@ -178,6 +178,9 @@ func (p *process) walk(regs *unix.PtraceRegs, chains bool) (frames []string, why
 			return frames, "unreadable CFA at " + last(frames)
 		}
 		ra, ok := p.word(cfa + uint64(int64(rule.RAOff)))
+		if rule.RA == SaveRegister {
+			ra, ok = r[rule.RAOff], true
+		}
 		if !ok {
 			return frames, fmt.Sprintf("unreadable return address at %s, CFA %#x", last(frames), cfa)
 		}

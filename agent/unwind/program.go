@@ -50,9 +50,10 @@ const (
 	placeUnspecified placeKind = iota
 	placeSame
 	placeUndefined
-	placeCFA    // in memory at CFA+off
-	placeFP     // in memory at the frame pointer+off
-	placeBeyond // somewhere that no rule expresses
+	placeCFA      // in memory at CFA+off
+	placeFP       // in memory at the frame pointer+off
+	placeRegister // in register off
+	placeBeyond   // somewhere that no rule expresses
 )
 
 // state is a row of the table that a program describes, reduced to what rules need.
@@ -158,11 +159,14 @@ func (p *program) exec(f *frames, ci *cie, st *state, c *cursor, start, n, at ui
 			p.save(ci, st, c.uleb(), place{kind: placeSame})
 		case cfaRegister:
 			r, in := c.uleb(), c.uleb()
-			k := placeBeyond
-			if in == r {
-				k = placeSame
+			switch {
+			case in == r:
+				p.save(ci, st, r, place{kind: placeSame})
+			case in < 32:
+				p.save(ci, st, r, place{placeRegister, int64(in)})
+			default:
+				p.save(ci, st, r, place{kind: placeBeyond})
 			}
-			p.save(ci, st, r, place{kind: k})
 		case cfaRemember:
 			if len(p.remembered) == maxRemembered {
 				good = false
@@ -331,6 +335,8 @@ func (p *program) ruleOf(st *state) Rule {
 			return unsupported
 		}
 		r.RA, r.RAOff = SaveOffset, int16(st.ra.off)
+	case placeRegister:
+		r.RA, r.RAOff = SaveRegister, int16(st.ra.off)
 	case placeUnspecified, placeSame:
 		if !p.arm64 {
 			return unsupported // rip is in memory after every call

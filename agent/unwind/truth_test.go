@@ -110,6 +110,8 @@ func dumpRule(s string, m elf.Machine, signal bool) Rule {
 		return unsupported // frames beyond 32 kB on arm64
 	} else if ok {
 		r.RA, r.RAOff = SaveOffset, int16(off)
+	} else if ra != "" && ra != "same" && ra[0] != '[' {
+		r.RA, r.RAOff = SaveRegister, int16(dumpNumber(ra))
 	} else if m == elf.EM_X86_64 || ra != "" && ra != "same" {
 		return unsupported
 	}

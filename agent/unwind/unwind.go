@@ -65,6 +65,9 @@ const (
 	// plus the offset. Functions that realign their stack save rbp so: their CFA is not at a fixed
 	// distance from it.
 	SaveAtFP
+	// SaveRegister: in the register whose number is the offset (return addresses only). vfork keeps its own
+	// there, because parent and child return over the same stack.
+	SaveRegister
 )
 
 // Rule is one way to get from a frame to its caller. It is comparable; equal rules are stored once.
@@ -76,11 +79,11 @@ type Rule struct {
 	CFA    CFA
 	Reg    uint8
 	FP     Save // the frame pointer: rbp, x29
-	RA     Save // the return address: rip (always SaveOffset on x86-64), x30
+	RA     Save // the return address: rip (SaveOffset or SaveRegister on x86-64), x30
 	Offset int32
 	Extra  int32
 	FPOff  int16 // relative to the CFA, for FP == SaveOffset; to the frame pointer, for SaveAtFP
-	RAOff  int16 // relative to the CFA, for RA == SaveOffset; -8 on x86-64
+	RAOff  int16 // relative to the CFA, for RA == SaveOffset; -8 on x86-64. For SaveRegister its number
 }
 
 // NoInfo is the rule of gaps.

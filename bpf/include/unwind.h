@@ -417,10 +417,10 @@ static __always_inline int walk_rule(struct unwind *u, struct rule *r, bool swit
 		}
 	}
 	/*
-	 * Towards the root; only the interrupted function may have no frame at all. But where stacks are
+	 * Towards the root; only the first function may have no frame at all. But where stacks are
 	 * switched (Go), another stack may lie anywhere: a frame found by another register says where.
 	 */
-	if ((cfa < sp || (cfa == sp && !u->exact)) && !(switches && reg != REG_SP))
+	if ((cfa < sp || (cfa == sp && !u->exact && u->count > 1)) && !(switches && reg != REG_SP))
 		return stopped(u, STOP_NO_PROGRESS);
 
 	if (r->ra == SAVE_OFFSET) {
@@ -429,6 +429,12 @@ static __always_inline int walk_rule(struct unwind *u, struct rule *r, bool swit
 		ip = u->words[0];
 	} else if (r->ra == SAVE_UNDEFINED) {
 		return 1;
+	} else if (r->ra == SAVE_REGISTER) {
+		__u32 in = (__u32)r->ra_off & (REGS - 1);
+
+		if (!(u->known >> in & 1))
+			return stopped(u, STOP_REGISTER);
+		ip = u->regs[in];
 	} else {
 #if defined(__TARGET_ARCH_arm64)
 		if (!(u->known >> REG_LR & 1))

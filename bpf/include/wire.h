@@ -197,6 +197,7 @@ enum save {
 	SAVE_OFFSET = 1,
 	SAVE_UNDEFINED = 2,
 	SAVE_AT_FP = 3,
+	SAVE_REGISTER = 4,
 };
 struct rule {
 	__u8 cfa;
