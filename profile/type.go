@@ -26,6 +26,24 @@ var (
 	TypeCPUSamples = Type{Name: "process_cpu", SampleType: "samples", SampleUnit: "count", PeriodType: "cpu", PeriodUnit: "nanoseconds"}
 )
 
+// Level says whether the type's values say how much there is (bytes in use, goroutines) and not how much happened
+// (CPU time, allocations). Values of one series at several times are then averaged, where amounts are added.
+// These are levels, unless the type is a delta: sample types that are inuse or live or begin so ("inuse_space",
+// "live_objects"), and the profiles of goroutines and threads that Go programs have, by whatever plural.
+func (t Type) Level() bool {
+	if t.Delta {
+		return false
+	}
+	word, _, _ := strings.Cut(t.SampleType, "_")
+	switch {
+	case word == "inuse", word == "live":
+		return true
+	case t.Name == "goroutine", t.Name == "goroutines", t.Name == "threadcreate":
+		return true
+	}
+	return false
+}
+
 // String returns the type as it is written in queries.
 func (t Type) String() string {
 	s := strings.Join([]string{t.Name, t.SampleType, t.SampleUnit, t.PeriodType, t.PeriodUnit}, ":")

@@ -129,3 +129,34 @@ func TestCheck(t *testing.T) {
 	f("not in order", func(b *Batch) { b.Profiles[0].Labels = Labels{{"b", "1"}, {"a", "1"}} })
 	f("no name or no value", func(b *Batch) { b.Profiles[0].Labels = Labels{{"b", ""}} })
 }
+
+func TestTypeLevel(t *testing.T) {
+	f := func(typ string, want bool) {
+		t.Helper()
+		parsed, err := ParseType(typ)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := parsed.Level(); got != want {
+			t.Errorf("%s: level is %v, want %v", typ, got, want)
+		}
+	}
+	f("process_cpu:cpu:nanoseconds:cpu:nanoseconds", false)
+	f("process_cpu:samples:count:cpu:nanoseconds:delta", false)
+	f("off_cpu:off_cpu:nanoseconds:off_cpu:nanoseconds", false)
+	f("wall:wall:nanoseconds:wall:nanoseconds", false)
+	f("memory:inuse_space:bytes:space:bytes", true)
+	f("memory:inuse_objects:count:space:bytes", true)
+	f("memory:inuse_space:bytes:space:bytes:delta", false) // how much it grew
+	f("memory:alloc_space:bytes:space:bytes", false)
+	f("memory:alloc_objects:count:space:bytes:delta", false)
+	f("memory:page_faults:count:page_faults:count", false)
+	f("memory:live:count:objects:count", true)
+	f("memory:live_objects:count:objects:count", true)
+	f("memory:lively:count:objects:count", false)
+	f("goroutine:goroutine:count:goroutine:count", true)
+	f("goroutines:goroutine:count:goroutine:count", true)
+	f("threadcreate:threadcreate:count:threadcreate:count", true)
+	f("mutex:contentions:count:contentions:count", false)
+	f("block:delay:nanoseconds:contentions:count:delta", false)
+}

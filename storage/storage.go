@@ -9,6 +9,29 @@
 // are one sample with the sum of their values, and a sample whose value is 0 is none: it is in no answer, and a
 // profile without samples leaves no trace. A sample without a stack is kept like any other. A sample's time is
 // its own or, where that is 0, its profile's.
+//
+// # Over time
+//
+// Series lays values on steps. A sample that was taken at another time than its profile's counts in the step of
+// that time. What a group's other samples of profiles that cover the same time [t, t+d) add up to, v, is spread
+// evenly over it: until a moment x of that time v*(x-t)/d of it have passed, rounded to the nearest, halves away
+// from zero, and a step has what passed during it. With d = 0 all of it is at t. So what was spread adds up to v
+// exactly, and the answer does not depend on how or in what order the profiles are stored.
+//
+//	t       10 s       t+d              v = 100 over 25 s, steps of 10 s
+//	├────────┬────────┬──┤
+//	│   40   │   40   │20│
+//
+// Which samples are selected goes by their own times, as everywhere. A profile that begins before Selection.End
+// is spread over all its time, also where that lies after it, and one that begins before Selection.Start is not
+// there: all points together are the sum of what Merge answers to the same selection. Who draws a chart asks for
+// a little more at both ends, and cuts.
+//
+// A type may be a level (profile.Type.Level): adding what is there at several moments means nothing. Then a profile
+// says that all its selected samples together, whatever their own times, are the value during [t, t+d), for a nanosecond
+// if d = 0; several of one series that cover the same time are one. In each step a series has the mean of its
+// profiles, each weighed by the time that it has in the step, rounded in the same way, and a group has the sum of its
+// series'.
 package storage
 
 import (
@@ -54,13 +77,13 @@ type Selection struct {
 	SpanNames []string
 }
 
-// Point is the sum of the values in [TimeNanos, TimeNanos+step).
+// Point is the value in [TimeNanos, TimeNanos+step): the sum of amounts, or the mean level.
 type Point struct {
 	TimeNanos int64
 	Value     int64
 }
 
-// TimeSeries is the course of one group. Points are in order of time; empty steps are left out.
+// TimeSeries is the course of one group. Points are in order of time; those of value 0 are left out.
 type TimeSeries struct {
 	Labels profile.Labels
 	Points []Point
@@ -82,9 +105,10 @@ type Store interface {
 	// LabelNames does.
 	Labels(ctx context.Context, sel Selection) ([]profile.Labels, error)
 
-	// Series sums values by step, in groups of equal values of the labels in by (none: one group).
-	// Steps are aligned to multiples of step since the Unix epoch. The selection must name a type, and step
-	// must be positive, else ErrInvalid. Too many points are ErrLimit.
+	// Series lays values on steps as the package comment says, in groups of equal values of the labels in by
+	// (none: one group), of which those without a point are left out. Steps are aligned to multiples of step
+	// since the Unix epoch. The selection must name a type, and step must be positive, else ErrInvalid. Too
+	// many points, or a profile over too many steps, are ErrLimit.
 	Series(ctx context.Context, sel Selection, by []string, step time.Duration) ([]TimeSeries, error)
 
 	// Merge sums values by stack: one profile per group of equal values of the labels in by (none: one

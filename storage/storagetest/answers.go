@@ -165,19 +165,7 @@ func testSeries(t *testing.T, s storage.Store) {
 		Folded(typeInuse, "service_name=db pod=1", 70*time.Second, "f 1000"))
 	f := func(selector string, by []string, step time.Duration, want ...string) {
 		t.Helper()
-		got, err := s.Series(t.Context(), selection(&typeCPU, selector), by, step)
-		if err != nil {
-			t.Fatal(err)
-		}
-		var text []string
-		for _, ts := range got {
-			line := ts.Labels.String()
-			for _, p := range ts.Points {
-				line += fmt.Sprintf(" %s=%d", time.Unix(0, p.TimeNanos).Sub(Base), p.Value)
-			}
-			text = append(text, line)
-		}
-		equal(t, selector+" by "+fmt.Sprint(by), strings.Join(text, "\n"), strings.Join(want, "\n"))
+		course(t, s, selection(&typeCPU, selector), by, step, want...)
 	}
 	f(`{}`, nil, 10*time.Second, "{} 0s=3 10s=10 1m10s=100")
 	f(`{}`, nil, time.Minute, "{} 0s=13 1m0s=100")
@@ -194,6 +182,122 @@ func testSeries(t *testing.T, s storage.Store) {
 	if _, err := s.Series(t.Context(), selection(nil, `{}`), nil, time.Second); !errors.Is(err, storage.ErrInvalid) {
 		t.Errorf("no type: %v", err)
 	}
+}
+
+// course checks a series: labels and points, a group a line.
+func course(t *testing.T, s storage.Store, sel storage.Selection, by []string, step time.Duration, want ...string) {
+	t.Helper()
+	got, err := s.Series(t.Context(), sel, by, step)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var text []string
+	for _, ts := range got {
+		line := ts.Labels.String()
+		for _, p := range ts.Points {
+			line += fmt.Sprintf(" %s=%d", time.Unix(0, p.TimeNanos).Sub(Base), p.Value)
+		}
+		text = append(text, line)
+	}
+	equal(t, fmt.Sprintf("%s by %v, steps of %s", sel.Selector, by, step), strings.Join(text, "\n"), strings.Join(want, "\n"))
+}
+
+// lasting returns a profile of Folded with another duration.
+func lasting(d time.Duration, b *profile.Batch) *profile.Batch {
+	b.Profiles[0].DurationNanos = int64(d)
+	return b
+}
+
+// testSpread: amounts lie evenly on their profile's time, and add up exactly.
+func testSpread(t *testing.T, s storage.Store) {
+	own := Folded(typeCPU, "a=own", time.Minute, "f 100", "f 7", "g 1")
+	own.Profiles[0].Samples[0].TimeNanos = Base.Add(66 * time.Second).UnixNano()
+	own.Profiles[0].Samples[2].TimeNanos = Base.Add(3 * time.Minute).UnixNano() // outside of its profile's time
+	most := Folded(typeCPU, "a=most", 0, "f 9223372036854775807")
+	write(t, s,
+		Folded(typeCPU, "a=even", 0, "f 60", "g 40"),
+		lasting(25*time.Second, Folded(typeCPU, "a=uneven", 3500*time.Millisecond, "f 100")),
+		lasting(3*time.Second, Folded(typeCPU, "a=thirds", 0, "f 1", "g 1")),
+		Folded(typeCPU, "a=few", 0, "f 1"),
+		Folded(typeCPU, "a=minus", 0, "f -3"),
+		lasting(0, Folded(typeCPU, "a=moment", 1500*time.Millisecond, "f 10")),
+		lasting(1, Folded(typeCPU, "a=nanosecond", 10*time.Second-1, "f 10")),
+		lasting(4*time.Second, Folded(typeCPU, "a=two", 0, "f 1")),
+		lasting(4*time.Second, Folded(typeCPU, "a=two", 0, "f 1")),
+		lasting(4*time.Second, Folded(typeCPU, "a=two,b", 0, "f 1")), own, most)
+	f := func(value string, step time.Duration, want string) {
+		t.Helper()
+		course(t, s, selection(&typeCPU, `{a="`+value+`"}`), nil, step, "{} "+want)
+	}
+	f("even", time.Second, "0s=10 1s=10 2s=10 3s=10 4s=10 5s=10 6s=10 7s=10 8s=10 9s=10")
+	f("even", 4*time.Second, "0s=40 4s=40 8s=20")
+	f("even", 10*time.Second, "0s=100")
+	f("uneven", 10*time.Second, "0s=26 10s=40 20s=34")
+	f("thirds", time.Second, "0s=1 2s=1") // 2/3 and 4/3 have passed: 1 and 1
+	f("few", time.Second, "4s=1")
+	f("minus", time.Second, "1s=-1 4s=-1 8s=-1")
+	f("moment", time.Second, "1s=10")
+	f("nanosecond", time.Second, "9s=10")
+	f("two", time.Second, "0s=1 2s=1") // two profiles of the same time are spread as one
+	f("two,b", time.Second, "1s=1")
+	f("own", time.Second, "1m0s=1 1m2s=1 1m3s=1 1m4s=1 1m6s=101 1m7s=1 1m9s=1 3m0s=1")
+	f("most", 5*time.Second, "0s=4611686018427387904 5s=4611686018427387903")
+	course(t, s, selection(&typeCPU, `{a=~"two.*"}`), nil, time.Second, "{} 0s=1 1s=1 3s=1") // three, as one group
+	// By the samples' times it is selected, and then whole.
+	sel := selection(&typeCPU, `{a=~"uneven|own"}`)
+	sel.Start, sel.End = Base.Add(3500*time.Millisecond), Base.Add(4*time.Second)
+	course(t, s, sel, nil, 10*time.Second, "{} 0s=26 10s=40 20s=34")
+	sel.Start, sel.End = Base.Add(4*time.Second), Base.Add(time.Minute)
+	course(t, s, sel, nil, 10*time.Second)
+	sel.Start, sel.End = Base.Add(61*time.Second), Base.Add(time.Hour)
+	course(t, s, sel, nil, 10*time.Second, "{} 1m0s=100 3m0s=1")
+}
+
+// testLevels: levels are averaged in a series and added over series.
+func testLevels(t *testing.T, s storage.Store) {
+	put := func(labels string, after, lasts time.Duration, lines ...string) {
+		t.Helper()
+		write(t, s, lasting(lasts, Folded(typeInuse, labels, after, lines...)))
+	}
+	put("a=1 pod=x", 0, 10*time.Second, "f 60", "g 40")
+	put("a=1 pod=x", 10*time.Second, 10*time.Second, "f 200")
+	put("a=1 pod=y", 5*time.Second, 10*time.Second, "f 1000")
+	put("a=moments", 0, 0, "f 1")
+	put("a=moments", 4*time.Second, 0, "f 2")
+	put("a=minus", 0, 0, "f -1")
+	put("a=minus", 1, 0, "f -2")
+	put("a=parts", 0, 10*time.Second, "f 5")
+	put("a=parts", 0, 10*time.Second, "g 7")
+	put("a=zero", 0, 5*time.Second, "f 10")
+	put("a=zero", 5*time.Second, 5*time.Second, "f 1", "g -1")
+	f := func(selector string, by []string, step time.Duration, want ...string) {
+		t.Helper()
+		course(t, s, selection(&typeInuse, selector), by, step, want...)
+	}
+	f(`{pod="x"}`, nil, 5*time.Second, "{} 0s=100 5s=100 10s=200 15s=200")
+	f(`{pod="x"}`, nil, 15*time.Second, "{} 0s=133 15s=200") // 10 s of 100, 5 s of 200
+	f(`{pod="x"}`, nil, time.Minute, "{} 0s=150")
+	f(`{a="1"}`, nil, 5*time.Second, "{} 0s=100 5s=1100 10s=1200 15s=200")
+	f(`{a="1"}`, nil, time.Minute, "{} 0s=1150")
+	f(`{a="1"}`, []string{"pod"}, time.Minute, `{pod="x"} 0s=150`, `{pod="y"} 0s=1000`)
+	f(`{a="moments"}`, nil, time.Second, "{} 0s=1 4s=2")
+	f(`{a="moments"}`, nil, 10*time.Second, "{} 0s=2")
+	f(`{a="minus"}`, nil, 10*time.Second, "{} 0s=-2")
+	f(`{a="parts"}`, nil, 5*time.Second, "{} 0s=12 5s=12")
+	f(`{a="zero"}`, nil, 5*time.Second, "{} 0s=10")
+	f(`{a="zero"}`, nil, 10*time.Second, "{} 0s=5")
+	// So many samples that a store may keep them in several places, and with times of their own.
+	large := Folded(typeInuse, "a=large", 0, "f 1")
+	p := &large.Profiles[0]
+	for i := range int64(70_000) {
+		p.Samples = append(p.Samples, profile.Sample{Stack: p.Samples[0].Stack, Value: 2, TimeNanos: p.TimeNanos + i + 1})
+	}
+	write(t, s, large)
+	f(`{a="large"}`, nil, 10*time.Second, "{} 0s=140001")
+	f(`{a="large"}`, nil, time.Second, "{} 0s=140001 1s=140001 2s=140001 3s=140001 4s=140001 5s=140001 6s=140001 7s=140001 8s=140001 9s=140001")
+	// Of one type a level, of another an amount.
+	write(t, s, Folded(typeAlloc, "a=1", 0, "f 10"), Folded(typeAlloc, "a=1", 10*time.Second, "f 10"))
+	course(t, s, selection(&typeAlloc, `{}`), nil, time.Minute, "{} 0s=20")
 }
 
 func testMerge(t *testing.T, s storage.Store) {

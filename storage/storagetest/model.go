@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"math/big"
 	"slices"
 	"sort"
 	"strings"
@@ -260,29 +261,80 @@ func (m *Model) Series(ctx context.Context, sel storage.Selection, by []string, 
 	if sel.Type == nil || step <= 0 {
 		return nil, fmt.Errorf("%w: a series needs a type and a positive step", storage.ErrInvalid)
 	}
+	// stretch is the time of profiles that are taken together: of a group, or of a series if the type is a level.
+	type stretch struct {
+		group, series string
+		start, end    int64
+	}
+	type place struct {
+		group, series string
+		time          int64
+	}
 	groups := map[string]profile.Labels{}
-	sums := map[string]map[int64]int64{}
+	points := map[place]int64{}
+	stretches := map[stretch]int64{}
 	m.selected(sel, func(p *modelProfile, in []modelSample) {
 		g := groupOf(p.labels, by)
-		k := g.String()
-		if sums[k] == nil {
-			groups[k], sums[k] = g, map[int64]int64{}
+		groups[g.String()] = g
+		at := stretch{group: g.String(), start: p.start, end: max(p.end, p.start+1)}
+		if sel.Type.Level() {
+			at.series = p.labels.String()
 		}
 		for _, s := range in {
-			sums[k][s.time/int64(step)*int64(step)] += s.value
+			if sel.Type.Level() || s.time == p.start {
+				stretches[at] += s.value
+			} else {
+				points[place{group: at.group, time: s.time / int64(step) * int64(step)}] += s.value
+			}
 		}
 	})
+	levels, weights := map[place]*big.Int{}, map[place]int64{}
+	for at, v := range stretches {
+		for t := at.start / int64(step) * int64(step); t < at.end; t += int64(step) {
+			from, to := max(t, at.start), min(t+int64(step), at.end)
+			p := place{at.group, at.series, t}
+			if !sel.Type.Level() {
+				points[p] += share(v, to-at.start, at.end-at.start) - share(v, from-at.start, at.end-at.start)
+				continue
+			}
+			if levels[p] == nil {
+				levels[p] = new(big.Int)
+			}
+			levels[p].Add(levels[p], new(big.Int).Mul(big.NewInt(v), big.NewInt(to-from)))
+			weights[p] += to - from
+		}
+	}
+	for p, sum := range levels {
+		points[place{group: p.group, time: p.time}] += rounded(sum, big.NewInt(weights[p]))
+	}
 	var out []storage.TimeSeries
 	for k, g := range groups {
 		ts := storage.TimeSeries{Labels: g}
-		for t, v := range sums[k] {
-			ts.Points = append(ts.Points, storage.Point{TimeNanos: t, Value: v})
+		for p, v := range points {
+			if p.group == k && v != 0 {
+				ts.Points = append(ts.Points, storage.Point{TimeNanos: p.time, Value: v})
+			}
+		}
+		if len(ts.Points) == 0 {
+			continue
 		}
 		sort.Slice(ts.Points, func(i, j int) bool { return ts.Points[i].TimeNanos < ts.Points[j].TimeNanos })
 		out = append(out, ts)
 	}
 	slices.SortFunc(out, func(a, b storage.TimeSeries) int { return a.Labels.Compare(b.Labels) })
 	return out, nil
+}
+
+// share is v*t/d.
+func share(v, t, d int64) int64 {
+	return rounded(new(big.Int).Mul(big.NewInt(v), big.NewInt(t)), big.NewInt(d))
+}
+
+// rounded is a/b to the nearest, halves away from zero.
+func rounded(a, b *big.Int) int64 {
+	twice := new(big.Int).Add(new(big.Int).Mul(new(big.Int).Abs(a), big.NewInt(2)), b)
+	q := twice.Div(twice, new(big.Int).Mul(b, big.NewInt(2))).Int64()
+	return q * int64(a.Sign())
 }
 
 // Merge implements storage.Store.

@@ -86,7 +86,7 @@ func (r *Random) Batch() *profile.Batch {
 	for range 1 + r.IntN(5) {
 		p := profile.Profile{
 			Type: r.typ(), Labels: r.labels(), TimeNanos: r.time().UnixNano(),
-			DurationNanos: int64(r.IntN(3)) * int64(5*time.Second), Period: int64(r.IntN(2)+1) * 1000,
+			DurationNanos: pick(r, 0, 5*time.Second, 10*time.Second, 2*time.Minute, time.Duration(r.IntN(1e11))).Nanoseconds(), Period: int64(r.IntN(2)+1) * 1000,
 		}
 		if r.IntN(3) > 0 {
 			p.ID = profile.ID{byte(r.IntN(50)), byte(r.IntN(4))}
@@ -162,7 +162,7 @@ func (r *Random) Query() Query {
 	}
 	q.Name = pick(r, profile.LabelServiceName, "pod", "env", "absent")
 	q.By = pick(r, nil, nil, []string{profile.LabelServiceName}, []string{"pod", profile.LabelServiceName}, []string{"absent"})
-	q.Step = pick(r, time.Second, time.Minute, 7*time.Minute, time.Hour)
+	q.Step = pick(r, time.Second, 999_999_937, time.Minute, 7*time.Minute, time.Hour)
 	return q
 }
 
@@ -238,6 +238,21 @@ func (q Query) Answer(t testing.TB, s storage.Store) string {
 // Compare asks both and reports a difference.
 func (q Query) Compare(t testing.TB, got, want storage.Store) {
 	t.Helper()
+	if q.Kind == "series" && !q.Sel.Type.Level() {
+		series, merge := q.ask(t, got).([]storage.TimeSeries), Query{Kind: "merge", Sel: q.Sel}.ask(t, got).(*profile.Batch)
+		sum := int64(0)
+		for _, ts := range series {
+			for _, p := range ts.Points {
+				sum += p.Value
+			}
+		}
+		for i := range merge.Profiles {
+			sum -= merge.Profiles[i].Total()
+		}
+		if sum != 0 {
+			t.Errorf("%s: the points are %d more than the merge", q, sum)
+		}
+	}
 	if g, w := q.Answer(t, got), q.Answer(t, want); g != w {
 		t.Errorf("%s:\n got %s\nwant %s", q, g, w)
 	}

@@ -42,6 +42,8 @@ func TestAnswers(t *testing.T, newStore NewStore) {
 		{"selectors", testSelectors},
 		{"times", testTimes},
 		{"series", testSeries},
+		{"spread", testSpread},
+		{"levels", testLevels},
 		{"merge", testMerge},
 		{"links", testLinks},
 		{"frames", testFrames},

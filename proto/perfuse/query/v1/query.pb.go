@@ -999,7 +999,8 @@ func (x *SeriesResponse) GetTruncated() bool {
 type TimeSeries struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
 	Labels []*Label               `protobuf:"bytes,1,rep,name=labels,proto3" json:"labels,omitempty"`
-	// Beginnings of the steps that are not empty, with their sums, in order.
+	// Beginnings of the steps whose value is not 0, with their values, in order: a profile's value is spread evenly
+	// over its time, also where that lies after the selection's end; levels (bytes in use) are averaged per step.
 	TimeUnixNano  []int64 `protobuf:"varint,2,rep,packed,name=time_unix_nano,json=timeUnixNano,proto3" json:"time_unix_nano,omitempty"`
 	Values        []int64 `protobuf:"varint,3,rep,packed,name=values,proto3" json:"values,omitempty"`
 	unknownFields protoimpl.UnknownFields

@@ -405,7 +405,8 @@ export type TimeSeries = Message<"perfuse.query.v1.TimeSeries"> & {
   labels: Label[];
 
   /**
-   * Beginnings of the steps that are not empty, with their sums, in order.
+   * Beginnings of the steps whose value is not 0, with their values, in order: a profile's value is spread evenly
+   * over its time, also where that lies after the selection's end; levels (bytes in use) are averaged per step.
    *
    * @generated from field: repeated int64 time_unix_nano = 2;
    */
