@@ -154,6 +154,9 @@ func (a *Agent) Run(ctx context.Context) error {
 	}
 	a.scanned.Store(true)
 	start(&sampling, ctx, "sampling", a.sampler.Run)
+	if a.sampler.Settle(ctx) == nil {
+		giveBack()
+	}
 	<-ctx.Done()
 	// The sampler drains a last time, and the sender has a moment to hand it over; the rest stays in the
 	// spool.
