@@ -4,7 +4,7 @@
 import { Code, ConnectError, createClient } from "@connectrpc/connect";
 import { createConnectTransport } from "@connectrpc/connect-web";
 import type { FunctionRow } from "../lib/functions";
-import { stepFor, type RawSeries } from "../lib/series";
+import { around, stepFor, type RawSeries } from "../lib/series";
 import type { Span } from "../lib/timerange";
 import { decodeTree, type FlameTree } from "../lib/tree";
 import { ExportFormat, QueryService, TopOrder } from "./gen/perfuse/query/v1/query_pb";
@@ -23,6 +23,9 @@ export interface TypeInfo {
 }
 
 export interface SeriesAnswer {
+  // When it was asked for, in milliseconds since the epoch.
+  readonly asked: number;
+  // Also of some time around the selection's.
   readonly series: readonly RawSeries[];
   readonly stepMillis: number;
   readonly unit: string;
@@ -88,10 +91,13 @@ export function newApi(baseUrl: string): Api {
       return ask(() => client.labelValues({ selection: selection(s), name, prefix, limit: completionLimit }, { signal }));
     },
     async series(s, groupBy, signal) {
+      const asked = Date.now();
+      const wide = selection({ ...s, span: around(s.span) });
       const r = await ask(() =>
-        client.series({ selection: selection(s), groupBy: groupBy === "" ? [] : [groupBy], stepNano: nano(stepFor(s.span)), limit: seriesLimit }, { signal }),
+        client.series({ selection: wide, groupBy: groupBy === "" ? [] : [groupBy], stepNano: nano(stepFor(s.span)), limit: seriesLimit }, { signal }),
       );
       return {
+        asked,
         series: r.series.map((x) => ({
           labels: x.labels.map((l) => ({ name: l.name, value: l.value })),
           times: x.timeUnixNano.map(millis),

@@ -1,6 +1,9 @@
 import { expect, test } from "vitest";
-import { outline, stack, stepFor, type RawSeries } from "./series";
+import { around, outline, stack as stackAsked, stepFor, type RawSeries, type Stacked } from "./series";
+import type { Span } from "./timerange";
+import type { Rate } from "./units";
 
+const stack = (series: RawSeries[], span: Span, step: number, rate: Rate, asked = span.end + 60_000): Stacked => stackAsked(series, span, step, rate, asked);
 const one = (value: string, times: number[], values: number[]): RawSeries => ({ labels: [{ name: "pod", value }], times, values });
 
 test("sums become rates on the span's grid, gaps stay empty", () => {
@@ -16,9 +19,24 @@ test("a level is not divided", () => {
   expect([...(s.layers[0]?.values ?? [])]).toEqual([7, 9]);
   expect(s.mean).toBe(8);
 });
-test("steps that the span cuts are divided by their part", () => {
-  const s = stack([one("a", [0, 10_000, 20_000], [5, 10, 5])], { start: 5000, end: 25_000 }, 10_000, "per-second");
-  expect([...(s.layers[0]?.values ?? [])]).toEqual([1, 1, 1]);
+test("a level of several reports in a step is their mean", () => {
+  const s = stack([one("a", [0, 60_000, 61_000, 120_000, 180_000], [7, 8, 10, 9, 9])], { start: 0, end: 240_000 }, 1000, "level");
+  expect(s.step).toBe(60_000);
+  expect([...(s.layers[0]?.values ?? [])]).toEqual([7, 9, 9, 9]);
+});
+test("steps that the span cuts are whole, but count for their part of it", () => {
+  const s = stack([one("a", [0, 10_000, 20_000], [10, 20, 40])], { start: 5000, end: 22_000 }, 10_000, "per-second");
+  expect([...(s.layers[0]?.values ?? [])]).toEqual([1, 2, 4]);
+  expect(s.mean).toBeCloseTo((5 * 1 + 10 * 2 + 2 * 4) / 17, 9);
+});
+test("what lies around the span is left out", () => {
+  const s = stack([one("a", [-20_000, -10_000, 0, 10_000, 20_000], [9, 9, 10, 10, 9])], { start: 0, end: 20_000 }, 10_000, "per-second");
+  expect([...(s.layers[0]?.values ?? [])]).toEqual([1, 1]);
+  expect(around({ start: 1_000_000, end: 1_200_000 })).toEqual({ start: 940_000, end: 1_201_000 });
+});
+test("a step that still runs is divided by what has passed of it", () => {
+  const s = stack([one("a", [0, 10_000], [10, 5])], { start: 0, end: 15_000 }, 10_000, "per-second", 15_000);
+  expect([...(s.layers[0]?.values ?? [])]).toEqual([1, 1]);
 });
 test("the grid is the server's, also when its first steps are empty", () => {
   const s = stack([one("a", [33_000], [10])], { start: 0, end: 50_000 }, 10_000, "per-second");
@@ -42,16 +60,17 @@ test("layers lie on each other", () => {
   expect(outline(s, 0, (x) => x * 10, (y) => 10 - y)).toBe("M0 8L10 8L10 6L20 6L20 10L10 10L10 10L0 10Z");
   expect(outline(s, 1, (x) => x * 10, (y) => 10 - y)).toBe("M0 7L10 7L10 5L20 5L20 6L10 6L10 8L0 8Z");
 });
-test("the step is round, never finer than the agents report, and gives at most 200 steps", () => {
+test("the step is round and gives at most 200 steps", () => {
   const f = (millis: number, want: number): void => expect(stepFor({ start: 0, end: millis })).toBe(want);
-  f(60_000, 10_000);
-  f(900_000, 10_000);
-  f(3_600_000, 20_000);
+  f(60_000, 1000);
+  f(300_000, 2000);
+  f(900_000, 5000);
+  f(3_600_000, 30_000);
   f(86_400_000, 600_000);
   f(30 * 86_400_000, 14_400_000);
   f(1000 * 86_400_000, 5 * 86_400_000);
 });
-test("profiles that come every minute make minutes, not a comb", () => {
+test("profiles of a moment every minute make minutes, not a comb", () => {
   const s = stack([one("a", [5000, 65_000, 125_000, 185_000, 245_000], [60, 60, 60, 120, 60])], { start: 5000, end: 305_000 }, 10_000, "per-second");
   expect(s.step).toBe(60_000);
   expect([...(s.layers[0]?.values ?? [])]).toEqual([1, 1, 1, 2, 1]);

@@ -20,6 +20,11 @@ test("rateOf", () => {
   f("process_cpu:samples:count", "per-second");
   f("memory:inuse_space:bytes", "level");
   f("memory:alloc_space:bytes", "per-second");
+  f("memory:inuse_space:bytes:space:bytes:delta", "per-second");
+  f("memory:live:count", "level");
+  f("memory:lively:count", "per-second");
+  f("goroutine:goroutine:count", "level");
+  f("threadcreate:threadcreate:count", "level");
 });
 test("findType", () => {
   const f = (text: string, want: string | undefined): void => expect(findType(types, text)?.id.split(":").slice(0, 2).join(":")).toBe(want);

@@ -37,9 +37,13 @@ export function friendlyName(t: TypeParts): string {
   return name === sample ? name : `${name}: ${sample}`;
 }
 
-// rateOf says how the type's sums are drawn over time.
+// What the server averages, where it adds amounts: profile.Type.Level.
+const levelNames: readonly string[] = ["goroutine", "goroutines", "threadcreate"];
+
+// rateOf says how the type is drawn over time.
 export function rateOf(t: TypeParts): Rate {
-  if (t.sampleType.startsWith("inuse_") || t.name.startsWith("goroutine")) return "level";
+  const level = /^(inuse|live)(_|$)/.test(t.sampleType) || levelNames.includes(t.name);
+  if (level && !t.id.endsWith(":delta")) return "level";
   if (t.name === "process_cpu" && t.sampleUnit === "nanoseconds") return "cores";
   return "per-second";
 }

@@ -37,7 +37,7 @@ export function Chart({ api, request, selection, span, name, rate, state, go, wi
   const { data } = request;
   // While the next answer is on its way, the old one keeps its own axis and grouping.
   const axis = data?.span ?? span;
-  const stacked = useMemo(() => stack(data?.series ?? [], axis, data?.stepMillis ?? 0, rate), [data, axis, rate]);
+  const stacked = useMemo(() => stack(data?.series ?? [], axis, data?.stepMillis ?? 0, rate, data?.asked ?? axis.end), [data, axis, rate]);
   const unit = data?.unit ?? "";
   const inner = { width: Math.max(10, width - margin.left - margin.right), height: height - margin.top - margin.bottom };
   const yTicks = ticks(stacked.max, unit, rate, 4);
@@ -208,7 +208,7 @@ export function Chart({ api, request, selection, span, name, rate, state, go, wi
               >
                 <i style={{ background: colour(i, l) }} />
                 <span className="ellipsis">{l.other ? "other" : l.key === "" ? `no ${groupBy}` : l.key}</span>
-                <span className="quiet num">{formatRate(rate === "level" ? l.sum / stacked.steps : l.sum / ((axis.end - axis.start) / 1000), unit, rate)}</span>
+                <span className="quiet num">{formatRate(l.mean, unit, rate)}</span>
               </button>
             </li>
           ))}
