@@ -1,5 +1,5 @@
 // Command golabels serves two routes with the same code, 75 % of its CPU time for one and 25 % for the other: only the
-// labels of the goroutines tell them apart. Some of the work is the runtime's own, on the system's stack.
+// labels of the goroutines tell them apart. A turn is long beside the time between two samples. Some of the work is the runtime's own, on the system's stack.
 package main
 
 import (
@@ -18,13 +18,15 @@ var (
 )
 
 //go:noinline
-func work(n int) {
-	x := sink
-	for ; n > 0; n-- {
-		x = (x * 0x9e3779b97f4a7c15) ^ (x >> 13)
+func work() {
+	for range 10 {
+		x := sink
+		for range 1_000_000 {
+			x = (x * 0x9e3779b97f4a7c15) ^ (x >> 13)
+		}
+		sink = x
+		large = make([]byte, 1<<20)
 	}
-	sink = x
-	large = make([]byte, 1<<20)
 }
 
 // serve works on a goroutine of its own, which inherits the labels.
@@ -33,7 +35,7 @@ func serve(route, user string) {
 		done := make(chan struct{})
 		go func() {
 			defer close(done)
-			work(1_000_000)
+			work()
 		}()
 		<-done
 	})
