@@ -269,3 +269,33 @@ func TestMetrics(t *testing.T) {
 		}
 	}
 }
+
+// TestWithoutIDs opens a directory of before IDs, with a log and a block, and goes on with it.
+func TestWithoutIDs(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.CopyFS(dir, os.DirFS("testdata/without-ids")); err != nil {
+		t.Fatal(err)
+	}
+	acked := map[int]bool{}
+	for i := range 40 {
+		acked[i] = true
+	}
+	for round := range 3 {
+		s := open(t, Options{Dir: dir, Retention: -1})
+		wants(t, fmt.Sprintf("opened %d times", round+1), s, acked, nil)
+		ids, err := s.Recent(t.Context())
+		if err != nil || len(ids) != round {
+			t.Errorf("opened %d times: %d IDs, %v", round+1, len(ids), err)
+		}
+		acked[100+round] = true
+		if err := s.Write(t.Context(), batchOf(100+round)); err != nil {
+			t.Fatal(err)
+		}
+		if round == 1 {
+			err = s.Flush(t.Context())
+		}
+		if err := errors.Join(err, s.Close()); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
