@@ -254,6 +254,7 @@ func walk(f *File) {
 		_ = f.Symbols(s, func(_ int, sym Symbol) bool { f.Executable(sym.Addr); return true })
 		_, _ = f.ReadAddr(s.Addr, s.Size)
 	}
+	_ = f.FunctionRanges(func(start, end uint64) bool { return start < end })
 	for _, o := range []uint64{0, f.Entry, ^uint64(0)} {
 		f.Addr(o)
 		f.MappedAddr(o, 0, 0)
