@@ -140,6 +140,14 @@ func frames(cie string, sizes ...int32) []byte {
 	return b
 }
 
+// walked is unwound without .eh_frame_hdr.
+func walked(frame []byte) *File {
+	file := unwound(nil, frame)
+	s := &file.Sections[4]
+	s.Name, s.Addr, s.Offset, s.Size = ".eh_frame", 0x300, 0x300, uint64(min(len(frame), 0x100))
+	return file
+}
+
 func TestFunctionRanges(t *testing.T) {
 	f := func(name string, file *File, want, wantErr string) {
 		t.Helper()
@@ -170,7 +178,7 @@ func TestFunctionRanges(t *testing.T) {
 	f("variable width", unwound(header(0x10), frames("\x01zR\x00\x01\x78\x10\x01\x01", 8)), "10-80", "")
 	f("none", unwound(nil, nil), "", "")
 	f("no table", unwound([]byte{1, 0x1b, 0xff, 0xff}, nil), "", "")
-	f("too short", unwound([]byte{1, 0x1b}, nil), "", "2 bytes")
+	f("too short", unwound([]byte{1, 0x1b}, nil), "", "begins with 01 1b instead")
 	f("too short for a count", unwound([]byte{1, 0x1b, 3, 0x3b, 0, 0}, nil), "", "begins with 01 1b 03 3b")
 	f("another version", unwound(append([]byte{2}, header(0x10)[1:]...), nil), "", "begins with 02")
 	f("another encoding", unwound(append([]byte{1, 0x1b, 3, 0x3c}, header(0x10)[4:]...), nil), "", "begins with 01 1b 03 3c")
@@ -178,6 +186,16 @@ func TestFunctionRanges(t *testing.T) {
 	lying := header(0x10)
 	binary.LittleEndian.PutUint32(lying[8:], 1<<30)
 	f("a lying count", unwound(lying, frames(plain, 8)), "", "1073741824 functions in 8 bytes")
+
+	// Without the table: the section's entries, here not in order.
+	placed := frames(plain, 8, 16, 4, 8)
+	for i, start := range []int32{0x100, 0x10, 0x20, 0x30} {
+		at := 0x20 + i*16 + 8
+		binary.LittleEndian.PutUint32(placed[at:], uint32(start-0x300-int32(at)))
+	}
+	f("no table, entries", walked(placed), "10-20 20-24 30-38 100-108", "")
+	f("no table, entries, cut", walked(placed[:len(placed)-9]), "10-20 20-24 100-108", "")
+	f("no table, two objects", walked(append(append(slices.Clone(placed), 0, 0, 0, 0), placed...)), "10-20 20-24 30-38 74-80 100-108 164-16c", "")
 
 	kept := func(b ...byte) *File {
 		return &File{Order: binary.LittleEndian, mapped: b, size: int64(len(b)), Sections: []Section{{Name: FunctionsSection, Type: SectionProgbits, Size: uint64(len(b))}}}
@@ -193,9 +211,12 @@ func FuzzFunctionRanges(f *testing.F) {
 	f.Add(header(0x10, 0x20, 0x100), frames("\x01zR\x00\x01\x78\x10\x01\x1b", 8, 16, 4), true)
 	f.Add(header(0x10, 0x10, 0x90), frames("\x03zPLRS\x00\x01\x78\x80\x01\x07\x9b\x00\x00\x00\x00\x1b\x1b", 8), false)
 	f.Add([]byte{1, 0x1b, 0xff, 0xff}, []byte(nil), true)
+	f.Add([]byte(nil), frames("\x01zR\x00\x01\x78\x10\x01\x1b", 8, 16), true)
 	f.Fuzz(func(t *testing.T, head, frame []byte, sections bool) {
 		file := unwound(head[:min(len(head), 0x100)], frame)
-		if !sections {
+		if sections && len(head) == 0 {
+			file = walked(frame)
+		} else if !sections {
 			file.Segments = append(file.Segments, Segment{Type: segmentFrameHeader, Offset: 0x200, Vaddr: 0x200, Filesz: uint64(len(head))})
 			file.Sections = nil
 		}
