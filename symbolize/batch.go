@@ -44,19 +44,33 @@ func FindUnnamed(d *profile.Dictionary) []*Unnamed {
 	return groups
 }
 
-// Name gives u's frames in d the functions of sources, one entry for each of u.Addrs. Where an entry is empty
-// the frame stays as it is, so that it is shown by file and address and never thrown together with others.
+// Name gives u's frames in d the functions of sources, one entry for each of u.Addrs. A nameless function is
+// called by the file that its frame's mapping shows and where it begins: dash+0x61a0. Where an entry is empty the
+// frame stays as it is, so that it is shown by file and address and never thrown together with others.
 func (u *Unnamed) Name(d *profile.Dictionary, sources [][]Source) {
 	lines := make([][]profile.Line, len(u.Addrs))
+	nameless := make([]string, len(u.Addrs))
 	for i, at := range sources {
+		if len(at) == 1 && strings.HasPrefix(at[0].Name, NamelessPrefix) {
+			nameless[i] = at[0].Name
+			continue
+		}
 		for _, s := range at {
 			f := d.Function(profile.Function{Name: s.Name, SystemName: s.SystemName, File: s.File, StartLine: s.StartLine})
 			lines[i] = append(lines[i], profile.Line{Function: f, Line: s.Line})
 		}
 	}
-	for _, f := range u.frames {
-		i, _ := slices.BinarySearch(u.Addrs, d.Frames[f].Addr)
-		d.Frames[f].Lines = lines[i]
+	for _, fi := range u.frames {
+		f := &d.Frames[fi]
+		i, _ := slices.BinarySearch(u.Addrs, f.Addr)
+		f.Lines = lines[i]
+		if nameless[i] != "" {
+			file := d.Mappings[f.Mapping].File
+			name := file[strings.LastIndexByte(file, '/')+1:] + nameless[i]
+			// Without a file's name it is spelled as an address alone, as other frames then are.
+			name = strings.TrimPrefix(name, "+")
+			f.Lines = []profile.Line{{Function: d.Function(profile.Function{Name: name})}}
+		}
 	}
 }
 

@@ -16,9 +16,13 @@ import (
 // ErrNoDebugInfo: nothing is known about that build id (yet).
 var ErrNoDebugInfo = errors.New("no debug information")
 
+// NamelessPrefix begins the Name of a function that has none and is known by where it begins in its file: +0x61a0.
+// Whoever shows it puts the file's name before (see [Unnamed.Name]).
+const NamelessPrefix = "+0x"
+
 // Source is one function at one position in the source.
 type Source struct {
-	// Name is demangled; SystemName is the symbol's own name if that differs.
+	// Name is demangled, or begins with NamelessPrefix; SystemName is the symbol's own name if that differs.
 	Name, SystemName string
 	// File is empty and Line, StartLine are 0 where they are unknown.
 	File            string

@@ -26,8 +26,8 @@ const (
 )
 
 // Extraction is what symbolization needs of an executable: an ELF file with the same section and program
-// headers, in which only symbol tables, DWARF, pclntab, notes and procedure linkage stubs have content.
-// Code and data stay behind.
+// headers, in which only symbol tables, DWARF, pclntab, notes and procedure linkage stubs have content, and where
+// functions begin and end. Code and data stay behind.
 //
 // It refers to the file that it was made from, which must stay open and unchanged until it is written.
 type Extraction struct {
@@ -51,8 +51,8 @@ type extracted struct {
 	content []byte
 }
 
-// Extract plans the extraction of the size bytes of r. Nothing but headers and, for Go, parts of the pclntab
-// is read before it is written. The error wraps elf.ErrFormat if r is no ELF file.
+// Extract plans the extraction of the size bytes of r. Nothing but headers, unwind information and, for Go, parts of
+// the pclntab is read before it is written. The error wraps elf.ErrFormat if r is no ELF file.
 func Extract(r io.ReaderAt, size int64) (*Extraction, error) {
 	var f *elf.File
 	var err error
@@ -161,6 +161,9 @@ func (x *Extraction) plan() error {
 		}
 		x.sections = append(x.sections, e)
 	}
+	if len(x.sections) == 0 {
+		x.sections = append(x.sections, extracted{}) // the first one is none
+	}
 	if base != x.file {
 		for _, name := range []string{".gnu_debugdata", ".gopclntab"} {
 			if s := x.file.Section(name); s != nil && s.Type != elf.SectionNobits && base.Section(name) == nil {
@@ -182,6 +185,9 @@ func (x *Extraction) plan() error {
 	}
 	if goErr == nil {
 		x.planGo(goTable)
+	}
+	if !onlyGo {
+		x.planFunctions()
 	}
 	return x.layout()
 }
@@ -305,11 +311,27 @@ func (x *Extraction) planGo(t *gosym.Table) {
 	x.sections = append(x.sections, e)
 }
 
+// planFunctions adds where functions begin and end, 4 or 5 bytes each. Whether the symbols say as much would cost
+// more to find out than it weighs.
+func (x *Extraction) planFunctions() {
+	e := extracted{}
+	last := uint64(0)
+	// Damage costs what lies behind it.
+	_ = x.file.FunctionRanges(func(start, end uint64) bool {
+		e.content = elf.AppendFunctionRange(e.content, last, start, end)
+		last = end
+		return true
+	})
+	if len(e.content) == 0 {
+		return
+	}
+	e.Name, e.Type, e.Align, e.Size = elf.FunctionsSection, elf.SectionProgbits, 1, uint64(len(e.content))
+	x.sections = append(x.sections, e)
+	x.needed = true
+}
+
 // layout gives each section its place: ELF header, program headers, contents, names, section headers.
 func (x *Extraction) layout() error {
-	if len(x.sections) == 0 {
-		x.sections = append(x.sections, extracted{})
-	}
 	headSize, phSize, shSize := int64(52), int64(32), int64(40)
 	if x.file.Is64 {
 		headSize, phSize, shSize = 64, 56, 64

@@ -1,5 +1,5 @@
 // Package index builds the symbol table (room table) of an executable file from all that speaks about its code:
-// pclntab (gosym), DWARF (dwarf), symbol tables and linkage stubs (elf).
+// pclntab (gosym), DWARF (dwarf), symbol tables, linkage stubs and unwind information (elf).
 //
 // Who is believed where several sources speak about an address:
 //
@@ -7,7 +7,10 @@
 //  2. DWARF: functions, inlined functions, lines, out of the file or its split debug file;
 //  3. symbol tables (.symtab, .dynsym, the one in .gnu_debugdata), with lines from DWARF where a unit has
 //     lines and no functions (assembly);
-//  4. procedure linkage stubs, named by the function they lead to: write@plt.
+//  4. procedure linkage stubs, named by the function they lead to: write@plt;
+//  5. unwind information, which has no names but says where a function begins and ends: what is left, as in stripped
+//     files, is called by its function's start (+0x61a0), so that all addresses of one function are one. Code that it
+//     does not delimit stays unknown.
 //
 // Building needs little memory whatever the file's size: about 70 MB of heap for 90 MB of Go with DWARF. What
 // is damaged is left out and reported; the rest still serves.
@@ -71,19 +74,6 @@ func Collect(b *table.Builder, in Files) (warning, err error) {
 	if in.Split != nil {
 		files = append(files, in.Split)
 	}
-	symbolFiles := files
-	if mini, err := f.MiniDebug(); err != nil {
-		warnings = append(warnings, err)
-	} else if mini != nil {
-		symbolFiles = append(symbolFiles[:len(symbolFiles):len(symbolFiles)], mini)
-	}
-	functions, err := symbolFunctions(symbolFiles...)
-	if err != nil {
-		warnings = append(warnings, err)
-	}
-	if err := addFunctions(b, f, functions); err != nil {
-		return nil, err
-	}
 	var goCode struct{ start, end uint64 }
 	for _, f := range files {
 		g, err := gosym.Find(f)
@@ -107,6 +97,28 @@ func Collect(b *table.Builder, in Files) (warning, err error) {
 			warnings = append(warnings, errors.New("reading the Go pclntab: its inline trees were not found"))
 		}
 		break
+	}
+	symbolFiles := files
+	if mini, err := f.MiniDebug(); err != nil {
+		warnings = append(warnings, err)
+	} else if mini != nil {
+		symbolFiles = append(symbolFiles[:len(symbolFiles):len(symbolFiles)], mini)
+	}
+	functions, err := symbolFunctions(symbolFiles...)
+	if err != nil {
+		warnings = append(warnings, err)
+	}
+	unreadable, err := addNameless(b, f, functions, func(start, end uint64) bool {
+		return start >= goCode.start && end <= goCode.end
+	})
+	if err != nil {
+		return nil, err
+	}
+	if unreadable != nil {
+		warnings = append(warnings, fmt.Errorf("reading where functions begin: %w", unreadable))
+	}
+	if err := addFunctions(b, f, functions); err != nil {
+		return nil, err
 	}
 	sup, err := dwarf.OpenSupplement(f)
 	if in.Supplement != nil {

@@ -18,6 +18,7 @@ const maxSymbols = 4 << 20
 type function struct {
 	start, end uint64
 	name       string
+	guessed    bool // the end, of a symbol without a size
 }
 
 type candidate struct {
@@ -137,7 +138,7 @@ func chooseFunctions(all []candidate) []function {
 			}
 		}
 		covered = max(covered, c.addr+c.size)
-		out = append(out, function{c.addr, end, c.name})
+		out = append(out, function{c.addr, end, c.name, c.size == 0})
 	}
 	return out
 }
@@ -172,4 +173,29 @@ func addFunctions(b *table.Builder, f *elf.File, functions []function) error {
 		}
 	}
 	return nil
+}
+
+// addNameless adds the functions that unwind information delimits and no symbol covers, and ends symbols without a
+// size where the next function begins. What it cannot read of f is unreadable; the error is that of b. skip says which
+// code is known better already.
+func addNameless(b *table.Builder, f *elf.File, functions []function, skip func(start, end uint64) bool) (unreadable, err error) {
+	unreadable = f.FunctionRanges(func(start, end uint64) bool {
+		for len(functions) > 1 && functions[1].start <= start {
+			functions = functions[1:]
+		}
+		covered := false
+		if len(functions) > 0 && functions[0].start <= start {
+			s := &functions[0]
+			if s.guessed && s.start < start {
+				s.end = min(s.end, start)
+			}
+			// The table would choose the symbol anyway; left out here, they cost a file with symbols no memory.
+			covered = s.end >= end
+		}
+		if !covered && !skip(start, end) {
+			err = b.AddNameless(start, end)
+		}
+		return err == nil
+	})
+	return unreadable, err
 }

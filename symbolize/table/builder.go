@@ -15,6 +15,7 @@ import (
 
 	"github.com/zeebo/xxh3"
 
+	"github.com/perfuse/perfuse/symbolize"
 	"github.com/perfuse/perfuse/symbolize/demangle"
 )
 
@@ -29,7 +30,8 @@ type Priority uint8
 
 // In ascending order.
 const (
-	FromStubs   Priority = iota // names made for procedure linkage stubs
+	FromUnwind  Priority = iota // functions that unwind information delimits, without names
+	FromStubs                   // names made for procedure linkage stubs
 	FromSymbols                 // symbol tables
 	FromLines                   // a symbol, with lines of DWARF
 	FromDwarf
@@ -244,6 +246,16 @@ func (b *Builder) Add(priority Priority, fn FunctionID, start, end uint64, nodes
 		}
 		start, rows = until, rows[blockRows:]
 	}
+}
+
+// AddNameless stores the code from start to end as that of one function without a name: it is called by its
+// start when it is looked up.
+func (b *Builder) AddNameless(start, end uint64) error {
+	fn, err := b.Function(symbolize.NamelessPrefix, 0, 0)
+	if err != nil {
+		return err
+	}
+	return b.addBlock(FromUnwind, fn, start, end, nil, nil)
 }
 
 func (b *Builder) addBlock(priority Priority, fn FunctionID, start, end uint64, nodes []Node, rows []Row) error {

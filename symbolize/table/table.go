@@ -20,6 +20,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strconv"
 	"sync"
 
 	"github.com/zeebo/xxh3"
@@ -30,7 +31,7 @@ import (
 )
 
 // Version is the version of the format that this code writes and reads.
-const Version = 1
+const Version = 2
 
 const (
 	magic        = "PFSYMTAB"
@@ -226,7 +227,11 @@ func (t *Table) decode(b []byte, addr uint64, out []symbolize.Source) []symboliz
 			node = uint64(n.parent)
 		}
 	}
-	return append(out, t.source(fn, pos))
+	s := t.source(fn, pos)
+	if s.Name == symbolize.NamelessPrefix {
+		s.Name += strconv.FormatUint(base, 16)
+	}
+	return append(out, s)
 }
 
 type position struct {

@@ -144,6 +144,41 @@ func TestLookup(t *testing.T) {
 	f(0x1000, "")
 }
 
+// Code without a name is one function, called by its start, around whatever else is known.
+func TestNameless(t *testing.T) {
+	b := newBuilder(t)
+	for _, r := range [][2]uint64{{0x1000, 0x1100}, {0x1100, 0x1180}, {0x2000, 0x2000}, {0xffffffffff600000, 0xffffffffff600100}} {
+		if err := b.AddNameless(r[0], r[1]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b.add(added{priority: FromStubs, name: "write@plt", start: 0x1040, end: 0x1050})
+	b.add(added{priority: FromSymbols, name: "f", start: 0x10c0, end: 0x1110})
+	table := b.open()
+	f := func(addr uint64, want string) {
+		t.Helper()
+		var got string
+		for _, s := range table.Lookup(profile.Addr(addr), nil) {
+			got += s.Name
+			if s != (symbolize.Source{Name: s.Name}) {
+				t.Errorf("%#x: got %+v", addr, s)
+			}
+		}
+		if got != want {
+			t.Errorf("%#x: got %q, want %q", addr, got, want)
+		}
+	}
+	f(0xfff, "")
+	f(0x1000, "+0x1000")
+	f(0x1045, "write@plt")
+	f(0x1050, "+0x1000")
+	f(0x10c0, "f")
+	f(0x1110, "+0x1100")
+	f(0x1180, "")
+	f(0x2000, "")
+	f(0xffffffffff6000ff, "+0xffffffffff600000")
+}
+
 // Many rows are cut into blocks; each still finds its nodes.
 func TestManyRows(t *testing.T) {
 	b := newBuilder(t)
