@@ -9,7 +9,7 @@ import (
 	"github.com/perfuse/perfuse/profile"
 )
 
-// Unnamed are a batch's native frames of one executable file that have an address and no function yet.
+// Unnamed are a batch's native frames of one executable file that have an address and no function with a name yet.
 type Unnamed struct {
 	BuildID string
 	// Addrs are sorted and distinct.
@@ -24,7 +24,7 @@ func FindUnnamed(d *profile.Dictionary) []*Unnamed {
 	for i := range d.Frames {
 		f := &d.Frames[i]
 		id := d.Mappings[f.Mapping].BuildID
-		if f.Kind != profile.KindNative || len(f.Lines) > 0 || id == "" {
+		if f.Kind != profile.KindNative || id == "" || len(f.Lines) > 0 && !nameless(d, f) {
 			continue
 		}
 		u := byBuildID[id]
@@ -44,15 +44,31 @@ func FindUnnamed(d *profile.Dictionary) []*Unnamed {
 	return groups
 }
 
+// nameless says whether f shows a function without a name, as a recording does that was symbolized before it was sent:
+// who has more symbols may find its name.
+func nameless(d *profile.Dictionary, f *profile.Frame) bool {
+	if len(f.Lines) != 1 {
+		return false
+	}
+	name, ok := strings.CutPrefix(d.Functions[f.Lines[0].Function].Name, baseName(d, f))
+	return ok && strings.HasPrefix(name, NamelessPrefix)
+}
+
+// baseName is the name of f's file.
+func baseName(d *profile.Dictionary, f *profile.Frame) string {
+	file := d.Mappings[f.Mapping].File
+	return file[strings.LastIndexByte(file, '/')+1:]
+}
+
 // Name gives u's frames in d the functions of sources, one entry for each of u.Addrs. A nameless function is
 // called by the file that its frame's mapping shows and where it begins: dash+0x61a0. Where an entry is empty the
 // frame stays as it is, so that it is shown by file and address and never thrown together with others.
 func (u *Unnamed) Name(d *profile.Dictionary, sources [][]Source) {
 	lines := make([][]profile.Line, len(u.Addrs))
-	nameless := make([]string, len(u.Addrs))
+	starts := make([]string, len(u.Addrs)) // of nameless functions
 	for i, at := range sources {
 		if len(at) == 1 && strings.HasPrefix(at[0].Name, NamelessPrefix) {
-			nameless[i] = at[0].Name
+			starts[i] = at[0].Name
 			continue
 		}
 		for _, s := range at {
@@ -63,13 +79,13 @@ func (u *Unnamed) Name(d *profile.Dictionary, sources [][]Source) {
 	for _, fi := range u.frames {
 		f := &d.Frames[fi]
 		i, _ := slices.BinarySearch(u.Addrs, f.Addr)
-		f.Lines = lines[i]
-		if nameless[i] != "" {
-			file := d.Mappings[f.Mapping].File
-			name := file[strings.LastIndexByte(file, '/')+1:] + nameless[i]
+		switch {
+		case starts[i] != "":
 			// Without a file's name it is spelled as an address alone, as other frames then are.
-			name = strings.TrimPrefix(name, "+")
+			name := strings.TrimPrefix(baseName(d, f)+starts[i], "+")
 			f.Lines = []profile.Line{{Function: d.Function(profile.Function{Name: name})}}
+		case len(lines[i]) > 0:
+			f.Lines = lines[i]
 		}
 	}
 }

@@ -46,23 +46,49 @@ func TestBatchNames(t *testing.T) {
 		{Stack: stack("", 0x210), Value: 10000},
 		{Stack: stack("/bin/dash", 0x410), Value: 100000},
 	}}}}
-	if err := Batch(t.Context(), byHundreds{}, b); err != nil {
-		t.Fatal(err)
+	f := func(r Resolver, want ...string) {
+		t.Helper()
+		if err := Batch(t.Context(), r, b); err != nil {
+			t.Fatal(err)
+		}
+		var out strings.Builder
+		if err := profile.WriteFolded(&out, b, &b.Profiles[0]); err != nil {
+			t.Fatal(err)
+		}
+		got := strings.Split(strings.TrimSpace(out.String()), "\n")
+		slices.Sort(got)
+		if !slices.Equal(got, want) {
+			t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+		}
 	}
-	var out strings.Builder
-	if err := profile.WriteFolded(&out, b, &b.Profiles[0]); err != nil {
-		t.Fatal(err)
-	}
-	got := strings.Split(strings.TrimSpace(out.String()), "\n")
-	want := []string{
+	shown := []string{
 		"0x200 10000",
 		"dash+0x300;dash+0x200 11",
 		"dash+0x300;outer;inner 100",
 		"dash+0x410 100000",
 		"sh+0x200 1000",
 	}
-	slices.Sort(got)
-	if !slices.Equal(got, want) {
-		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	f(byHundreds{}, shown...)
+	// Who knows less changes nothing, who knows more has names for what has none.
+	f(knows{}, shown...)
+	f(knows{0x210: "cat", 0x310: "main", 0x110: "never asked for", 0x410: "echo"},
+		"0x200 10000",
+		"cat 1000",
+		"dash+0x300;dash+0x200 10",
+		"dash+0x300;outer;inner 100",
+		"echo 100000",
+		"main;cat 1")
+}
+
+// knows resolves by exact address.
+type knows map[profile.Addr]string
+
+func (k knows) Resolve(_ context.Context, _ string, addrs []profile.Addr) ([][]Source, error) {
+	out := make([][]Source, len(addrs))
+	for i, a := range addrs {
+		if k[a] != "" {
+			out[i] = []Source{{Name: k[a]}}
+		}
 	}
+	return out, nil
 }
