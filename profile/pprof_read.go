@@ -25,6 +25,8 @@ type PprofOptions struct {
 	// MaxSeries bounds the number of label sets that sample labels may make; 0: 1000. What goes beyond is
 	// an error.
 	MaxSeries int
+	// Dictionary takes what the samples refer to, beside what it holds already. Nil: a new one.
+	Dictionary *Dictionary
 	// MaxBytes bounds the decompressed size; 0: 64 MiB. Reading takes up to ten times as much memory.
 	MaxBytes int64
 }
@@ -37,8 +39,7 @@ var ErrTooLarge = errors.New("profile too large")
 // none.
 //
 // Numeric labels are dropped. The labels trace_id, span_id (hex) and span_name make a sample's link. Names of
-// labels are made to fit selectors: what is neither letter, digit, '_', '.' nor '-' becomes '_'. Text that is
-// not UTF-8 is repaired.
+// labels become what [LabelName] makes of them. Text that is not UTF-8 is repaired.
 //
 // Addresses become those of the executable file (see [Addr]): address - start + offset of the mapping, which
 // is right for position-independent files whose segments lie in memory as in the file; addresses of programs
@@ -67,8 +68,11 @@ func readPprof(r io.Reader, o PprofOptions) (*Batch, error) {
 	if err != nil {
 		return nil, err
 	}
+	if o.Dictionary == nil {
+		o.Dictionary = NewDictionary()
+	}
 	p := pprofReader{
-		file: f, opts: o, d: NewDictionary(),
+		file: f, opts: o, d: o.Dictionary,
 		mappings:  make([]pprofMapping, len(f.mappings.entries)),
 		functions: make([]FunctionIndex, len(f.functions.entries)),
 		frames:    make([]FrameIndex, len(f.locations.entries)),

@@ -388,6 +388,8 @@ func (s *Server) compose(b *backend) error {
 		mux.Handle(ingest.ExportProcedure, rpc)
 		mux.Handle(ingest.ExportPath, post)
 	}
+	all.Handle(ingest.PushProcedure, in.Push())
+	all.Handle(ingest.WriteRawProcedure, in.WriteRaw())
 	services.Mount(all)
 	all.Handle("/", s.page())
 	b.http, b.otlp = all, otlp

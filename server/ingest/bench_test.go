@@ -96,7 +96,7 @@ func BenchmarkExport(b *testing.B) {
 	b.ReportAllocs()
 	n := 0
 	for b.Loop() {
-		if err := in.exportRaw(b.Context(), doorRPC, body, false); err != nil {
+		if err := in.decodeAndExport(b.Context(), body, false); err != nil {
 			b.Fatal(err)
 		}
 		n += 20_000

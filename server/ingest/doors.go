@@ -14,6 +14,10 @@ import (
 	"strings"
 
 	"connectrpc.com/connect"
+	profilestorev1alpha1 "github.com/perfuse/perfuse/proto/parca/profilestore/v1alpha1"
+	"github.com/perfuse/perfuse/proto/parca/profilestore/v1alpha1/profilestorev1alpha1connect"
+	pushv1 "github.com/perfuse/perfuse/proto/push/v1"
+	"github.com/perfuse/perfuse/proto/push/v1/pushv1connect"
 	"github.com/perfuse/perfuse/server/limits"
 	"github.com/perfuse/perfuse/storage"
 	collectorv1 "go.opentelemetry.io/proto/otlp/collector/profiles/v1development"
@@ -22,28 +26,55 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// The two doors of OTLP.
+// The doors.
 const (
 	ExportProcedure = "/opentelemetry.proto.collector.profiles.v1development.ProfilesService/Export"
 	ExportPath      = "/v1development/profiles"
 
-	doorRPC  = "otlp_grpc"
-	doorHTTP = "otlp_http"
+	PushProcedure     = pushv1connect.PusherServicePushProcedure
+	WriteRawProcedure = profilestorev1alpha1connect.ProfileStoreServiceWriteRawProcedure
+
+	doorRPC      = "otlp_grpc"
+	doorHTTP     = "otlp_http"
+	doorPush     = "pyroscope_push"
+	doorWriteRaw = "parca_write_raw"
 )
 
 // RPC returns the handler of ExportProcedure: gRPC, gRPC-web and Connect.
 func (g *Ingester) RPC() http.Handler {
+	return g.rpc(ExportProcedure, doorRPC, func(ctx context.Context, raw *rawRequest) (proto.Message, error) {
+		return &collectorv1.ExportProfilesServiceResponse{}, g.decodeAndExport(ctx, raw.body, raw.json)
+	})
+}
+
+// Push returns the handler of PushProcedure: Pyroscope's clients.
+func (g *Ingester) Push() http.Handler {
+	return g.rpc(PushProcedure, doorPush, func(ctx context.Context, raw *rawRequest) (proto.Message, error) {
+		return &pushv1.PushResponse{}, g.push(ctx, raw)
+	})
+}
+
+// WriteRaw returns the handler of WriteRawProcedure: Parca's scraper and clients.
+func (g *Ingester) WriteRaw() http.Handler {
+	return g.rpc(WriteRawProcedure, doorWriteRaw, func(ctx context.Context, raw *rawRequest) (proto.Message, error) {
+		return &profilestorev1alpha1.WriteRawResponse{}, g.writeRaw(ctx, raw)
+	})
+}
+
+// rpc returns the handler of a procedure: gRPC, gRPC-web and Connect.
+func (g *Ingester) rpc(procedure, door string, take func(context.Context, *rawRequest) (proto.Message, error)) http.Handler {
 	// What is too large once it is unpacked ends while Connect reads it, before our handler sees anything.
-	refused := func(err error) { g.done(doorRPC, 0, err) }
+	refused := func(err error) { g.done(door, 0, err) }
 	opts := append(limits.HandlerOptions(g.limits.DecompressedBytes, refused),
 		connect.WithCodec(rawCodec{name: "proto"}), connect.WithCodec(rawCodec{name: "json"}),
 		connect.WithCodec(rawCodec{name: "json; charset=utf-8"}))
-	h := connect.NewUnaryHandlerSimple(ExportProcedure, func(ctx context.Context, raw *rawRequest) (*collectorv1.ExportProfilesServiceResponse, error) {
-		err := g.exportRaw(ctx, doorRPC, raw.body, raw.json)
+	h := connect.NewUnaryHandlerSimple(procedure, func(ctx context.Context, raw *rawRequest) (*rawAnswer, error) {
+		answer, err := take(ctx, raw)
+		g.done(door, len(raw.body), err)
 		if err != nil {
 			return nil, connect.NewError(codeOf(err), err)
 		}
-		return &collectorv1.ExportProfilesServiceResponse{}, nil
+		return &rawAnswer{answer}, nil
 	}, opts...)
 	errorWriter := connect.NewErrorWriter(opts...)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -53,7 +84,7 @@ func (g *Ingester) RPC() http.Handler {
 		}
 		body, leave, err := g.gate.enter(r.Context(), r.Body)
 		if err != nil {
-			g.done(doorRPC, 0, err)
+			g.done(door, 0, err)
 			errorWriter.Write(w, r, connect.NewError(codeOf(err), err))
 			return
 		}
@@ -62,12 +93,6 @@ func (g *Ingester) RPC() http.Handler {
 		r.Body = io.NopCloser(bytes.NewReader(body))
 		h.ServeHTTP(w, r)
 	})
-}
-
-func (g *Ingester) exportRaw(ctx context.Context, door string, body []byte, isJSON bool) error {
-	err := g.decodeAndExport(ctx, body, isJSON)
-	g.done(door, len(body), err)
-	return err
 }
 
 func (g *Ingester) decodeAndExport(ctx context.Context, body []byte, isJSON bool) error {
@@ -94,6 +119,9 @@ type rawRequest struct {
 	json bool
 }
 
+// rawAnswer is the message that answers it.
+type rawAnswer struct{ proto.Message }
+
 type rawCodec struct{ name string }
 
 func (c rawCodec) Name() string { return c.name }
@@ -111,6 +139,9 @@ func (c rawCodec) Marshal(v any) ([]byte, error) {
 	m, ok := v.(proto.Message)
 	if !ok {
 		return nil, fmt.Errorf("encoding %T", v)
+	}
+	if a, ok := m.(*rawAnswer); ok {
+		m = a.Message
 	}
 	if c.name == "proto" {
 		return proto.Marshal(m)
@@ -169,7 +200,8 @@ func (g *Ingester) HTTP() http.Handler {
 		if body, err = g.unpack(body, encoding); err != nil {
 			g.done(doorHTTP, 0, err)
 		} else {
-			err = g.exportRaw(r.Context(), doorHTTP, body, isJSON)
+			err = g.decodeAndExport(r.Context(), body, isJSON)
+			g.done(doorHTTP, len(body), err)
 		}
 		if err != nil {
 			answer.error(err)

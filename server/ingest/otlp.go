@@ -315,15 +315,20 @@ func (c *converter) times(p *profilesv1.Profile, at *place) (start, duration int
 		}
 	}
 	first, last = min(first, start), max(last, start+duration)
-	if f := c.limits.Future; f > 0 && last > c.now && last-c.now > int64(f) {
-		return 0, 0, &limits.Error{Limit: limits.Future, Max: f.String(), What: at.String() + " lies " +
-			time.Duration(last-c.now).Round(time.Second).String() + " in the future; is the sender's clock right?"}
+	return start, duration, checkTime(first, last, c.now, c.limits, at)
+}
+
+// checkTime refuses what lies too far from now, all in nanoseconds since the Unix epoch.
+func checkTime(first, last, now int64, lim *limits.Limits, at *place) error {
+	if f := lim.Future; f > 0 && last > now && last-now > int64(f) {
+		return &limits.Error{Limit: limits.Future, Max: f.String(), What: at.String() + " lies " +
+			time.Duration(last-now).Round(time.Second).String() + " in the future; is the sender's clock right?"}
 	}
-	if old := c.limits.Past; old > 0 && first < c.now && c.now-first > int64(old) {
-		return 0, 0, &limits.Error{Limit: limits.Past, Max: old.String(), What: at.String() + " is " +
-			time.Duration(c.now-first).Round(time.Second).String() + " old"}
+	if old := lim.Past; old > 0 && first < now && now-first > int64(old) {
+		return &limits.Error{Limit: limits.Past, Max: old.String(), What: at.String() + " is " +
+			time.Duration(now-first).Round(time.Second).String() + " old"}
 	}
-	return start, duration, nil
+	return nil
 }
 
 func (c *converter) link(i int32, spanName string) profile.LinkIndex {

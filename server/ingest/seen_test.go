@@ -285,7 +285,7 @@ func TestRoom(t *testing.T) {
 		in.gate.memory = semaphore.NewWeighted(2*cost + cost/2)
 		errs := make(chan error, 3)
 		for range 3 {
-			go func() { errs <- in.exportRaw(t.Context(), doorRPC, body, false) }()
+			go func() { errs <- in.decodeAndExport(t.Context(), body, false) }()
 		}
 		synctest.Wait()
 		if n := len(g.arrived); n != 2 {
@@ -302,7 +302,7 @@ func TestRoom(t *testing.T) {
 			}
 		}
 		g.result <- nil
-		if err := in.exportRaw(t.Context(), doorRPC, body, false); err != nil {
+		if err := in.decodeAndExport(t.Context(), body, false); err != nil {
 			t.Errorf("afterwards: %v", err)
 		}
 	})

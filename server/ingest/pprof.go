@@ -1,0 +1,296 @@
+package ingest
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/zeebo/xxh3"
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/perfuse/perfuse/profile"
+	profilestorev1alpha1 "github.com/perfuse/perfuse/proto/parca/profilestore/v1alpha1"
+	pushv1 "github.com/perfuse/perfuse/proto/push/v1"
+	"github.com/perfuse/perfuse/server/limits"
+)
+
+// rawSeries is profiles as pprof, and the labels that they come with.
+type rawSeries struct {
+	name     string // the first part of the profile types; empty: told by the pprof
+	labels   profile.Labels
+	profiles []rawProfile
+}
+
+type rawProfile struct {
+	data []byte
+	id   string // empty: the sender does not say
+	at   *place
+}
+
+// readCost is how many bytes of memory reading a byte of pprof takes at most.
+const readCost = 10
+
+func (raw *rawRequest) decode(into proto.Message) error {
+	if len(raw.body) == 0 {
+		return invalid("the body is empty: want a %s", into.ProtoReflect().Descriptor().Name())
+	}
+	err := error(nil)
+	if raw.json {
+		err = protojson.UnmarshalOptions{DiscardUnknown: true}.Unmarshal(raw.body, into)
+	} else {
+		err = proto.Unmarshal(raw.body, into)
+	}
+	if err != nil {
+		return invalid("the body is not a %s: %v", into.ProtoReflect().Descriptor().Name(), err)
+	}
+	return nil
+}
+
+func (g *Ingester) push(ctx context.Context, raw *rawRequest) error {
+	var req pushv1.PushRequest
+	if err := raw.decode(&req); err != nil {
+		return err
+	}
+	series := make([]rawSeries, len(req.GetSeries()))
+	for i, in := range req.GetSeries() {
+		at := &place{"series", i, nil}
+		pairs := make([]profile.Label, len(in.GetLabels()))
+		for j, l := range in.GetLabels() {
+			pairs[j] = profile.Label{Name: l.GetName(), Value: l.GetValue()}
+		}
+		var err error
+		if series[i], err = g.rawSeries(pairs, at); err != nil {
+			return err
+		}
+		for j, s := range in.GetSamples() {
+			series[i].profiles = append(series[i].profiles, rawProfile{s.GetRawProfile(), s.GetID(), &place{"samples", j, at}})
+		}
+	}
+	return g.storeRaw(ctx, series)
+}
+
+func (g *Ingester) writeRaw(ctx context.Context, raw *rawRequest) error {
+	var req profilestorev1alpha1.WriteRawRequest
+	if err := raw.decode(&req); err != nil {
+		return err
+	}
+	series := make([]rawSeries, len(req.GetSeries()))
+	for i, in := range req.GetSeries() {
+		at := &place{"series", i, nil}
+		pairs := make([]profile.Label, len(in.GetLabels().GetLabels()))
+		for j, l := range in.GetLabels().GetLabels() {
+			pairs[j] = profile.Label{Name: l.GetName(), Value: l.GetValue()}
+		}
+		var err error
+		if series[i], err = g.rawSeries(pairs, at); err != nil {
+			return err
+		}
+		for j, s := range in.GetSamples() {
+			series[i].profiles = append(series[i].profiles, rawProfile{data: s.GetRawProfile(), at: &place{"samples", j, at}})
+		}
+	}
+	return g.storeRaw(ctx, series)
+}
+
+// serviceNames are the labels that name a service where service_name is missing, the best first.
+var serviceNames = []string{"service", "app", "job", "application"}
+
+// rawSeries makes a series of the labels that a sender gave it. Labels between double underscores are for the
+// receiver's own use.
+func (g *Ingester) rawSeries(pairs []profile.Label, at *place) (s rawSeries, err error) {
+	ls := make([]profile.Label, 0, len(pairs)+1)
+	for _, l := range pairs {
+		if l.Name == "__name__" {
+			s.name = text(l.Value)
+		}
+		if strings.HasPrefix(l.Name, "__") || l.Name == "" {
+			continue
+		}
+		ls = append(ls, profile.Label{Name: profile.LabelName(l.Name), Value: text(l.Value)})
+	}
+	s.labels = profile.NewLabels(ls...)
+	if s.labels.Get(profile.LabelServiceName) == "" {
+		service := "unknown_service"
+		for _, name := range serviceNames {
+			if v := s.labels.Get(name); v != "" {
+				service = v
+				break
+			}
+		}
+		s.labels = profile.NewLabels(append(slices.Clone(s.labels), profile.Label{Name: profile.LabelServiceName, Value: service})...)
+	}
+	return s, g.checkLabels(s.labels, at)
+}
+
+func (g *Ingester) checkLabels(ls profile.Labels, at *place) error {
+	if err := limits.Count(limits.LabelsPerSeries, int64(len(ls)), g.limits.LabelsPerSeries, "%s has %d labels", at, len(ls)); err != nil {
+		return err
+	}
+	for _, l := range ls {
+		if err := limits.Count(limits.LabelNameBytes, int64(len(l.Name)), g.limits.LabelNameBytes,
+			"the label name %.40q... of %s has %d bytes", l.Name, at, len(l.Name)); err != nil {
+			return err
+		}
+		if err := limits.Count(limits.LabelValueBytes, int64(len(l.Value)), g.limits.LabelValueBytes,
+			"the label %q of %s has %d bytes", l.Name, at, len(l.Value)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// storeRaw stores all profiles of a request or none, except those that were stored before.
+func (g *Ingester) storeRaw(ctx context.Context, series []rawSeries) error {
+	var keys []profile.ID
+	keyOf := func(s *rawSeries, p *rawProfile) (profile.ID, bool) {
+		if p.id == "" {
+			return profile.ID{}, false
+		}
+		return xxh3.HashString128(s.name + "\x00" + s.labels.String() + "\x00" + p.id).Bytes(), true
+	}
+	n, unpacked := 0, int64(0)
+	for i := range series {
+		s := &series[i]
+		for j := range s.profiles {
+			p := &s.profiles[j]
+			n++
+			if k, ok := keyOf(s, p); ok {
+				keys = append(keys, k)
+			}
+			var err error
+			if p.data, err = g.unpackRaw(p, &unpacked); err != nil {
+				return err
+			}
+		}
+	}
+	if n == 0 {
+		return invalid("the request has no profiles")
+	}
+	cost := readCost * unpacked
+	if err := limits.Count(limits.DecodedBytes, cost, g.limits.DecodedBytes, "the request would take about %d bytes of memory", cost); err != nil {
+		return err
+	}
+	release, err := g.gate.room(ctx, cost)
+	if err != nil {
+		return err
+	}
+	defer release()
+
+	fresh, finish, err := g.seen.claim(ctx, keys)
+	if err != nil {
+		return fmt.Errorf("waiting for the same profile on another connection: %w", err)
+	}
+	stored := false
+	defer func() { finish(stored) }()
+	b := &profile.Batch{Dictionary: profile.NewDictionary()}
+	duplicates := 0
+	for i := range series {
+		s := &series[i]
+		for j := range s.profiles {
+			p := &s.profiles[j]
+			id, ok := keyOf(s, p)
+			if ok && !fresh[id] {
+				duplicates++
+				continue
+			}
+			if err := g.readRaw(b, s, p, id); err != nil {
+				return err
+			}
+		}
+	}
+	if err := g.checkBatch(b); err != nil {
+		return err
+	}
+	if err := g.write(ctx, b); err != nil {
+		return err
+	}
+	stored = true
+	g.metrics.duplicates.Add(float64(duplicates))
+	return nil
+}
+
+// unpackRaw returns a pprof decompressed, and counts its bytes among the request's.
+func (g *Ingester) unpackRaw(p *rawProfile, total *int64) ([]byte, error) {
+	if len(p.data) == 0 {
+		return nil, invalid("%s is empty: want a pprof", p.at)
+	}
+	data := p.data
+	if bytes.HasPrefix(data, []byte{0x1f, 0x8b}) {
+		d := limits.NewDecompressor("gzip", limits.DecompressedBytes, g.limits.DecompressedBytes, nil)
+		defer d.Close()
+		var buf bytes.Buffer
+		err := d.Reset(bytes.NewReader(data))
+		if err == nil {
+			buf.Grow(4 * len(data))
+			_, err = buf.ReadFrom(d)
+		}
+		var le *limits.Error
+		switch {
+		case errors.As(err, &le):
+			return nil, le
+		case err != nil:
+			return nil, invalid("unpacking %s (gzip): %v", p.at, err)
+		}
+		data = buf.Bytes()
+	}
+	*total += int64(len(data))
+	return data, limits.Count(limits.DecompressedBytes, *total, g.limits.DecompressedBytes, "what the request holds has %d bytes and more after decompression", *total)
+}
+
+// readRaw adds a pprof's profiles to b.
+func (g *Ingester) readRaw(b *profile.Batch, s *rawSeries, p *rawProfile, id profile.ID) error {
+	got, err := profile.ReadPprof(bytes.NewReader(p.data), profile.PprofOptions{
+		Name: s.name, Labels: s.labels, Dictionary: b.Dictionary, MaxBytes: math.MaxUint32, MaxSeries: math.MaxInt,
+	})
+	if err != nil {
+		return invalid("%s: %v", p.at, err)
+	}
+	now := time.Now
+	if g.opts.Now != nil {
+		now = g.opts.Now
+	}
+	for _, out := range got.Profiles {
+		if out.TimeNanos == 0 {
+			out.TimeNanos = max(now().UnixNano()-out.DurationNanos, 1)
+		}
+		if out.DurationNanos > math.MaxInt64-out.TimeNanos {
+			return invalid("%s: its time and duration are out of range", p.at)
+		}
+		if err := checkTime(out.TimeNanos, out.TimeNanos+out.DurationNanos, now().UnixNano(), &g.limits, p.at); err != nil {
+			return err
+		}
+		if err := g.checkLabels(out.Labels, p.at); err != nil {
+			return err
+		}
+		out.ID = id
+		b.Profiles = append(b.Profiles, out)
+	}
+	return nil
+}
+
+// checkBatch holds the limits of a request against what it became.
+func (g *Ingester) checkBatch(b *profile.Batch) error {
+	samples, series := 0, map[string]struct{}{}
+	for i := range b.Profiles {
+		samples += len(b.Profiles[i].Samples)
+		series[b.Profiles[i].Labels.String()] = struct{}{}
+	}
+	if err := limits.Count(limits.SamplesPerRequest, int64(samples), g.limits.SamplesPerRequest, "the request has %d samples", samples); err != nil {
+		return err
+	}
+	if err := limits.Count(limits.SeriesPerRequest, int64(len(series)), g.limits.SeriesPerRequest, "the request has %d series", len(series)); err != nil {
+		return err
+	}
+	for _, s := range b.Dictionary.Stacks {
+		if err := limits.Count(limits.FramesPerStack, int64(len(s)), g.limits.FramesPerStack, "a stack has %d frames", len(s)); err != nil {
+			return err
+		}
+	}
+	return nil
+}

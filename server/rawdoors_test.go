@@ -1,0 +1,66 @@
+package server
+
+import (
+	"bytes"
+	"net/http"
+	"testing"
+	"time"
+
+	"connectrpc.com/connect"
+	pprof "github.com/google/pprof/profile"
+
+	profilestorev1alpha1 "github.com/perfuse/perfuse/proto/parca/profilestore/v1alpha1"
+	"github.com/perfuse/perfuse/proto/parca/profilestore/v1alpha1/profilestorev1alpha1connect"
+	queryv1 "github.com/perfuse/perfuse/proto/perfuse/query/v1"
+	pushv1 "github.com/perfuse/perfuse/proto/push/v1"
+	"github.com/perfuse/perfuse/proto/push/v1/pushv1connect"
+	typesv1 "github.com/perfuse/perfuse/proto/types/v1"
+)
+
+// TestRawDoors sends a pprof as Parca's and Pyroscope's clients do, in every protocol, and asks for it.
+func TestRawDoors(t *testing.T) {
+	s := start(t, Options{})
+	f := &pprof.Function{ID: 1, Name: "work"}
+	l := &pprof.Location{ID: 1, Line: []pprof.Line{{Function: f}}}
+	var raw bytes.Buffer
+	if err := (&pprof.Profile{
+		SampleType: []*pprof.ValueType{{Type: "cpu", Unit: "nanoseconds"}}, PeriodType: &pprof.ValueType{Type: "cpu", Unit: "nanoseconds"},
+		Period: 10_000_000, TimeNanos: time.Now().UnixNano(), DurationNanos: 1e9,
+		Function: []*pprof.Function{f}, Location: []*pprof.Location{l}, Sample: []*pprof.Sample{{Location: []*pprof.Location{l}, Value: []int64{30}}},
+	}).Write(&raw); err != nil {
+		t.Fatal(err)
+	}
+	want := int64(0)
+	for name, opts := range map[string][]connect.ClientOption{
+		"Connect": nil, "JSON": {connect.WithProtoJSON()}, "gRPC": {connect.WithGRPC()}, "gRPC-web": {connect.WithGRPCWeb()}, "gzip": {connect.WithSendGzip()},
+	} {
+		client := http.DefaultClient
+		if name == "gRPC" {
+			client = h2c()
+		}
+		if _, err := pushv1connect.NewPusherServiceClient(client, s.url, opts...).Push(t.Context(), &pushv1.PushRequest{Series: []*pushv1.RawProfileSeries{{
+			Labels:  []*typesv1.LabelPair{{Name: "service_name", Value: "web"}},
+			Samples: []*pushv1.RawSample{{RawProfile: raw.Bytes()}},
+		}}}); err != nil {
+			t.Errorf("%s: push: %v", name, err)
+		}
+		if _, err := profilestorev1alpha1connect.NewProfileStoreServiceClient(client, s.url, opts...).WriteRaw(t.Context(), &profilestorev1alpha1.WriteRawRequest{Series: []*profilestorev1alpha1.RawProfileSeries{{
+			Labels:  &profilestorev1alpha1.LabelSet{Labels: []*profilestorev1alpha1.Label{{Name: "service_name", Value: "web"}}},
+			Samples: []*profilestorev1alpha1.RawSample{{RawProfile: raw.Bytes()}},
+		}}}); err != nil {
+			t.Errorf("%s: write: %v", name, err)
+		}
+		want += 60
+		resp, err := s.query().FlameGraph(t.Context(), &queryv1.FlameGraphRequest{Selection: &queryv1.Selection{ProfileType: "cpu", Selector: `{service_name="web"}`}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if resp.Total != want {
+			t.Errorf("%s: total %d, want %d", name, resp.Total, want)
+		}
+	}
+	_, err := pushv1connect.NewPusherServiceClient(http.DefaultClient, s.url).Push(t.Context(), &pushv1.PushRequest{})
+	if connect.CodeOf(err) != connect.CodeInvalidArgument {
+		t.Errorf("an empty request: %v", err)
+	}
+}
