@@ -1,23 +1,17 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"net"
-	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"strconv"
-	"strings"
 	"time"
 
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
 
+	"github.com/perfuse/perfuse/bench/running"
 	"github.com/perfuse/perfuse/bpf/cpu"
 )
 
@@ -43,16 +37,16 @@ func (r result) String() string {
 
 // measure runs a server and an agent, each a process of its own, and watches the agent.
 func measure(ctx context.Context, c config, folder string, rate int) (result, error) {
-	address, err := freeAddress()
+	address, err := running.FreeAddress()
 	if err != nil {
 		return result{}, err
 	}
-	server, err := start(ctx, c.program, "server", "--http-address", address, "--storage-path", filepath.Join(folder, fmt.Sprint("data-", rate)))
+	server, err := running.Start(ctx, c.program, "server", "--http-address", address, "--storage-path", filepath.Join(folder, fmt.Sprint("data-", rate)))
 	if err != nil {
 		return result{}, err
 	}
-	defer server.stop()
-	if err := ready(ctx, server, address); err != nil {
+	defer server.Stop()
+	if err := running.Ready(ctx, server, address); err != nil {
 		return result{}, err
 	}
 	// Counting the programs' time costs some 20 ns a run, and is off when the descriptor is closed.
@@ -65,16 +59,16 @@ func measure(ctx context.Context, c config, folder string, rate int) (result, er
 	if err != nil {
 		return result{}, err
 	}
-	agent, err := start(ctx, c.program, "agent", "--remote-store-address", address, "--remote-store-insecure", "--http-address", "",
+	agent, err := running.Start(ctx, c.program, "agent", "--remote-store-address", address, "--remote-store-insecure", "--http-address", "",
 		"--spool-path", filepath.Join(folder, fmt.Sprint("spool-", rate)), "--sampling-rate", fmt.Sprint(rate))
 	if err != nil {
 		return result{}, err
 	}
-	defer agent.stop()
-	if err := pause(ctx, agent, c.settle); err != nil {
+	defer agent.Stop()
+	if err := running.Pause(ctx, agent, c.settle); err != nil {
 		return result{}, err
 	}
-	startCPU, err := cpuTime(agent.pid())
+	startCPU, err := running.CPUTime(agent.PID())
 	if err != nil {
 		return result{}, err
 	}
@@ -83,10 +77,10 @@ func measure(ctx context.Context, c config, folder string, rate int) (result, er
 		return result{}, err
 	}
 	began := time.Now()
-	if err := pause(ctx, agent, c.duration); err != nil {
+	if err := running.Pause(ctx, agent, c.duration); err != nil {
 		return result{}, err
 	}
-	endCPU, err := cpuTime(agent.pid())
+	endCPU, err := running.CPUTime(agent.PID())
 	if err != nil {
 		return result{}, err
 	}
@@ -95,7 +89,7 @@ func measure(ctx context.Context, c config, folder string, rate int) (result, er
 		return result{}, err
 	}
 	took := time.Since(began)
-	rss, err := rssBytes(agent.pid())
+	rss, err := running.RSSBytes(agent.PID())
 	if err != nil {
 		return result{}, err
 	}
@@ -110,109 +104,6 @@ func measure(ctx context.Context, c config, folder string, rate int) (result, er
 		return r, errors.New("the agent took no sample")
 	}
 	return r, nil
-}
-
-// process is a program of ours that runs while we measure.
-type process struct {
-	cmd  *exec.Cmd
-	said *bytes.Buffer
-	done chan error
-}
-
-func start(ctx context.Context, program string, args ...string) (*process, error) {
-	p := &process{cmd: exec.CommandContext(ctx, program, args...), said: &bytes.Buffer{}, done: make(chan error, 1)}
-	p.cmd.Stdout, p.cmd.Stderr = p.said, p.said
-	if err := p.cmd.Start(); err != nil {
-		return nil, err
-	}
-	go func() { p.done <- p.cmd.Wait() }()
-	return p, nil
-}
-
-func (p *process) pid() int { return p.cmd.Process.Pid }
-
-func (p *process) stop() {
-	p.cmd.Process.Signal(os.Interrupt)
-	select {
-	case <-p.done:
-	case <-time.After(10 * time.Second):
-		p.cmd.Process.Kill()
-		<-p.done
-	}
-}
-
-// pause waits, and ends early with an error when the process ends.
-func pause(ctx context.Context, p *process, d time.Duration) error {
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case err := <-p.done:
-		p.done <- err
-		return fmt.Errorf("%s ended: %v\n%s", strings.Join(p.cmd.Args, " "), err, p.said)
-	case <-time.After(d):
-		return nil
-	}
-}
-
-func ready(ctx context.Context, p *process, address string) error {
-	for range 300 {
-		if response, err := http.Get("http://" + address + "/readyz"); err == nil {
-			_, _ = io.Copy(io.Discard, io.LimitReader(response.Body, 1<<20))
-			response.Body.Close()
-			if response.StatusCode == http.StatusOK {
-				return nil
-			}
-		}
-		if err := pause(ctx, p, 100*time.Millisecond); err != nil {
-			return err
-		}
-	}
-	return fmt.Errorf("the server at %s is not ready after 30 s", address)
-}
-
-func freeAddress() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
-	}
-	defer l.Close()
-	return l.Addr().String(), nil
-}
-
-// cpuTime is the user and system time of a process: fields 14 and 15 of proc(5)'s stat, in ticks of 10 ms.
-func cpuTime(pid int) (time.Duration, error) {
-	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		return 0, err
-	}
-	_, rest, ok := strings.Cut(string(data), ") ")
-	fields := strings.Fields(rest)
-	if !ok || len(fields) < 13 {
-		return 0, fmt.Errorf("reading the CPU time of process %d: %q", pid, data)
-	}
-	user, err := strconv.ParseInt(fields[11], 10, 64)
-	if err != nil {
-		return 0, err
-	}
-	system, err := strconv.ParseInt(fields[12], 10, 64)
-	if err != nil {
-		return 0, err
-	}
-	return time.Duration(user+system) * 10 * time.Millisecond, nil
-}
-
-// rssBytes is the resident memory of a process, what it shares with others included.
-func rssBytes(pid int) (int64, error) {
-	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", pid))
-	if err != nil {
-		return 0, err
-	}
-	fields := strings.Fields(string(data))
-	if len(fields) < 2 {
-		return 0, fmt.Errorf("reading the memory of process %d: %q", pid, data)
-	}
-	pages, err := strconv.ParseInt(fields[1], 10, 64)
-	return pages * int64(os.Getpagesize()), err
 }
 
 // bpfTimes is what BPF programs have taken: all of them, and those on perf events, which run once a sample.

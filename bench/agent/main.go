@@ -1,4 +1,4 @@
-// Command bench measures what the agent costs: its CPU and memory, the time its BPF programs take from others, and how
+// Command agent measures what the agent costs: its CPU and memory, the time its BPF programs take from others, and how
 // long it takes to start, at several sampling rates while every core is busy. It prints one table, with the figures
 // to reach; README.md says how each column is measured and why.
 //
@@ -14,12 +14,12 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
-	"path/filepath"
 	"runtime"
 	"strconv"
 	"strings"
 	"time"
 
+	"github.com/perfuse/perfuse/bench/running"
 	"github.com/perfuse/perfuse/e2e/workloads"
 )
 
@@ -65,11 +65,8 @@ func run(ctx context.Context, c config) error {
 	}
 	defer os.RemoveAll(folder)
 	if c.program == "" {
-		c.program = filepath.Join(folder, "perfuse")
-		build := exec.CommandContext(ctx, "go", "build", "-o", c.program, "./cmd/perfuse")
-		build.Env = append(os.Environ(), "CGO_ENABLED=0")
-		if out, err := build.CombinedOutput(); err != nil {
-			return fmt.Errorf("building perfuse: %w\n%s", err, out)
+		if c.program, err = running.Build(ctx, folder); err != nil {
+			return err
 		}
 	}
 	stopLoad, names, err := startLoad(ctx)
@@ -92,15 +89,15 @@ func run(ctx context.Context, c config) error {
 
 // startLoad starts one workload a core, for ever.
 func startLoad(ctx context.Context) (stop func(), names []string, err error) {
-	var running []*exec.Cmd
+	var loading []*exec.Cmd
 	stop = func() {
-		for _, cmd := range running {
+		for _, cmd := range loading {
 			cmd.Process.Kill()
 			cmd.Wait()
 		}
 	}
 	for i := range 2 * len(loads) * runtime.NumCPU() {
-		if len(running) == runtime.NumCPU() {
+		if len(loading) == runtime.NumCPU() {
 			break
 		}
 		name := loads[i%len(loads)]
@@ -118,7 +115,7 @@ func startLoad(ctx context.Context) (stop func(), names []string, err error) {
 			stop()
 			return nil, nil, err
 		}
-		running = append(running, cmd)
+		loading = append(loading, cmd)
 		names = append(names, name)
 	}
 	return stop, names, nil
