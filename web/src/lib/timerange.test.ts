@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { absolute, isLive, parseDuration, parseTime, resolve, timeTicks, widen, writeDuration } from "./timerange";
+import { absolute, atLeast, isLive, parseDuration, parseTime, resolve, timeTicks, widen, writeDuration } from "./timerange";
 
 const now = Date.parse("2026-11-23T12:00:00Z");
 
@@ -67,4 +67,12 @@ test("ticks are round and inside", () => {
     expect(t.at).toBeGreaterThanOrEqual(now - 900_000);
     expect(t.at).toBeLessThanOrEqual(now);
   }
+});
+
+test("atLeast", () => {
+  const within = { start: 0, end: 1000 };
+  expect(atLeast({ start: 400, end: 500 }, 50, within)).toEqual({ start: 400, end: 500 });
+  expect(atLeast({ start: 400, end: 500 }, 300, within)).toEqual({ start: 300, end: 600 });
+  expect(atLeast({ start: 980, end: 1000 }, 300, within)).toEqual({ start: 700, end: 1000 });
+  expect(atLeast({ start: 1100, end: 1200 }, 300, within)).toEqual({ start: 900, end: 1200 });
 });

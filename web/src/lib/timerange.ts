@@ -155,3 +155,13 @@ export function timeTicks(s: Span, want: number): { at: number; label: string }[
   }
   return out;
 }
+
+// A profile counts where it began. Three times as long as an agent's usual interval, a span that ends now has one.
+export const leastSelection = 30_000;
+
+// atLeast widens a span around its middle, but not beyond the end of the one it lies in.
+export function atLeast(s: Span, least: number, within: Span): Span {
+  if (s.end - s.start >= least) return s;
+  const end = Math.min((s.start + s.end + least) / 2, Math.max(within.end, s.end));
+  return { start: end - least, end };
+}

@@ -2,7 +2,7 @@ import { useEffect, useMemo, useRef, useState } from "react";
 import type { Api, Selection, SeriesAnswer } from "../api/client";
 import { withEqual } from "../lib/selector";
 import { outline, stack, type Layer } from "../lib/series";
-import { absolute, formatMoment, formatSpan, timeTicks, type Span } from "../lib/timerange";
+import { absolute, atLeast, formatMoment, formatSpan, leastSelection, timeTicks, type Span } from "../lib/timerange";
 import { formatRate, ticks, type Rate } from "../lib/units";
 import type { ViewState } from "../lib/urlstate";
 import { staleness, useRequest, useWidth, type Go, type Request } from "./hooks";
@@ -62,10 +62,12 @@ export function Chart({ api, request, selection, span, name, rate, state, go, wi
     dragging.current = false;
   }, [span.start, span.end]);
 
-  const brushed = mark !== undefined && anchor !== undefined ? { start: Math.min(mark, anchor), end: Math.max(mark, anchor) } : undefined;
+  const drawn = mark !== undefined && anchor !== undefined ? { start: Math.min(mark, anchor), end: Math.max(mark, anchor) } : undefined;
+  // A click is no selection; a short one grows to what has profiles.
+  const brushed = drawn !== undefined && drawn.end - drawn.start >= (axis.end - axis.start) / 500 ? atLeast(drawn, leastSelection, axis) : undefined;
   const apply = (s: Span): void => {
     setAnchor(undefined);
-    if (s.end - s.start >= Math.max(1000, (axis.end - axis.start) / 500)) go({ range: absolute(s), live: false });
+    go({ range: absolute(s), live: false });
   };
 
   const names = useRequest(selection === undefined ? undefined : `${selection.type} ${selection.selector} ${Math.round(span.start / 60_000)}`, (signal) =>
@@ -125,6 +127,7 @@ export function Chart({ api, request, selection, span, name, rate, state, go, wi
             onPointerMove={(e) => setMark(at(e.clientX - e.currentTarget.getBoundingClientRect().left))}
             onPointerUp={() => {
               if (dragging.current && brushed !== undefined) apply(brushed);
+              else if (dragging.current) setAnchor(undefined);
               dragging.current = false;
             }}
             onPointerCancel={() => {
