@@ -72,4 +72,5 @@ func main() {
 		now = burnt()
 		*to += now - then
 	}
+	runtime.KeepAlive(large)
 }
