@@ -21,6 +21,7 @@ import (
 	"github.com/perfuse/perfuse/agent/ship"
 	"github.com/perfuse/perfuse/bpf/cpu"
 	"github.com/perfuse/perfuse/profile"
+	"github.com/perfuse/perfuse/profile/relabel"
 )
 
 // Options configures an Agent. The zero value of each field but Address is its default.
@@ -45,7 +46,7 @@ type Options struct {
 	// BPFFS is the BPF file system in which agents on a node share which request a thread serves. Default: cpu.DefaultBPFFS.
 	BPFFS string
 	// Relabel rules apply to the labels of each process.
-	Relabel []process.RelabelRule
+	Relabel []relabel.Rule
 	// Logger and Registerer: default none.
 	Logger     log.Logger
 	Registerer prometheus.Registerer

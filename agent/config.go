@@ -11,7 +11,7 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
-	"github.com/perfuse/perfuse/agent/process"
+	"github.com/perfuse/perfuse/profile/relabel"
 )
 
 // Config is the agent's configuration file, and the section "agent" of that of `perfuse up`. Every key may
@@ -25,10 +25,10 @@ import (
 //	    regex: /usr/bin/(sshd|cron)
 //	    action: drop
 type Config struct {
-	Node           string                `yaml:"node"`
-	Interval       time.Duration         `yaml:"interval"`
-	BPFFS          string                `yaml:"bpf_fs"`
-	RelabelConfigs []process.RelabelRule `yaml:"relabel_configs"`
+	Node           string         `yaml:"node"`
+	Interval       time.Duration  `yaml:"interval"`
+	BPFFS          string         `yaml:"bpf_fs"`
+	RelabelConfigs []relabel.Rule `yaml:"relabel_configs"`
 }
 
 const maxConfigBytes = 1 << 20
@@ -83,7 +83,7 @@ func parseConfig(b []byte) (Config, error) {
 	if c.Interval != 0 && (c.Interval < time.Second || c.Interval > 5*time.Minute) {
 		return Config{}, fmt.Errorf("interval %s: want 1s to 5m", c.Interval)
 	}
-	if err := process.CheckRelabelRules(c.RelabelConfigs); err != nil {
+	if err := relabel.Check(c.RelabelConfigs); err != nil {
 		return Config{}, err
 	}
 	return c, nil

@@ -12,6 +12,7 @@ import (
 
 	"github.com/perfuse/perfuse/agent/container"
 	"github.com/perfuse/perfuse/profile"
+	"github.com/perfuse/perfuse/profile/relabel"
 	"golang.org/x/sys/unix"
 )
 
@@ -327,8 +328,10 @@ func (p *Process) Container() container.Info { return p.identity.facts(p).contai
 
 func (p *Process) describe() {
 	p.described.Do(func() {
-		ls, keep := p.table.relabel.apply(p.allLabels())
-		p.labels, p.dropped = ls, !keep
+		ls, keep := p.table.relabel.Apply(profile.NewLabels(p.allLabels()...))
+		if p.dropped = !keep; keep {
+			p.labels = relabel.Public(ls)
+		}
 	})
 }
 

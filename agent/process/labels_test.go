@@ -5,11 +5,11 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 
 	"github.com/perfuse/perfuse/profile"
+	"github.com/perfuse/perfuse/profile/relabel"
 )
 
 func labels(kv ...string) profile.Labels {
@@ -64,73 +64,10 @@ func FuzzParseEnviron(f *testing.F) {
 	})
 }
 
-func TestRelabel(t *testing.T) {
-	str := func(s string) *string { return &s }
-	in := labels("service_name", "api", "namespace", "prod", "comm", "Main", "__meta_pid", "7", "__meta_systemd_unit", "api.service")
-	f := func(want string, rules ...RelabelRule) {
-		t.Helper()
-		r, err := newRelabeller(rules)
-		if err != nil {
-			t.Fatal(err)
-		}
-		got := "dropped"
-		if ls, keep := r.apply(slices.Clone(in)); keep {
-			got = ls.String()
-		}
-		if got != want {
-			t.Errorf("%+v\n got %s\nwant %s", rules, got, want)
-		}
-	}
-	all := `{comm="Main", namespace="prod", service_name="api"}`
-	f(all)
-	f(`{comm="Main", namespace="prod", service_name="api", unit="api"}`,
-		RelabelRule{SourceLabels: []string{"__meta_systemd_unit"}, Regex: `(.+)\.service`, TargetLabel: "unit"})
-	f(all, RelabelRule{SourceLabels: []string{"__meta_systemd_unit"}, Regex: `api`, TargetLabel: "unit"}) // anchored
-	f(`{comm="Main", namespace="prod", service_name="prod/api"}`,
-		RelabelRule{SourceLabels: []string{"namespace", "service_name"}, Separator: str("/"), TargetLabel: "service_name"})
-	f(`{comm="Main", namespace="prod", service_name="prod;api"}`,
-		RelabelRule{SourceLabels: []string{"namespace", "service_name"}, TargetLabel: "service_name", Action: "Replace"})
-	f(`{comm="Main", service_name="api"}`, RelabelRule{TargetLabel: "namespace", Replacement: str("")})
-	f(`{comm="Main", namespace="prod", prod_x="api", service_name="api"}`,
-		RelabelRule{SourceLabels: []string{"namespace", "service_name"}, Regex: "(.*);(.*)", TargetLabel: "${1}_x", Replacement: str("$2")})
-	f(all, RelabelRule{SourceLabels: []string{"namespace"}, Action: "keep", Regex: "prod|live"})
-	f("dropped", RelabelRule{SourceLabels: []string{"namespace"}, Action: "keep", Regex: "pro"})
-	f("dropped", RelabelRule{SourceLabels: []string{"namespace"}, Action: "drop", Regex: "pr.*"})
-	f(all, RelabelRule{SourceLabels: []string{"absent"}, Action: "drop", Regex: ".+"})
-	f(`{comm="Main", service_name="api"}`, RelabelRule{Action: "labeldrop", Regex: "name.*"})
-	f(`{comm="Main"}`, RelabelRule{Action: "labelkeep", Regex: "comm"})
-	f(`{comm="Main", namespace="prod", pid="7", service_name="api"}`, RelabelRule{Action: "labelmap", Regex: "__meta_(pid)"})
-	f(`{comm="main", namespace="prod", service_name="api"}`, RelabelRule{SourceLabels: []string{"comm"}, TargetLabel: "comm", Action: "lowercase"})
-	f(`{comm="MAIN", namespace="prod", service_name="api"}`, RelabelRule{SourceLabels: []string{"comm"}, TargetLabel: "comm", Action: "uppercase"})
-	// Prometheus takes the last eight bytes of the MD5, big-endian: printf api | md5sum.
-	f(`{comm="Main", namespace="prod", service_name="api", shard="658"}`,
-		RelabelRule{SourceLabels: []string{"service_name"}, TargetLabel: "shard", Action: "hashmod", Modulus: 1000})
-	f("dropped",
-		RelabelRule{SourceLabels: []string{"service_name"}, TargetLabel: "__tmp", Action: "hashmod", Modulus: 1},
-		RelabelRule{SourceLabels: []string{"__tmp"}, Action: "keep", Regex: "1"})
-
-	bad := func(want string, rule RelabelRule) {
-		t.Helper()
-		err := CheckRelabelRules([]RelabelRule{{TargetLabel: "a"}, rule})
-		if err == nil || !strings.Contains(err.Error(), want) || !strings.HasPrefix(err.Error(), "relabel rule 2 (action ") {
-			t.Errorf("%+v: %v, want %q", rule, err, want)
-		}
-	}
-	bad("target_label is missing", RelabelRule{})
-	bad("no label name", RelabelRule{TargetLabel: "a-b"})
-	bad("no label name", RelabelRule{TargetLabel: "a", SourceLabels: []string{"x.y"}})
-	bad("regex: error parsing", RelabelRule{TargetLabel: "a", Regex: "("})
-	bad("modulus is missing", RelabelRule{TargetLabel: "a", SourceLabels: []string{"b"}, Action: "hashmod"})
-	bad("source_labels is missing", RelabelRule{Action: "keep"})
-	bad("only regex may be set", RelabelRule{Action: "labeldrop", TargetLabel: "a"})
-	bad("only regex and replacement", RelabelRule{Action: "labelmap", TargetLabel: "a"})
-	bad("unknown; want replace", RelabelRule{Action: "rename"})
-}
-
 // The labels of real processes.
 func TestLabels(t *testing.T) {
 	w := newWatcher(t)
-	table := startTable(t, Options{Observers: []Observer{w}, Node: "n1", Relabel: []RelabelRule{
+	table := startTable(t, Options{Observers: []Observer{w}, Node: "n1", Relabel: []relabel.Rule{
 		{SourceLabels: []string{"service_name"}, Regex: "unwanted", Action: "drop"},
 	}})
 	start := func(env ...string) *Process {

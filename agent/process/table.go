@@ -10,6 +10,7 @@ import (
 
 	"github.com/go-kit/log"
 	"github.com/go-kit/log/level"
+	"github.com/perfuse/perfuse/profile/relabel"
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sys/unix"
 )
@@ -32,8 +33,10 @@ type Options struct {
 	Observers []Observer
 	// Node is the value of the label node. Default: the host's name.
 	Node string
-	// Relabel rules are applied to the labels of each process, in order.
-	Relabel []RelabelRule
+	// Relabel rules are applied to the labels of each process, in order. keep and drop decide whether it is
+	// profiled. For rules only there are __meta_container_id, __meta_container_runtime, __meta_pod_uid,
+	// __meta_systemd_unit, __meta_executable_path and __meta_pid.
+	Relabel []relabel.Rule
 	// Proc is where procfs is mounted. Default "/proc".
 	Proc string
 	// RingBytes is the size of each CPU's ring, a power of two times the page size. Default 256 KiB, on
@@ -89,7 +92,7 @@ type Table struct {
 	events  *events
 	// containers is what control groups were parsed to.
 	containers containers
-	relabel    *relabeller
+	relabel    *relabel.Rules
 
 	// bootOffset is wall clock minus CLOCK_MONOTONIC, sleptFor CLOCK_BOOTTIME minus CLOCK_MONOTONIC.
 	bootOffset int64
@@ -132,14 +135,14 @@ func New(opts Options) (*Table, error) {
 
 // newTable makes a table without a source of records.
 func newTable(opts Options) (*Table, error) {
-	relabel, err := newRelabeller(opts.Relabel)
+	rules, err := relabel.New(opts.Relabel, maxAttributeBytes)
 	if err != nil {
 		return nil, err
 	}
 	t := &Table{
 		opts:         opts,
 		files:        map[FileID]FileID{},
-		relabel:      relabel,
+		relabel:      rules,
 		opening:      map[PID]*Process{},
 		byPID:        map[PID]*Process{},
 		byGeneration: map[uint32]*Process{},

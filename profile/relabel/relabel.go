@@ -1,4 +1,7 @@
-package process
+// Package relabel changes and chooses label sets by rules with the fields, the defaults and the meaning of
+// Prometheus' relabel_config, so that people can bring the rules that they have. The agent applies it to
+// processes, the server to targets that it scrapes. Pure, as all of profile is.
+package relabel
 
 import (
 	"crypto/md5"
@@ -12,12 +15,10 @@ import (
 	"github.com/perfuse/perfuse/profile"
 )
 
-// RelabelRule is one step of relabelling, with the fields, defaults and meaning of Prometheus'
-// relabel_config. Regular expressions are anchored at both ends. keep and drop decide whether a process is
-// profiled. Labels that begin with "__" are there for rules only and are removed at the end:
-// __meta_container_id, __meta_container_runtime, __meta_pod_uid, __meta_systemd_unit,
-// __meta_executable_path and __meta_pid.
-type RelabelRule struct {
+// Rule is one step of relabelling. Regular expressions are anchored at both ends. keep, drop, keepequal and
+// dropequal decide whether the whole set stays. Labels that begin with "__" are there for rules only; see
+// [Public].
+type Rule struct {
 	// SourceLabels are the labels whose values, joined by Separator, are matched.
 	SourceLabels []string `yaml:"source_labels,omitempty"`
 	// Separator: default ";".
@@ -26,46 +27,50 @@ type RelabelRule struct {
 	Regex string `yaml:"regex,omitempty"`
 	// Modulus of action hashmod.
 	Modulus uint64 `yaml:"modulus,omitempty"`
-	// TargetLabel is set by replace, hashmod, lowercase and uppercase.
+	// TargetLabel is set by replace, hashmod, lowercase and uppercase, and compared by keepequal and dropequal.
 	TargetLabel string `yaml:"target_label,omitempty"`
 	// Replacement: default "$1".
 	Replacement *string `yaml:"replacement,omitempty"`
-	// Action: replace (the default), keep, drop, hashmod, labelmap, labeldrop, labelkeep, lowercase, uppercase.
+	// Action: replace (the default), keep, drop, keepequal, dropequal, hashmod, labelmap, labeldrop, labelkeep,
+	// lowercase, uppercase.
 	Action string `yaml:"action,omitempty"`
 }
 
-// relabeller is a list of checked rules.
-type relabeller struct{ rules []relabelRule }
+// Rules are checked and ready to be applied, by many at a time.
+type Rules struct{ rules []checked }
 
-type relabelRule struct {
-	RelabelRule
+type checked struct {
+	Rule
 	separator, replacement string
 	re                     *regexp.Regexp
+	maxValueBytes          int
 }
 
-var labelNamePattern = regexp.MustCompile(`^[a-zA-Z_][a-zA-Z0-9_]*$`)
+var namePattern = regexp.MustCompile(`^[a-zA-Z_][a-zA-Z0-9_]*$`)
 
-// newRelabeller checks rules. Its errors name the rule by its position, from 1, and action.
-func newRelabeller(rules []RelabelRule) (*relabeller, error) {
-	r := &relabeller{}
+// New checks rules. Values that they make are cut at maxValueBytes, since a replacement may repeat what it
+// matched. Errors name the rule by its position, from 1, and action.
+func New(rules []Rule, maxValueBytes int) (*Rules, error) {
+	r := &Rules{}
 	for i, rule := range rules {
-		c, err := checkRule(rule)
+		c, err := check(rule)
 		if err != nil {
 			return nil, fmt.Errorf("relabel rule %d (action %s): %w", i+1, c.Action, err)
 		}
+		c.maxValueBytes = maxValueBytes
 		r.rules = append(r.rules, c)
 	}
 	return r, nil
 }
 
-// CheckRelabelRules says what is wrong with rules before a table is made of them.
-func CheckRelabelRules(rules []RelabelRule) error {
-	_, err := newRelabeller(rules)
+// Check says what is wrong with rules.
+func Check(rules []Rule) error {
+	_, err := New(rules, 0)
 	return err
 }
 
-func checkRule(rule RelabelRule) (relabelRule, error) {
-	c := relabelRule{RelabelRule: rule, separator: ";", replacement: "$1"}
+func check(rule Rule) (checked, error) {
+	c := checked{Rule: rule, separator: ";", replacement: "$1"}
 	c.Action = strings.ToLower(rule.Action)
 	if c.Action == "" {
 		c.Action = "replace"
@@ -85,7 +90,7 @@ func checkRule(rule RelabelRule) (relabelRule, error) {
 	}
 	c.re = re
 	for _, n := range c.SourceLabels {
-		if !labelNamePattern.MatchString(n) {
+		if !namePattern.MatchString(n) {
 			return c, fmt.Errorf("source_labels: %q is no label name", n)
 		}
 	}
@@ -94,11 +99,11 @@ func checkRule(rule RelabelRule) (relabelRule, error) {
 		if c.TargetLabel == "" {
 			return c, errors.New("target_label is missing")
 		}
-		if !labelNamePattern.MatchString(c.TargetLabel) && !strings.Contains(c.TargetLabel, "$") {
+		if !namePattern.MatchString(c.TargetLabel) && !strings.Contains(c.TargetLabel, "$") {
 			return c, fmt.Errorf("target_label: %q is no label name", c.TargetLabel)
 		}
-	case "hashmod", "lowercase", "uppercase":
-		if !labelNamePattern.MatchString(c.TargetLabel) {
+	case "hashmod", "lowercase", "uppercase", "keepequal", "dropequal":
+		if !namePattern.MatchString(c.TargetLabel) {
 			return c, fmt.Errorf("target_label: %q is no label name", c.TargetLabel)
 		}
 		if len(c.SourceLabels) == 0 {
@@ -120,29 +125,34 @@ func checkRule(rule RelabelRule) (relabelRule, error) {
 			return c, errors.New("only regex may be set")
 		}
 	default:
-		return c, errors.New("unknown; want replace, keep, drop, hashmod, labelmap, labeldrop, labelkeep, lowercase or uppercase")
+		return c, errors.New("unknown; want replace, keep, drop, keepequal, dropequal, hashmod, labelmap, labeldrop, labelkeep, lowercase or uppercase")
 	}
 	return c, nil
 }
 
-// apply returns the labels after all rules; keep is false if one of them drops the process. It changes ls.
-func (r *relabeller) apply(ls []profile.Label) (out profile.Labels, keep bool) {
-	labels := profile.NewLabels(ls...)
+// Apply returns the labels after all rules, those for rules only included; keep is false if one of them
+// drops the set. ls stays as it is.
+func (r *Rules) Apply(ls profile.Labels) (out profile.Labels, keep bool) {
 	for i := range r.rules {
-		if labels, keep = r.rules[i].apply(labels); !keep {
+		if ls, keep = r.rules[i].apply(ls); !keep {
 			return nil, false
 		}
 	}
-	out = make(profile.Labels, 0, len(labels))
-	for _, l := range labels {
+	return ls, true
+}
+
+// Public returns the labels that do not begin with "__".
+func Public(ls profile.Labels) profile.Labels {
+	out := make(profile.Labels, 0, len(ls))
+	for _, l := range ls {
 		if !strings.HasPrefix(l.Name, "__") {
 			out = append(out, l)
 		}
 	}
-	return out, true
+	return out
 }
 
-func (c *relabelRule) apply(ls profile.Labels) (profile.Labels, bool) {
+func (c *checked) apply(ls profile.Labels) (profile.Labels, bool) {
 	values := make([]string, len(c.SourceLabels))
 	for i, n := range c.SourceLabels {
 		values[i] = ls.Get(n)
@@ -153,28 +163,32 @@ func (c *relabelRule) apply(ls profile.Labels) (profile.Labels, bool) {
 		return ls, c.re.MatchString(value)
 	case "drop":
 		return ls, !c.re.MatchString(value)
+	case "keepequal":
+		return ls, value == ls.Get(c.TargetLabel)
+	case "dropequal":
+		return ls, value != ls.Get(c.TargetLabel)
 	case "replace":
 		match := c.re.FindStringSubmatchIndex(value)
 		if match == nil {
 			return ls, true
 		}
 		target := string(c.re.ExpandString(nil, c.TargetLabel, value, match))
-		if !labelNamePattern.MatchString(target) {
+		if !namePattern.MatchString(target) {
 			return ls, true
 		}
-		return set(ls, target, string(c.re.ExpandString(nil, c.replacement, value, match))), true
+		return c.set(ls, target, string(c.re.ExpandString(nil, c.replacement, value, match))), true
 	case "lowercase":
-		return set(ls, c.TargetLabel, strings.ToLower(value)), true
+		return c.set(ls, c.TargetLabel, strings.ToLower(value)), true
 	case "uppercase":
-		return set(ls, c.TargetLabel, strings.ToUpper(value)), true
+		return c.set(ls, c.TargetLabel, strings.ToUpper(value)), true
 	case "hashmod":
 		sum := md5.Sum([]byte(value))
-		return set(ls, c.TargetLabel, strconv.FormatUint(binary.BigEndian.Uint64(sum[8:])%c.Modulus, 10)), true
+		return c.set(ls, c.TargetLabel, strconv.FormatUint(binary.BigEndian.Uint64(sum[8:])%c.Modulus, 10)), true
 	case "labelmap":
 		out := append([]profile.Label(nil), ls...)
 		for _, l := range ls {
 			if c.re.MatchString(l.Name) {
-				if name := c.re.ReplaceAllString(l.Name, c.replacement); labelNamePattern.MatchString(name) {
+				if name := c.re.ReplaceAllString(l.Name, c.replacement); namePattern.MatchString(name) {
 					out = append(out, profile.Label{Name: name, Value: l.Value})
 				}
 			}
@@ -193,7 +207,10 @@ func (c *relabelRule) apply(ls profile.Labels) (profile.Labels, bool) {
 }
 
 // set returns the labels with one of them changed, or removed by an empty value.
-func set(ls profile.Labels, name, value string) profile.Labels {
+func (c *checked) set(ls profile.Labels, name, value string) profile.Labels {
+	if len(value) > c.maxValueBytes {
+		value = value[:c.maxValueBytes]
+	}
 	out := append(make([]profile.Label, 0, len(ls)+1), ls...)
-	return profile.NewLabels(append(out, profile.Label{Name: name, Value: labelValue(value)})...)
+	return profile.NewLabels(append(out, profile.Label{Name: name, Value: strings.ToValidUTF8(value, "\uFFFD")})...)
 }
