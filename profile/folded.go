@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"fmt"
 	"io"
+	"math"
 	"strconv"
 	"strings"
 )
@@ -162,15 +163,31 @@ func unfoldName(s string) string {
 	return b.String()
 }
 
+// FoldedOptions says how folded text becomes a profile. The zero value works.
+type FoldedOptions struct {
+	// Labels are those of the series.
+	Labels Labels
+	// Lines says that lines are stacks without a value: each is one.
+	Lines bool
+	// MaxBytes bounds the memory that reading takes; 0: not bounded.
+	MaxBytes int64
+}
+
 // ParseFolded reads folded text as one profile of that type with these labels. Lines with equal stacks are
 // summed. An error names the line. It reads lines of up to 16 MiB; how much there may be in all is for the
 // caller to bound.
 func ParseFolded(r io.Reader, t Type, labels Labels) (*Batch, error) {
+	return ReadFolded(r, t, FoldedOptions{Labels: labels})
+}
+
+// ReadFolded is ParseFolded with options. What takes more memory than MaxBytes is ErrTooLarge.
+func ReadFolded(r io.Reader, t Type, o FoldedOptions) (*Batch, error) {
 	d := NewDictionary()
-	p := Profile{Type: t, Labels: labels}
+	p := Profile{Type: t, Labels: o.Labels}
 	kernel := d.Mapping(Mapping{File: KernelFile})
 	at := map[StackIndex]int{} // where in p.Samples
 	frames := map[string]FrameIndex{}
+	left := newBudget(o.MaxBytes)
 	var stack Stack
 	sc := bufio.NewScanner(r)
 	sc.Buffer(make([]byte, 64<<10), maxFoldedLine)
@@ -181,16 +198,20 @@ func ParseFolded(r io.Reader, t Type, labels Labels) (*Batch, error) {
 		if line == "" || line[0] == '#' {
 			continue
 		}
-		space := strings.LastIndexByte(line, ' ')
-		if space < 0 {
-			return nil, fmt.Errorf("parsing folded text: line %d: want \"a;b;c VALUE\", there is no space", n)
-		}
-		v, err := strconv.ParseInt(line[space+1:], 10, 64)
-		if err != nil {
-			return nil, fmt.Errorf("parsing folded text: line %d: want a whole number after the last space, not %.40q", n, line[space+1:])
+		rest, v := line, int64(1)
+		if !o.Lines {
+			space := strings.LastIndexByte(line, ' ')
+			if space < 0 {
+				return nil, fmt.Errorf("parsing folded text: line %d: want \"a;b;c VALUE\", there is no space", n)
+			}
+			var err error
+			if v, err = strconv.ParseInt(line[space+1:], 10, 64); err != nil {
+				return nil, fmt.Errorf("parsing folded text: line %d: want a whole number after the last space, not %.40q", n, line[space+1:])
+			}
+			rest = line[:space]
 		}
 		stack = stack[:0]
-		if rest := line[:space]; rest != foldedNoStack {
+		if rest != foldedNoStack {
 			for more := true; more; {
 				var name string
 				if name, rest, more = strings.Cut(rest, ";"); len(stack) == 0 && strings.HasPrefix(name, foldedUnwind) {
@@ -201,6 +222,7 @@ func ParseFolded(r io.Reader, t Type, labels Labels) (*Batch, error) {
 				if !ok {
 					f = d.foldedFrame(name, kernel)
 					frames[strings.Clone(name)] = f
+					left.bytes -= namedFrameCost + 3*int64(len(name))
 				}
 				stack = append(stack, f)
 			}
@@ -214,8 +236,15 @@ func ParseFolded(r io.Reader, t Type, labels Labels) (*Batch, error) {
 			i = len(p.Samples)
 			at[si] = i
 			p.Samples = append(p.Samples, Sample{Stack: si})
+			left.bytes -= stackCost + 4*int64(len(stack))
+		}
+		if total := p.Samples[i].Value; v > 0 && total > math.MaxInt64-v || v < 0 && total < math.MinInt64-v {
+			return nil, fmt.Errorf("parsing folded text: line %d: the sum of this stack's values is more than a number can hold", n)
 		}
 		p.Samples[i].Value += v
+		if err := left.spend(0, 0); err != nil {
+			return nil, fmt.Errorf("parsing folded text: line %d: %w", n, err)
+		}
 	}
 	if err := sc.Err(); err != nil {
 		return nil, fmt.Errorf("reading folded text: line %d: %w", n+1, err)
