@@ -34,9 +34,14 @@ const (
 	PushProcedure     = pushv1connect.PusherServicePushProcedure
 	WriteRawProcedure = profilestorev1alpha1connect.ProfileStoreServiceWriteRawProcedure
 
+	// Pyroscope's door for everything, under the two names that its clients call it by.
+	IngestPath          = "/ingest"
+	PyroscopeIngestPath = "/pyroscope/ingest"
+
 	doorRPC      = "otlp_grpc"
 	doorHTTP     = "otlp_http"
 	doorPush     = "pyroscope_push"
+	doorIngest   = "pyroscope_ingest"
 	doorWriteRaw = "parca_write_raw"
 )
 
@@ -248,19 +253,31 @@ type httpAnswer struct {
 }
 
 func (a *httpAnswer) error(err error) {
-	code := codeOf(err)
-	status := http.StatusBadRequest
+	status := statusOf(err)
+	if status == http.StatusServiceUnavailable {
+		a.w.Header().Set("Retry-After", retryAfter)
+	}
+	a.fail(status, codeOf(err), err.Error())
+}
+
+// retryAfter is how long those wait who were told to come again, in seconds.
+const retryAfter = "5"
+
+// statusOf is codeOf for those who speak plain HTTP.
+func statusOf(err error) int {
 	var le *limits.Error
+	code := codeOf(err)
 	switch {
 	case errors.As(err, &le) && (le.Limit == limits.BodyBytes || le.Limit == limits.DecompressedBytes || le.Limit == limits.DecodedBytes):
-		status = http.StatusRequestEntityTooLarge
+		return http.StatusRequestEntityTooLarge
+	case errors.Is(err, errFormat):
+		return http.StatusUnsupportedMediaType
 	case code == connect.CodeUnavailable:
-		status = http.StatusServiceUnavailable
-		a.w.Header().Set("Retry-After", "5")
+		return http.StatusServiceUnavailable
 	case code == connect.CodeCanceled, code == connect.CodeDeadlineExceeded:
-		status = http.StatusRequestTimeout
+		return http.StatusRequestTimeout
 	}
-	a.fail(status, code, err.Error())
+	return http.StatusBadRequest
 }
 
 func (a *httpAnswer) fail(status int, code connect.Code, text string) {

@@ -2,13 +2,13 @@ package ingest
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"math"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/zeebo/xxh3"
 	"google.golang.org/protobuf/encoding/protojson"
@@ -31,6 +31,12 @@ type rawProfile struct {
 	data []byte
 	id   string // empty: the sender does not say
 	at   *place
+	want string // empty: a pprof
+
+	// What Pyroscope's /ingest says beside.
+	config   sampleTypes
+	previous []byte   // what the cumulative types were when the profile before this one was taken
+	span     timeSpan // for a pprof that does not say when it was taken
 }
 
 // readCost is how many bytes of memory reading a byte of pprof takes at most.
@@ -69,7 +75,7 @@ func (g *Ingester) push(ctx context.Context, raw *rawRequest) error {
 			return err
 		}
 		for j, s := range in.GetSamples() {
-			series[i].profiles = append(series[i].profiles, rawProfile{s.GetRawProfile(), s.GetID(), &place{"samples", j, at}})
+			series[i].profiles = append(series[i].profiles, rawProfile{data: s.GetRawProfile(), id: s.GetID(), at: &place{"samples", j, at}})
 		}
 	}
 	return g.storeRaw(ctx, series)
@@ -167,6 +173,11 @@ func (g *Ingester) storeRaw(ctx context.Context, series []rawSeries) error {
 			if p.data, err = g.unpackRaw(p, &unpacked); err != nil {
 				return err
 			}
+			if p.previous != nil {
+				if p.previous, err = g.unpackRaw(&rawProfile{data: p.previous, at: &place{"prev_profile", -1, nil}}, &unpacked); err != nil {
+					return err
+				}
+			}
 		}
 	}
 	if n == 0 {
@@ -215,12 +226,12 @@ func (g *Ingester) storeRaw(ctx context.Context, series []rawSeries) error {
 	return nil
 }
 
-// unpackRaw returns a pprof decompressed, and counts its bytes among the request's.
+// unpackRaw returns a profile's data decompressed, and counts its bytes among the request's.
 func (g *Ingester) unpackRaw(p *rawProfile, total *int64) ([]byte, error) {
-	if len(p.data) == 0 {
-		return nil, invalid("%s is empty: want a pprof", p.at)
-	}
 	data := p.data
+	if len(data) == 0 {
+		return nil, invalid("%s is empty: want %s", p.at, cmp.Or(p.want, "a pprof"))
+	}
 	if bytes.HasPrefix(data, []byte{0x1f, 0x8b}) {
 		d := limits.NewDecompressor("gzip", limits.DecompressedBytes, g.limits.DecompressedBytes, nil)
 		defer d.Close()
@@ -245,31 +256,53 @@ func (g *Ingester) unpackRaw(p *rawProfile, total *int64) ([]byte, error) {
 
 // readRaw adds a pprof's profiles to b.
 func (g *Ingester) readRaw(b *profile.Batch, s *rawSeries, p *rawProfile, id profile.ID) error {
-	got, err := profile.ReadPprof(bytes.NewReader(p.data), profile.PprofOptions{
-		Name: s.name, Labels: s.labels, Dictionary: b.Dictionary, MaxBytes: math.MaxUint32, MaxSeries: math.MaxInt,
-	})
+	opts := profile.PprofOptions{Name: s.name, Labels: s.labels, Dictionary: b.Dictionary, MaxBytes: math.MaxUint32, MaxSeries: math.MaxInt}
+	got, err := profile.ReadPprof(bytes.NewReader(p.data), opts)
 	if err != nil {
 		return invalid("%s: %v", p.at, err)
 	}
-	now := time.Now
-	if g.opts.Now != nil {
-		now = g.opts.Now
+	if p.previous != nil {
+		before, err := profile.ReadPprof(bytes.NewReader(p.previous), opts)
+		if err != nil {
+			return invalid("prev_profile: %v", err)
+		}
+		p.config.subtract(got, before)
 	}
+	p.config.rename(got)
+	now := g.now().UnixNano()
 	for _, out := range got.Profiles {
+		p.span.give(&out)
 		if out.TimeNanos == 0 {
-			out.TimeNanos = max(now().UnixNano()-out.DurationNanos, 1)
+			out.TimeNanos = max(now-out.DurationNanos, 1)
 		}
-		if out.DurationNanos > math.MaxInt64-out.TimeNanos {
-			return invalid("%s: its time and duration are out of range", p.at)
-		}
-		if err := checkTime(out.TimeNanos, out.TimeNanos+out.DurationNanos, now().UnixNano(), &g.limits, p.at); err != nil {
-			return err
-		}
-		if err := g.checkLabels(out.Labels, p.at); err != nil {
+		if err := g.checkProfile(&out, now, p.at); err != nil {
 			return err
 		}
 		out.ID = id
 		b.Profiles = append(b.Profiles, out)
+	}
+	return nil
+}
+
+// checkProfile holds the limits of a profile against one that was read.
+func (g *Ingester) checkProfile(p *profile.Profile, now int64, at *place) error {
+	if p.DurationNanos > math.MaxInt64-p.TimeNanos {
+		return invalid("%s: its time and duration are out of range", at)
+	}
+	if err := checkTime(p.TimeNanos, p.TimeNanos+p.DurationNanos, now, &g.limits, at); err != nil {
+		return err
+	}
+	if err := g.checkLabels(p.Labels, at); err != nil {
+		return err
+	}
+	total := int64(0)
+	for _, s := range p.Samples {
+		if s.Value < 0 {
+			return invalid("%s: a value of %s is %d: want 0 or more", at, p.Type, s.Value)
+		}
+		if total += s.Value; total < 0 {
+			return invalid("%s: the sum of the values of %s is more than a number can hold", at, p.Type)
+		}
 	}
 	return nil
 }
