@@ -1,6 +1,10 @@
 package profile
 
-import "slices"
+import (
+	"cmp"
+	"math"
+	"slices"
+)
 
 // DiffTree is two trees laid over each other. The embedded tree has every node of both; its Self and Total
 // are those after. Before holds the same of the other tree; a node that one of them lacks has 0 there.
@@ -55,13 +59,8 @@ func Diff(before, after *Tree) *DiffTree {
 		next.at = visit(self, beforeSelf, min(fa, fb))
 		stack = append(stack, next)
 	}
-	// sum works on Self; let it do both.
-	after2 := d.Self
-	d.Self = d.BeforeSelf
 	d.sum()
-	d.BeforeTotal, d.Total = d.Total, nil
-	d.Self = after2
-	d.sum()
+	d.BeforeTotal = d.totals(d.BeforeSelf)
 	return d
 }
 
@@ -103,4 +102,56 @@ func (d *DiffTree) joinFrames(before, after *Tree) (rankB, rankA []uint32) {
 		rank[o] = uint32(len(d.Frames) - 1)
 	}
 	return rank[:len(before.Frames)], append([]uint32{0}, rank[len(before.Frames):]...)
+}
+
+// Cut folds subtrees as [Tree.Cut] does, by the larger of both sides: a node is kept if before or after, each
+// multiplied by its scale, it is at least minShare of the larger root.
+func (d *DiffTree) Cut(minShare, beforeScale, afterScale float64) (cut int) {
+	if minShare <= 0 || d.Len() <= 1 {
+		return 0
+	}
+	weight := func(i uint32) float64 {
+		return max(math.Abs(float64(d.BeforeTotal[i])*beforeScale), math.Abs(float64(d.Total[i])*afterScale))
+	}
+	limit := minShare * weight(0)
+	out, before, cut := d.fold(func(i uint32) bool { return weight(i) < limit }, d.BeforeSelf, d.BeforeTotal)
+	d.Tree, d.BeforeSelf = *out, before
+	d.BeforeTotal = d.totals(before)
+	return cut
+}
+
+// DiffRow is what one function cost: Self and Total after, and the same before.
+type DiffRow struct {
+	TopRow
+	BeforeSelf, BeforeTotal int64
+}
+
+// Top returns one row per function of the tree, in the order of [SortByChange] by self values.
+func (d *DiffTree) Top(beforeScale, afterScale float64) []DiffRow {
+	plain, of := d.functions()
+	rows := make([]DiffRow, len(plain))
+	self, total := d.addUp(of, len(rows), d.Self, d.Total)
+	beforeSelf, beforeTotal := d.addUp(of, len(rows), d.BeforeSelf, d.BeforeTotal)
+	for i, r := range plain {
+		r.Self, r.Total = self[i], total[i]
+		rows[i] = DiffRow{r, beforeSelf[i], beforeTotal[i]}
+	}
+	SortByChange(rows, beforeScale, afterScale, false)
+	return rows
+}
+
+// SortByChange brings those first whose self value, or total, changed most in either direction once each side is
+// multiplied by its scale; then those with the other change, then in order of name, file, mapping and kind.
+func SortByChange(rows []DiffRow, beforeScale, afterScale float64, byTotal bool) {
+	change := func(before, after int64) float64 {
+		return math.Abs(float64(after)*afterScale - float64(before)*beforeScale)
+	}
+	slices.SortFunc(rows, func(a, b DiffRow) int {
+		self := cmp.Compare(change(b.BeforeSelf, b.Self), change(a.BeforeSelf, a.Self))
+		total := cmp.Compare(change(b.BeforeTotal, b.Total), change(a.BeforeTotal, a.Total))
+		if byTotal {
+			self, total = total, self
+		}
+		return cmp.Or(self, total, a.compareNames(&b.TopRow))
+	})
 }

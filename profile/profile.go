@@ -42,6 +42,8 @@ const (
 	// KindCut and KindRoot occur in trees only: "(small)", what [Tree.Cut] folded, and the root.
 	KindCut
 	KindRoot
+	// KindLabel occurs in trees only: a label's value, as in "pod=a" ([GroupTree]).
+	KindLabel
 )
 
 // Mapping is an executable file that frames lie in.

@@ -2,6 +2,8 @@ package profile
 
 import (
 	"cmp"
+	"context"
+	"fmt"
 	"iter"
 	"math/bits"
 	"math/rand/v2"
@@ -74,46 +76,108 @@ func (t *Tree) Children(i uint32) iter.Seq[uint32] {
 // The cost is one look-up per frame that a stack does not share with the one before it, plus the sorting of
 // distinct names. The batch must be valid ([Batch.Check]).
 func NewTree(b *Batch, p *Profile) *Tree {
-	sums := stackSums(b, p)
-	fr := newFramer(b.Dictionary)
-	tb := newTreeBuilder(len(sums))
-	var prev Stack
-	var path []uint32 // by frame of prev, root first: the node reached after it
-	for si, v := range sums {
-		if v == 0 {
-			continue
-		}
-		stack := b.Dictionary.Stacks[si]
-		common := 0
-		for common < len(stack) && common < len(prev) && stack[len(stack)-1-common] == prev[len(prev)-1-common] {
-			common++
-		}
-		node := uint32(0)
-		if common > 0 {
-			node = path[common-1]
-		}
-		path = path[:common]
-		for i := len(stack) - 1 - common; i >= 0; i-- {
-			for _, f := range fr.expand(stack[i]) {
-				node = tb.child(node, f)
-			}
-			path = append(path, node)
-		}
-		tb.self[node] += v
-		prev = stack
+	t, err := buildTree(context.Background(), b, []*Profile{p}, nil)
+	if err != nil {
+		panic("BUG: a context without an end ended: " + err.Error())
 	}
-	t := tb.tree(fr.frames, fr.strings)
-	t.Unit = p.Type.SampleUnit
 	return t
 }
 
-// stackSums returns the sum of p's values by stack.
-func stackSums(b *Batch, p *Profile) []int64 {
-	sums := make([]int64, len(b.Dictionary.Stacks))
-	for i := range p.Samples {
-		sums[p.Samples[i].Stack] += p.Samples[i].Value
+// GroupTree merges all profiles of b, which have one unit, into one tree as NewTree does. Its first levels are the
+// values that the profiles have for the labels in by: nodes of KindLabel called "pod=a", or "pod=" where there is
+// none, in order of the value. The error is the context's.
+func GroupTree(ctx context.Context, b *Batch, by []string) (*Tree, error) {
+	profiles := make([]*Profile, len(b.Profiles))
+	for i := range profiles {
+		profiles[i] = &b.Profiles[i]
 	}
-	return sums
+	return buildTree(ctx, b, profiles, by)
+}
+
+func buildTree(ctx context.Context, b *Batch, profiles []*Profile, by []string) (*Tree, error) {
+	sums := stackSums{values: make([]int64, len(b.Dictionary.Stacks)), seen: make([]bool, len(b.Dictionary.Stacks))}
+	fr := newFramer(b.Dictionary)
+	hint := 0
+	for _, p := range profiles {
+		hint = max(hint, len(p.Samples))
+	}
+	tb := newTreeBuilder(min(hint, len(b.Dictionary.Stacks)))
+	var path []uint32 // by frame of the stack before, root first: the node reached after it
+	turns := 0
+	for _, p := range profiles {
+		top, named := uint32(0), false // a group without stacks has no nodes
+		var prev Stack
+		for _, si := range sums.of(p) {
+			if turns++; turns&pollMask == 0 && ctx.Err() != nil {
+				return nil, fmt.Errorf("making a tree: %w", context.Cause(ctx))
+			}
+			v := sums.take(si)
+			if v == 0 {
+				continue
+			}
+			if !named {
+				for _, name := range by {
+					top = tb.child(top, fr.label(name, p.Labels.Get(name)))
+				}
+				named = true
+			}
+			stack := b.Dictionary.Stacks[si]
+			common := 0
+			for common < len(stack) && common < len(prev) && stack[len(stack)-1-common] == prev[len(prev)-1-common] {
+				common++
+			}
+			node := top
+			if common > 0 {
+				node = path[common-1]
+			}
+			path = path[:common]
+			for i := len(stack) - 1 - common; i >= 0; i-- {
+				for _, f := range fr.expand(stack[i]) {
+					node = tb.child(node, f)
+				}
+				path = append(path, node)
+			}
+			tb.self[node] += v
+			prev = stack
+		}
+	}
+	t := tb.tree(fr.frames, fr.strings)
+	if len(profiles) > 0 {
+		t.Unit = profiles[0].Type.SampleUnit
+	}
+	return t, nil
+}
+
+// stackSums adds up one profile after the other by stack.
+type stackSums struct {
+	values  []int64 // by stack
+	seen    []bool
+	touched []StackIndex
+}
+
+// of adds up p and returns the stacks that it has, in order; each is to be taken before the next profile comes.
+func (s *stackSums) of(p *Profile) []StackIndex {
+	s.touched = s.touched[:0]
+	sorted := true
+	for i := range p.Samples {
+		si := p.Samples[i].Stack
+		s.values[si] += p.Samples[i].Value
+		if !s.seen[si] {
+			s.seen[si] = true
+			sorted = sorted && (len(s.touched) == 0 || s.touched[len(s.touched)-1] < si)
+			s.touched = append(s.touched, si)
+		}
+	}
+	if !sorted {
+		slices.Sort(s.touched)
+	}
+	return s.touched
+}
+
+func (s *stackSums) take(si StackIndex) int64 {
+	v := s.values[si]
+	s.values[si], s.seen[si] = 0, false
+	return v
 }
 
 // framer translates the frames of a dictionary into TreeFrames, each once and only if asked for.
@@ -160,6 +224,18 @@ func (fr *framer) id(s string) uint32 {
 		fr.strings = append(fr.strings, s)
 	}
 	fr.ids[s] = i
+	return i
+}
+
+// label returns the frame of a node that stands for a label's value.
+func (fr *framer) label(name, value string) uint32 {
+	tf := TreeFrame{Name: fr.id(name + "=" + value), Kind: KindLabel}
+	i, ok := fr.frameID[tf]
+	if !ok {
+		i = uint32(len(fr.frames))
+		fr.frames = append(fr.frames, tf)
+		fr.frameID[tf] = i
+	}
 	return i
 }
 
@@ -337,12 +413,18 @@ func (tb *treeBuilder) tree(frames []TreeFrame, strs []string) *Tree {
 
 // sum computes Total from Self.
 func (t *Tree) sum() {
-	t.Total = append(t.Total[:0], t.Self...)
-	for i := len(t.Self) - 1; i >= 0; i-- {
+	t.Total = t.totals(t.Self)
+}
+
+// totals returns by node the sum of what self has in its subtree.
+func (t *Tree) totals(self []int64) []int64 {
+	total := slices.Clone(self)
+	for i := len(self) - 1; i >= 0; i-- {
 		for c := uint32(i) + 1; c < t.End[i]; c = t.End[c] {
-			t.Total[i] += t.Total[c]
+			total[i] += total[c]
 		}
 	}
+	return total
 }
 
 // setFrames fills Frames and Strings with those of the given frames that occur in used, sorted; it returns

@@ -264,6 +264,8 @@ func TestDecodeNodesRefuses(t *testing.T) {
 	f("has 200 children", 0xc8, 1, 0, 0, 0, 1, 1)
 	f("3 bytes after the last node", 0, 0, 0, 0, 1, 1)
 	f("refers to frame 2 of 2", 1, 0, 0, 0, 2, 1)
+	f("node 0 refers to frame 1; frame 0 is the root's", 0, 1, 0)
+	f("node 1 refers to frame 0; frame 0 is the root's", 1, 0, 0, 0, 0, 1)
 	if _, err := DecodeNodes([]byte{0, 0, 0}, []TreeFrame{{Name: 2}}, strs); err == nil {
 		t.Error("a string index beyond the table is taken")
 	}

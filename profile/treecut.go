@@ -10,9 +10,17 @@ func (t *Tree) Cut(minShare float64) (cut int) {
 		return 0
 	}
 	limit := minShare * float64(t.Total[0])
+	out, _, cut := t.fold(func(i uint32) bool { return float64(t.Total[i]) < limit }, nil, nil)
+	*t = *out
+	return cut
+}
+
+// fold makes one node "(small)" of the children of each node that are small with all that is below them. other
+// and otherTotal, if they are not nil, are a second column of values and its totals by node, folded alike.
+func (t *Tree) fold(isSmall func(i uint32) bool, other, otherTotal []int64) (folded *Tree, foldedOther []int64, cut int) {
 	// What an earlier cut folded is folded again, so that no parent has two nodes "(small)".
 	again := func(i uint32) bool { return t.Frames[t.Frame[i]].Kind == KindCut }
-	small := func(i uint32) bool { return float64(t.Total[i]) < limit || again(i) }
+	small := func(i uint32) bool { return isSmall(i) || again(i) }
 
 	// The frame of "(small)" goes to the end of the table and is brought to its place by the sort.
 	frames := append(t.Frames[:len(t.Frames):len(t.Frames)], TreeFrame{Name: uint32(len(t.Strings)), Kind: KindCut})
@@ -22,10 +30,10 @@ func (t *Tree) Cut(minShare float64) (cut int) {
 		return compareFrames(&frames[i+1], &frames[cutFrame], strs) > 0
 	})) + 1 // frames from here on come after "(small)"
 
-	out := Tree{Unit: t.Unit}
+	out := &Tree{Unit: t.Unit}
 	type open struct {
 		next, end, at uint32
-		folded        int64 // sum of what was folded here
+		folded, other int64 // sums of what was folded here
 		nodes         int   // how many nodes that was
 		done          bool  // "(small)" was written, or there is none
 	}
@@ -35,6 +43,9 @@ func (t *Tree) Cut(minShare float64) (cut int) {
 		for c := i + 1; c < t.End[i]; c = t.End[c] {
 			if small(c) {
 				o.folded += t.Total[c]
+				if other != nil {
+					o.other += otherTotal[c]
+				}
 				o.nodes += int(t.End[c] - c)
 				if again(c) {
 					cut--
@@ -48,6 +59,9 @@ func (t *Tree) Cut(minShare float64) (cut int) {
 		out.Frame = append(out.Frame, t.Frame[i])
 		out.Self = append(out.Self, t.Self[i])
 		out.End = append(out.End, 0)
+		if other != nil {
+			foldedOther = append(foldedOther, other[i])
+		}
 		stack = append(stack, o)
 	}
 	enter(0)
@@ -61,6 +75,9 @@ func (t *Tree) Cut(minShare float64) (cut int) {
 			out.Frame = append(out.Frame, cutFrame)
 			out.Self = append(out.Self, top.folded)
 			out.End = append(out.End, uint32(len(out.Frame)))
+			if other != nil {
+				foldedOther = append(foldedOther, top.other)
+			}
 		}
 		if top.next == top.end {
 			out.End[top.at] = uint32(len(out.Frame))
@@ -76,8 +93,7 @@ func (t *Tree) Cut(minShare float64) (cut int) {
 		out.Frame[i] = rank[f]
 	}
 	out.sum()
-	*t = out
-	return cut
+	return out, foldedOther, cut
 }
 
 // Subtree returns the tree below a path of function names that begins at a child of the root. The new root
