@@ -11,6 +11,8 @@ import (
 	"io"
 	"io/fs"
 	"os"
+
+	"golang.org/x/sys/unix"
 )
 
 // File is an open file. Writes and reads are at offsets; they are safe for concurrent use.
@@ -95,6 +97,24 @@ func (osFS) SyncDir(dir string) error {
 	}
 	err = d.Sync()
 	return errors.Join(err, d.Close())
+}
+
+// Free returns how many bytes can still be written below dir, where that is known.
+func Free(fsys FS, dir string) (int64, bool) {
+	if f, ok := fsys.(interface{ Free(string) (int64, error) }); ok {
+		n, err := f.Free(dir)
+		return n, err == nil
+	}
+	return 0, false
+}
+
+// Free is what an unprivileged process may still write.
+func (osFS) Free(dir string) (int64, error) {
+	var st unix.Statfs_t
+	if err := unix.Statfs(dir, &st); err != nil {
+		return 0, err
+	}
+	return int64(st.Bavail) * int64(st.Bsize), nil
 }
 
 // WriteFile makes name hold what write writes, durably and all at once: after a crash there is the old file

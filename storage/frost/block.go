@@ -7,6 +7,7 @@ import (
 	"io"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/parquet-go/parquet-go"
 	"golang.org/x/sync/errgroup"
@@ -18,9 +19,13 @@ import (
 // into Arrow records, where a question needs the payload of some rows, in place.
 type block struct {
 	*meta
-	remote  bool // its rows are only in the bucket
-	open    func() (io.ReaderAt, io.Closer, error)
-	readers sync.WaitGroup
+	remote bool // its rows are only in the bucket
+	// When retention drops it, and when it is rewritten without what has outlived its rule; see setExpiry.
+	dropAt, rewriteAt int64
+	held              bool      // it is being compacted; guarded by the store's lock
+	asideUntil        time.Time // it is not compacted before
+	open              func() (io.ReaderAt, io.Closer, error)
+	readers           sync.WaitGroup
 
 	mu     sync.Mutex
 	groups []rowGroup // nil until it is opened

@@ -29,6 +29,7 @@ import (
 //	blocks/A-B.meta
 type replica struct {
 	bucket objstore.Bucket
+	now    func() time.Time
 	stop   context.CancelFunc
 	done   chan struct{}
 	wake   chan struct{}
@@ -36,6 +37,7 @@ type replica struct {
 	mu       sync.Mutex
 	there    map[string]bool // objects that are known to be complete
 	dropped  []string        // objects to delete, in order
+	behind   time.Time       // since when there is something to copy or to delete; zero: there is nothing
 	err      error           // of the last attempt
 	progress chan struct{}   // closed, and replaced, after each attempt
 }
@@ -48,7 +50,7 @@ func (s *Store) openReplica(ctx context.Context) error {
 	if s.o.Bucket == nil {
 		return nil
 	}
-	r := &replica{bucket: s.o.Bucket, there: map[string]bool{}, progress: make(chan struct{})}
+	r := &replica{bucket: s.o.Bucket, now: s.o.Now, there: map[string]bool{}, progress: make(chan struct{})}
 	s.replica = r
 	local, err := s.readFile(filepath.Join(s.o.Dir, identityObject))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -174,6 +176,9 @@ func (s *Store) startReplica() {
 				level.Error(s.o.Logger).Log("msg", "copying to object storage; trying again", "bucket", r.bucket.Name(), "err", err)
 			}
 			r.err = err
+			r.mu.Unlock()
+			s.noteBacklog()
+			r.mu.Lock()
 			close(r.progress)
 			r.progress = make(chan struct{})
 			r.mu.Unlock()
@@ -202,13 +207,17 @@ func (s *Store) stopReplica() {
 	}
 }
 
-// changed says that there is something to copy or to delete.
+// changed says that there is something to copy or to delete. What stands for what is deleted must be among the
+// store's blocks by now: it is copied before.
 func (r *replica) changed(dropped ...string) {
 	if r == nil {
 		return
 	}
 	r.mu.Lock()
 	r.dropped = append(r.dropped, dropped...)
+	if r.behind.IsZero() {
+		r.behind = r.now()
+	}
 	r.mu.Unlock()
 	select {
 	case r.wake <- struct{}{}:
@@ -218,6 +227,9 @@ func (r *replica) changed(dropped ...string) {
 
 // replicate copies and deletes all there is now.
 func (s *Store) replicate(ctx context.Context) error {
+	s.replica.mu.Lock()
+	drop := len(s.replica.dropped) // what comes later may wait for copies that are not made here
+	s.replica.mu.Unlock()
 	names, err := s.o.fs.List(s.dictionaryDir())
 	if err != nil {
 		return err
@@ -239,7 +251,7 @@ func (s *Store) replicate(ctx context.Context) error {
 			return err
 		}
 	}
-	return s.replica.drop(ctx)
+	return s.replica.drop(ctx, drop)
 }
 
 func (s *Store) localBlocks() (out []*block) {
@@ -286,13 +298,10 @@ func (s *Store) upload(ctx context.Context, name string) (err error) {
 	return nil
 }
 
-func (r *replica) drop(ctx context.Context) error {
-	for {
+// drop deletes the first n objects that are to be deleted.
+func (r *replica) drop(ctx context.Context, n int) error {
+	for range n {
 		r.mu.Lock()
-		if len(r.dropped) == 0 {
-			r.mu.Unlock()
-			return nil
-		}
 		name := r.dropped[0]
 		r.mu.Unlock()
 		if err := r.bucket.Delete(ctx, name); err != nil {
@@ -305,6 +314,7 @@ func (r *replica) drop(ctx context.Context) error {
 		delete(r.there, name)
 		r.mu.Unlock()
 	}
+	return nil
 }
 
 // attempted is closed after the next attempt.
@@ -314,18 +324,44 @@ func (r *replica) attempted() <-chan struct{} {
 	return r.progress
 }
 
-// pendingLocked is how many objects are to be copied or deleted, and what the last attempt failed with.
-func (s *Store) pendingLocked() (n int, err error) {
+// backlog is what object storage does not have yet.
+type backlog struct {
+	blocks, deletions int
+	bytes             int64 // of the blocks
+	since             time.Time
+	err               error // of the last attempt
+}
+
+// backlogLocked is called with the store's lock held.
+func (s *Store) backlogLocked() (l backlog) {
 	r := s.replica
 	if r == nil {
-		return 0, nil
+		return l
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, b := range s.blocks {
 		if !b.remote && !r.there["blocks/"+b.name()+".meta"] {
-			n++
+			l.blocks++
+			l.bytes += b.size
 		}
 	}
-	return n + len(r.dropped), r.err
+	l.deletions, l.since, l.err = len(r.dropped), r.behind, r.err
+	return l
+}
+
+// noteBacklog keeps since when there is a backlog.
+func (s *Store) noteBacklog() {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	l := s.backlogLocked()
+	r := s.replica
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	switch none := l.blocks+l.deletions == 0; {
+	case none:
+		r.behind = time.Time{}
+	case r.behind.IsZero():
+		r.behind = r.now()
+	}
 }

@@ -123,14 +123,16 @@ func metaOf(t testing.TB) *meta {
 
 func TestMeta(t *testing.T) {
 	m := metaOf(t)
-	got, err := decodeMeta(m.encode())
-	if err != nil || !reflect.DeepEqual(got, m) {
-		t.Fatalf("the index came back otherwise: %v\n got %+v\nwant %+v", err, got, m)
-	}
-	b := m.encode()
-	for i := range b {
-		if _, err := decodeMeta(b[:i]); !errors.Is(err, errCorruptFile) {
-			t.Fatalf("cut at %d: %v", i, err)
+	for _, m.generation = range []uint32{0, 1, 300} {
+		got, err := decodeMeta(m.encode())
+		if err != nil || !reflect.DeepEqual(got, m) {
+			t.Fatalf("the index came back otherwise: %v\n got %+v\nwant %+v", err, got, m)
+		}
+		b := m.encode()
+		for i := range b {
+			if _, err := decodeMeta(b[:i]); !errors.Is(err, errCorruptFile) {
+				t.Fatalf("cut at %d: %v", i, err)
+			}
 		}
 	}
 }
@@ -200,11 +202,16 @@ func FuzzFiles(f *testing.F) {
 	f.Add(d.AppendDelta(nil, dictionary.Marks{}, d.Marks()))
 	ids := recent{{1}, {2}}.encode()
 	f.Add(ids[8 : len(ids)-4])
+	m.generation = 2
+	b = m.encode()
+	f.Add(b[8 : len(b)-4])
 	f.Fuzz(func(t *testing.T, body []byte) {
-		if m, err := decodeMeta(seal(metaMagic, body)); err == nil {
-			again, err := decodeMeta(m.encode())
-			if err != nil || !reflect.DeepEqual(again, m) {
-				t.Errorf("the index came back otherwise: %v", err)
+		for _, magic := range [][8]byte{metaMagic, metaMagic2} {
+			if m, err := decodeMeta(seal(magic, body)); err == nil {
+				again, err := decodeMeta(m.encode())
+				if err != nil || !reflect.DeepEqual(again, m) {
+					t.Errorf("the index came back otherwise: %v", err)
+				}
 			}
 		}
 		to, delta, ok, err := decodeDictionary(encodeDictionary(dictionary.Marks{1, 2}, body))

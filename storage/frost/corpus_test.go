@@ -32,12 +32,12 @@ type corpusProfile struct {
 	messages int // pprof samples: what FIELD.md counts
 }
 
-// loadCorpus reads the profiles below PERFUSE_BENCH_CORPUS, which bench/README.md describes.
+// loadCorpus reads the profiles below PERFUSE_CORPUS, which bench/README.md describes.
 func loadCorpus(b *testing.B) corpus {
 	b.Helper()
-	root := os.Getenv("PERFUSE_BENCH_CORPUS")
+	root := os.Getenv("PERFUSE_CORPUS")
 	if root == "" {
-		b.Skip("PERFUSE_BENCH_CORPUS is not set to a directory with cpu/*.pb.gz and mem/*.pb.gz")
+		b.Skip("PERFUSE_CORPUS is not set to a directory with cpu/*.pb.gz and mem/*.pb.gz")
 	}
 	load := func(kind, name string) (out []corpusProfile) {
 		err := filepath.WalkDir(filepath.Join(root, kind), func(path string, d fs.DirEntry, err error) error {

@@ -19,7 +19,7 @@ import (
 
 // onDisk are options for a store in memory that retries at once.
 func onDisk(fsys *disktest.FS) Options {
-	return Options{Dir: "/data", Retention: -1, fs: fsys, retry: time.Millisecond, SegmentBytes: 700}
+	return Options{Dir: "/data", Retention: -1, fs: fsys, retry: time.Millisecond, SegmentBytes: 700, compactRun: 2}
 }
 
 // batchOf is a batch that can be told from every other: one function of its own, value 1.
@@ -103,18 +103,23 @@ func wants(t testing.TB, what string, s *Store, acked map[int]bool, maybe map[in
 
 var errPower = errors.New("the power failed")
 
-// course writes batches with flushes between them and calls after for each step. It stops when the power does.
+// course writes batches with flushes and compactions between them and calls after for each step. It goes on when
+// the power does not.
 func course(t *testing.T, s *Store, after func(i int, err error)) {
 	for i := range 8 {
 		after(i, s.Write(t.Context(), batchOf(i)))
-		if i%3 == 2 {
-			_ = s.Flush(t.Context()) // the images are what is checked
+		// The images are what is checked.
+		if i == 1 || i == 3 || i == 6 {
+			_ = s.Flush(t.Context())
+		}
+		if i == 3 || i == 7 {
+			_ = s.Compact(t.Context())
 		}
 	}
 }
 
-// TestCrashAnywhere ends the process, or the power, at every operation on the disk of a course of writes and
-// flushes, and opens what is left. Once with blocks only where the course flushes, once with a block after every
+// TestCrashAnywhere ends the process, or the power, at every operation on the disk of a course of writes, flushes
+// and compactions, and opens what is left. Once with blocks only where the course flushes, once with a block after every
 // other write, also while the log is replayed.
 func TestCrashAnywhere(t *testing.T) {
 	for _, headBytes := range []int64{0, 150} {
@@ -170,7 +175,7 @@ func crashAnywhere(t *testing.T, headBytes int64) {
 			if err := s.Write(t.Context(), batchOf(99)); err != nil {
 				t.Fatalf("%s: writing: %v", what, err)
 			}
-			if err := s.Flush(t.Context()); err != nil {
+			if err := errors.Join(s.Flush(t.Context()), s.Compact(t.Context())); err != nil {
 				t.Fatalf("%s: flushing: %v", what, err)
 			}
 			if err := s.Close(); err != nil {
@@ -230,7 +235,7 @@ func TestFaultAnywhere(t *testing.T) {
 			})
 			what := fmt.Sprintf("%v at %v", cause, failed.Load())
 			for tries := 0; ; tries++ {
-				err := s.Flush(t.Context())
+				err := errors.Join(s.Flush(t.Context()), s.Compact(t.Context()))
 				if err == nil {
 					break
 				}
@@ -241,8 +246,13 @@ func TestFaultAnywhere(t *testing.T) {
 			checking.Store(true)
 			wants(t, what, s, acked, nil)
 			knows(t, what, s)
-			if st := s.Stats(); st.ReadOnly != "" {
+			st := s.Stats()
+			if st.ReadOnly != "" {
 				t.Fatalf("%s: read-only: %s", what, st.ReadOnly)
+			}
+			// A block that could not be read is left alone for a while, else they became one.
+			if op := fmt.Sprint(failed.Load()); len(st.Blocks) != 1 && !strings.HasPrefix(op, "open of") && !strings.HasPrefix(op, "read of") {
+				t.Fatalf("%s: blocks were not compacted: %+v", what, st.Blocks)
 			}
 			if err := s.Close(); err != nil {
 				t.Fatalf("%s: closing: %v", what, err)
@@ -288,7 +298,7 @@ func TestFullDisk(t *testing.T) {
 			t.Fatalf("writing to a full disk: %v", err)
 		}
 	}
-	if st := s.Stats(); !strings.Contains(st.ReadOnly, "no space left") {
+	if st := s.Stats(); !strings.Contains(st.ReadOnly, "no space left") || st.ReadOnlyReason != ReasonDiskFull {
 		t.Errorf("stats say %q", st.ReadOnly)
 	}
 	wants(t, "full", s, acked, nil)

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -149,6 +148,9 @@ func (s *Store) loadBlocks() error {
 				return fmt.Errorf("reading the index of block %s: %w", base, err)
 			}
 			m, err := decodeMeta(b)
+			if err == nil && m.name() != base {
+				err = fmt.Errorf("%w: it is that of block %s", errCorruptFile, m.name())
+			}
 			if err != nil {
 				return fmt.Errorf("reading the index of block %s: %w; move its files away to go on without it", base, err)
 			}
@@ -165,6 +167,18 @@ func (s *Store) loadBlocks() error {
 			}
 			s.blocks = append(s.blocks, blk)
 		}
+	}
+	var gone []*block
+	s.blocks, gone = standing(s.blocks)
+	for _, b := range gone {
+		s.stale = append(s.stale, s.blockFile(b, ".meta"))
+		if !b.remote {
+			s.stale = append(s.stale, s.blockFile(b, ".parquet"))
+		}
+		s.replica.changed(objectsOf(b)...)
+	}
+	for _, b := range s.blocks {
+		s.setExpiry(b)
 	}
 	return nil
 }
@@ -213,6 +227,7 @@ func (s *Store) runFlusher(ctx context.Context) {
 			again = time.After(s.o.retry)
 		} else {
 			s.attempted(nil)
+			s.reshape()
 		}
 		select {
 		case <-ctx.Done():
@@ -335,6 +350,7 @@ func (s *Store) flush(ctx context.Context, h *head) error {
 	}
 	s.mu.Lock()
 	s.sealed = s.sealed[1:]
+	s.setExpiry(b)
 	s.blocks = append(s.blocks, b)
 	s.filed = filed
 	s.mu.Unlock()
@@ -384,67 +400,4 @@ func (c *counter) Write(p []byte) (int, error) {
 	n, err := c.w.Write(p)
 	c.n += int64(n)
 	return n, err
-}
-
-// retain drops blocks that are too old or too many. A block is only dropped once its log segments are freed,
-// else they would be replayed.
-func (s *Store) retain() error {
-	if err := s.log.Free(s.freeBefore()); err != nil {
-		return err
-	}
-	for {
-		b, why := s.expired()
-		if b == nil {
-			return nil
-		}
-		// The index goes first: without it the block does not exist, and what is left is removed with the next
-		// opening.
-		if err := s.o.fs.Remove(filepath.Join(s.blocksDir(), b.name()+".meta")); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("dropping block %s: %w", b.name(), err)
-		}
-		s.mu.Lock()
-		s.blocks = slices.DeleteFunc(slices.Clone(s.blocks), func(x *block) bool { return x == b })
-		s.mu.Unlock()
-		level.Info(s.o.Logger).Log("msg", "dropped a block", "block", b.name(), "why", why, "bytes", b.size)
-		s.replica.changed("blocks/"+b.name()+".meta", "blocks/"+b.name()+".parquet")
-		err := errors.Join(b.close(), s.o.fs.SyncDir(s.blocksDir()))
-		if !b.remote {
-			err = errors.Join(err, s.o.fs.Remove(filepath.Join(s.blocksDir(), b.name()+".parquet")))
-		}
-		if err != nil {
-			return fmt.Errorf("dropping block %s: %w", b.name(), err)
-		}
-	}
-}
-
-func (s *Store) freeBefore() uint64 {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	if len(s.sealed) > 0 {
-		return s.sealed[0].segments[0]
-	}
-	return s.active.segments[0]
-}
-
-// expired returns a block that is to be dropped, and why.
-func (s *Store) expired() (*block, string) {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	var oldest *block
-	size := int64(0)
-	for _, b := range s.blocks {
-		size += b.size
-		if oldest == nil || b.span.last < oldest.span.last {
-			oldest = b
-		}
-	}
-	switch {
-	case oldest == nil:
-		return nil, ""
-	case s.o.Retention > 0 && oldest.span.last < s.o.Now().Add(-s.o.Retention).UnixNano():
-		return oldest, "age"
-	case s.o.RetentionBytes > 0 && size > s.o.RetentionBytes:
-		return oldest, "size"
-	}
-	return nil, ""
 }

@@ -87,6 +87,14 @@ type bucket int64
 
 func bucketOf(nanos int64) bucket { return bucket(nanos / int64(storage.IndexResolution)) }
 
+// endOf is the last moment of a bucket.
+func endOf(b bucket) int64 {
+	if int64(b) >= math.MaxInt64/int64(storage.IndexResolution) {
+		return math.MaxInt64
+	}
+	return (int64(b)+1)*int64(storage.IndexResolution) - 1
+}
+
 // run is a range of buckets, both ends included.
 type run struct{ from, to bucket }
 

@@ -36,7 +36,7 @@ func writeForEver(dir string) error {
 	if err != nil {
 		return err
 	}
-	s, err := New(Options{Dir: dir, Retention: -1, HeadBytes: 30_000, SegmentBytes: 8 << 10})
+	s, err := New(Options{Dir: dir, Retention: -1, HeadBytes: 3000, SegmentBytes: 8 << 10})
 	if err != nil {
 		return err
 	}
@@ -73,7 +73,7 @@ func TestKill(t *testing.T) {
 	dir := t.TempDir()
 	acked := map[int]bool{}
 	first := 0
-	blocks := 0
+	blocks, generation := 0, uint32(0)
 	rnd := rand.New(rand.NewPCG(1, uint64(os.Getpid())))
 	for round := range times {
 		child := exec.Command(os.Args[0])
@@ -135,13 +135,16 @@ func TestKill(t *testing.T) {
 		}
 		acked = there // what was on disk when it was killed stays
 		blocks = len(s.Stats().Blocks)
+		for _, b := range s.Stats().Blocks {
+			generation = max(generation, b.Generation)
+		}
 		if err := s.Close(); err != nil {
 			t.Fatal(err)
 		}
 		first = last + 8
 	}
-	if blocks < 2 {
-		t.Errorf("%d blocks: the kills met no rotation", blocks)
+	if blocks < 2 || generation == 0 {
+		t.Errorf("%d blocks, generation %d: the kills met no rotation or no compaction", blocks, generation)
 	}
-	t.Logf("%d kills, %d batches, %d blocks", times, len(acked), blocks)
+	t.Logf("%d kills, %d batches, %d blocks, generation %d", times, len(acked), blocks, generation)
 }

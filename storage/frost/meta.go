@@ -15,15 +15,24 @@ import (
 // first.
 type meta struct {
 	segments [2]uint64 // the log segments whose rows the block has, both ends included
-	size     int64     // of the Parquet file
-	totals   totals
-	span     span
+	// generation is 0 for a block made of a head; one that was made of blocks is of a later generation than each
+	// of them.
+	generation uint32
+	size       int64 // of the Parquet file
+	totals     totals
+	span       span
 }
 
-func (m *meta) name() string { return fmt.Sprintf("%016x-%016x", m.segments[0], m.segments[1]) }
+func (m *meta) name() string {
+	if m.generation == 0 {
+		return fmt.Sprintf("%016x-%016x", m.segments[0], m.segments[1])
+	}
+	return fmt.Sprintf("%016x-%016x-%x", m.segments[0], m.segments[1], m.generation)
+}
 
 var (
 	metaMagic  = [8]byte{'P', 'F', 'B', 'L', 'K', 0, 0, 1}
+	metaMagic2 = [8]byte{'P', 'F', 'B', 'L', 'K', 0, 0, 2} // with a generation
 	dictMagic  = [8]byte{'P', 'F', 'D', 'I', 'C', 'T', 0, 1}
 	marksMagic = [8]byte{'P', 'F', 'M', 'A', 'R', 'K', 0, 1}
 	castagnoli = crc32.MakeTable(crc32.Castagnoli)
@@ -51,6 +60,11 @@ func unseal(magic [8]byte, b []byte) ([]byte, error) {
 
 func (m *meta) encode() []byte {
 	var b []byte
+	magic := metaMagic
+	if m.generation > 0 {
+		magic = metaMagic2
+		b = binary.AppendUvarint(b, uint64(m.generation))
+	}
 	b = binary.AppendUvarint(b, m.segments[0])
 	b = binary.AppendUvarint(b, m.segments[1])
 	b = binary.AppendUvarint(b, uint64(m.size))
@@ -79,16 +93,27 @@ func (m *meta) encode() []byte {
 		}
 		last = id
 	}
-	return seal(metaMagic, b)
+	return seal(magic, b)
 }
 
 func decodeMeta(b []byte) (*meta, error) {
-	body, err := unseal(metaMagic, b)
+	magic := metaMagic
+	if len(b) >= len(metaMagic2) && [8]byte(b) == metaMagic2 {
+		magic = metaMagic2
+	}
+	body, err := unseal(magic, b)
 	if err != nil {
 		return nil, err
 	}
 	d := varints{b: body}
 	m := &meta{span: newSpan()}
+	if magic == metaMagic2 {
+		g := d.uvarint()
+		if g == 0 || g > math.MaxUint32 {
+			return nil, fmt.Errorf("%w: generation %d", errCorruptFile, g)
+		}
+		m.generation = uint32(g)
+	}
 	num := func() int64 {
 		v := d.uvarint()
 		if v > math.MaxInt64 {

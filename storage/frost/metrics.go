@@ -19,7 +19,8 @@ type metrics struct {
 
 	writes, commits, samples, rows, logBytes, flushErrors prometheus.Counter
 	blocks, blockBytes, uploadBytes, uploadErrors         prometheus.Counter
-	refused                                               *prometheus.CounterVec
+	compactions, compactRead, compactWrote, compactErrors prometheus.Counter
+	refused, expired                                      *prometheus.CounterVec
 	queries                                               *prometheus.HistogramVec
 }
 
@@ -43,23 +44,40 @@ func newMetrics(s *Store) *metrics {
 	m.flushErrors = counter("maintenance_errors_total", "Failed attempts to write or drop blocks.")
 	m.uploadBytes = counter("uploaded_bytes_total", "Bytes copied to object storage.")
 	m.uploadErrors = counter("upload_errors_total", "Failed attempts to copy to object storage or delete there.")
+	m.compactions = counter("compactions_total", "Blocks that were made of other blocks.")
+	m.compactRead = counter("compaction_read_bytes_total", "Size of the blocks that they were made of.")
+	m.compactWrote = counter("compaction_written_bytes_total", "Size of the blocks that were made.")
+	m.compactErrors = counter("compaction_errors_total", "Failed attempts to compact blocks.")
+	m.expired = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "perfuse_storage_rows_expired_total", Help: "Rows that retention dropped, by what they were too much of: age or size."}, []string{"why"})
 	m.refused = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "perfuse_storage_writes_refused_total", Help: "Batches that were refused, by reason."}, []string{"reason"})
 	m.took = prometheus.NewHistogram(prometheus.HistogramOpts{Name: "perfuse_storage_write_seconds", Help: "Time until a batch was acknowledged.", Buckets: prometheus.ExponentialBuckets(0.0005, 2, 14)})
 	m.queries = prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "perfuse_storage_query_seconds", Help: "Time of queries, by kind.", Buckets: prometheus.ExponentialBuckets(0.0005, 4, 9)}, []string{"kind"})
-	m.all = append(m.all, m.refused, m.took, m.queries)
-	gauge("read_only", "1 while writes are refused.", func(st Stats) float64 {
-		if st.ReadOnly != "" {
-			return 1
-		}
-		return 0
-	})
+	m.all = append(m.all, m.refused, m.expired, m.took, m.queries)
+	for _, reason := range []ReadOnlyReason{ReasonDiskFull, ReasonIOError, ReasonBroken} {
+		m.all = append(m.all, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "perfuse_storage_read_only", Help: "1 while writes are refused for this reason.",
+			ConstLabels: prometheus.Labels{"reason": string(reason)},
+		}, func() float64 {
+			if s.Stats().ReadOnlyReason == reason {
+				return 1
+			}
+			return 0
+		}))
+	}
 	gauge("series", "Series that are known.", func(st Stats) float64 { return float64(st.Series) })
 	gauge("stacks", "Stacks that are known.", func(st Stats) float64 { return float64(st.Stacks) })
 	gauge("head_rows", "Rows that are in memory and in the log, not in a block.", func(st Stats) float64 { return float64(st.Head.Rows) })
 	gauge("head_bytes", "Size of those rows.", func(st Stats) float64 { return float64(st.Head.Bytes) })
 	gauge("block_count", "Blocks.", func(st Stats) float64 { return float64(len(st.Blocks)) })
 	gauge("block_bytes", "Size of all blocks.", func(st Stats) float64 { return float64(st.BlockBytes) })
-	gauge("uploads_pending", "Blocks that are not copied to object storage yet.", func(st Stats) float64 { return float64(st.UploadsPending) })
+	gauge("uploads_pending", "Blocks that are not copied to object storage yet, and objects that are not deleted there yet.", func(st Stats) float64 { return float64(st.UploadsPending) })
+	gauge("upload_pending_bytes", "Size of the blocks that are not copied yet.", func(st Stats) float64 { return float64(st.UploadBytes) })
+	gauge("upload_behind_seconds", "For how long object storage has lacked something; 0: it has everything.", func(st Stats) float64 {
+		if st.UploadsSince == nil {
+			return 0
+		}
+		return m.now().Sub(*st.UploadsSince).Seconds()
+	})
 	gauge("log_segments", "Log segments on disk.", func(st Stats) float64 { return float64(st.LogSegments) })
 	gauge("log_bytes", "Size of the log on disk.", func(st Stats) float64 { return float64(st.LogBytes) })
 	gauge("log_losses", "Damaged places that opening the log found.", func(st Stats) float64 { return float64(len(st.Losses)) })
@@ -124,6 +142,13 @@ func (m *metrics) committed(rows []row, logged int) {
 func (m *metrics) flushed(b *meta) {
 	m.blocks.Inc()
 	m.blockBytes.Add(float64(b.size))
+}
+
+func (m *metrics) compacted(b *meta, read int64, dropped totals) {
+	m.compactions.Inc()
+	m.compactRead.Add(float64(read))
+	m.compactWrote.Add(float64(b.size))
+	m.expired.WithLabelValues("age").Add(float64(dropped.rows))
 }
 
 func (m *metrics) query(kind string, began time.Time) {

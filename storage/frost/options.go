@@ -13,10 +13,12 @@
 //	DIR/dictionary/N.dict        what blocks refer to: dictionary deltas, in order
 //	DIR/blocks/A-B.parquet       the rows of log segments A to B
 //	DIR/blocks/A-B.meta          the block's index; a block without it does not exist
+//	DIR/blocks/A-B-G.*           the same made of earlier blocks, for which it stands; G is its generation
 //	DIR/recent                   the IDs of the last profiles in blocks
 //
 // Every row is in the log or in a block, never in both as far as anyone sees: a block names the log segments
-// that it stands for, and those are not replayed any more from the moment its index is there.
+// that it stands for, and those are not replayed any more from the moment its index is there. In the same way
+// a block that was made of several stands for them.
 package frost
 
 import (
@@ -48,12 +50,21 @@ type Options struct {
 	HeadAge time.Duration
 	// SegmentBytes is the size of a log segment; default 16 MiB.
 	SegmentBytes int64
-	// Retention is how long profiles are kept, by their own time; default 15 days, negative: for ever. Whole
-	// blocks are dropped.
+	// Retention is how long profiles are kept, by their own time, where no rule says otherwise; default 15 days,
+	// negative: for ever. A block is dropped when all of it is older.
 	Retention time.Duration
-	// RetentionBytes is how large all blocks together may become before the oldest is dropped; default 0: no
-	// limit.
+	// Rules say how long the profiles of some series are kept: the first that matches counts, also if it is longer
+	// than Retention. What is older is no more in blocks that are compacted, and a block is rewritten without it
+	// when all its series with the same age have outlived it.
+	Rules []Rule
+	// RetentionBytes is how large all blocks together may become before the oldest is dropped, whatever the
+	// rules; default 0: no limit.
 	RetentionBytes int64
+	// CompactSpan is how much time a block has at most that is made of several, and CompactBytes how large it is;
+	// default: the smaller of a day and a tenth of Retention, and of 512 MiB and a tenth of RetentionBytes, so that
+	// dropping a block takes away little at once. Negative CompactBytes: blocks stay as they are.
+	CompactSpan  time.Duration
+	CompactBytes int64
 	// MaxPoints is how many points an answer of Series may have; default 1 million.
 	MaxPoints int
 	// Now is the clock; default time.Now.
@@ -66,6 +77,8 @@ type Options struct {
 	// spillBytes is how large the tail of a head becomes before it is moved into FrostDB, compactBytes how
 	// much FrostDB collects in Arrow records before it compacts them to Parquet in memory.
 	spillBytes, compactBytes int64
+	// compactRun is how many of the latest blocks become one.
+	compactRun int
 }
 
 func (o *Options) setDefaults() {
@@ -83,6 +96,21 @@ func (o *Options) setDefaults() {
 	}
 	if o.Retention == 0 {
 		o.Retention = 15 * 24 * time.Hour
+	}
+	if o.CompactSpan <= 0 {
+		o.CompactSpan = 24 * time.Hour
+		if o.Retention > 0 {
+			o.CompactSpan = min(o.CompactSpan, max(o.Retention/10, time.Minute))
+		}
+	}
+	if o.CompactBytes == 0 {
+		o.CompactBytes = 512 << 20
+		if o.RetentionBytes > 0 {
+			o.CompactBytes = max(min(o.CompactBytes, o.RetentionBytes/10), 1)
+		}
+	}
+	if o.compactRun <= 0 {
+		o.compactRun = 4
 	}
 	if o.MaxPoints <= 0 {
 		o.MaxPoints = 1e6

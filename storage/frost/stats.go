@@ -1,7 +1,9 @@
 package frost
 
 import (
+	"errors"
 	"io"
+	"syscall"
 	"time"
 
 	"github.com/perfuse/perfuse/storage/dictionary"
@@ -10,8 +12,9 @@ import (
 
 // Stats is the state of a store, for people.
 type Stats struct {
-	// ReadOnly is why writes are refused, empty if they are not.
-	ReadOnly string `json:"read_only,omitempty"`
+	// ReadOnly is why writes are refused, empty if they are not, and ReadOnlyReason which kind of reason it is.
+	ReadOnly       string         `json:"read_only,omitempty"`
+	ReadOnlyReason ReadOnlyReason `json:"read_only_reason,omitempty"`
 	// LastError is what maintenance failed with, empty if it did not.
 	LastError string `json:"last_error,omitempty"`
 
@@ -29,9 +32,14 @@ type Stats struct {
 	Dictionary   []dictionary.Size `json:"dictionary"`
 	// DictionaryHoles are entries that were lost with a part of the log.
 	DictionaryHoles int `json:"dictionary_holes"`
-	// UploadsPending are blocks that object storage does not have yet, UploadError is why not.
-	UploadsPending int    `json:"uploads_pending"`
-	UploadError    string `json:"upload_error,omitempty"`
+	// UploadsPending is how many blocks object storage does not have yet and how many objects it still has that
+	// were dropped, UploadBytes the size of the blocks, UploadsSince since when there are any, UploadError why.
+	UploadsPending int        `json:"uploads_pending"`
+	UploadBytes    int64      `json:"upload_bytes"`
+	UploadsSince   *time.Time `json:"uploads_since,omitempty"`
+	UploadError    string     `json:"upload_error,omitempty"`
+	// CompactionError is why the last attempt to compact blocks failed.
+	CompactionError string `json:"compaction_error,omitempty"`
 	// Losses are damaged places that opening the log found.
 	Losses []string `json:"losses,omitempty"`
 }
@@ -44,9 +52,30 @@ type HeadStats struct {
 	Series  int   `json:"series"`
 }
 
-// BlockStats is one block.
+// ReadOnlyReason is a kind of reasons for refusing writes.
+type ReadOnlyReason string
+
+// The reasons.
+const (
+	ReasonDiskFull ReadOnlyReason = "disk_full" // it goes on by itself when there is room
+	ReasonIOError  ReadOnlyReason = "io_error"  // it goes on by itself when the disk works
+	ReasonBroken   ReadOnlyReason = "broken"    // the store must be opened again
+)
+
+func reasonOf(err error) ReadOnlyReason {
+	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+		return ReasonDiskFull
+	}
+	return ReasonIOError
+}
+
+// BlockStats is one block. Generation is 0 for one made of a head, else the block was made of others. Remote
+// blocks lie in object storage only.
 type BlockStats struct {
-	Name    string    `json:"name"`
+	Name       string `json:"name"`
+	Generation uint32 `json:"generation"`
+	Remote     bool   `json:"remote,omitempty"`
+
 	First   time.Time `json:"first"`
 	Last    time.Time `json:"last"`
 	Rows    int64     `json:"rows"`
@@ -60,8 +89,9 @@ func (s *Store) Stats() Stats {
 	var st Stats
 	st.Dictionary, st.DictionaryHoles = s.dict.Sizes(), s.dict.Holes()
 	st.Stacks = int64(s.dict.StackCount()) - 1
-	if err := s.lastError(); err != nil {
-		st.LastError = err.Error()
+	lastErr := s.lastError()
+	if lastErr != nil {
+		st.LastError = lastErr.Error()
 	}
 	s.mu.RLock()
 	defer s.mu.RUnlock()
@@ -69,14 +99,17 @@ func (s *Store) Stats() Stats {
 		l := s.log.Stats()
 		st.LogSegments, st.LogBytes = l.Segments, l.Bytes
 		if l.Err != nil {
-			st.ReadOnly = l.Err.Error()
+			st.ReadOnly, st.ReadOnlyReason = l.Err.Error(), reasonOf(l.Err)
 		}
 	}
 	switch {
 	case s.failed != nil:
-		st.ReadOnly = s.failed.Error()
-	case len(s.sealed) >= maxSealed:
-		st.ReadOnly = "blocks cannot be written: " + st.LastError
+		st.ReadOnly, st.ReadOnlyReason = s.failed.Error(), ReasonBroken
+	case len(s.sealed) >= maxSealed && lastErr != nil:
+		st.ReadOnly, st.ReadOnlyReason = "blocks cannot be written: "+st.LastError, reasonOf(lastErr)
+	}
+	if s.compactErr != nil {
+		st.CompactionError = s.compactErr.Error()
 	}
 	st.Series, st.HeadsWaiting = s.index.count, len(s.sealed)
 	for _, h := range append(s.sealed[:len(s.sealed):len(s.sealed)], s.active) {
@@ -94,14 +127,17 @@ func (s *Store) Stats() Stats {
 		st.Samples += b.totals.samples
 		st.BlockBytes += b.size
 		st.Blocks = append(st.Blocks, BlockStats{
-			Name: b.name(), First: time.Unix(0, b.span.first).UTC(), Last: time.Unix(0, b.span.last).UTC(),
+			Name: b.name(), Generation: b.generation, Remote: b.remote, First: time.Unix(0, b.span.first).UTC(), Last: time.Unix(0, b.span.last).UTC(),
 			Rows: b.totals.rows, Samples: b.totals.samples, Bytes: b.size, Series: len(b.span.series),
 		})
 	}
-	pending, err := s.pendingLocked()
-	st.UploadsPending = pending
-	if err != nil {
-		st.UploadError = err.Error()
+	l := s.backlogLocked()
+	st.UploadsPending, st.UploadBytes = l.blocks+l.deletions, l.bytes
+	if !l.since.IsZero() {
+		st.UploadsSince = &l.since
+	}
+	if l.err != nil {
+		st.UploadError = l.err.Error()
 	}
 	for _, l := range s.replayed.Losses {
 		st.Losses = append(st.Losses, l.String())

@@ -41,6 +41,7 @@ type Store struct {
 	replayed wal.Replayed
 
 	flusher
+	compactor
 	replica *replica // nil without a bucket
 }
 
@@ -89,6 +90,7 @@ func New(o Options) (_ *Store, err error) {
 	}
 	s.group = wal.NewGroup(commitBytes, func(c *commit) int64 { return c.size }, s.commit)
 	s.startReplica()
+	s.startCompactor()
 	s.startFlusher()
 	return s, nil
 }
@@ -316,7 +318,7 @@ func (s *Store) commit(group []*commit) error {
 	}
 	if len(rows) > 0 {
 		if failed != nil {
-			return fmt.Errorf("%w: %w", storage.ErrReadOnly, failed)
+			return advise(fmt.Errorf("%w: %w", storage.ErrReadOnly, failed))
 		}
 		// What the rows refer to was added to the dictionary before they were submitted, so it is before now.
 		now := s.dict.Marks()
@@ -325,7 +327,7 @@ func (s *Store) commit(group []*commit) error {
 		record = appendRows(record, kind, rows)
 		segment, err := s.log.Append(record)
 		if err != nil {
-			return err
+			return advise(err)
 		}
 		s.logged = now
 		if err := s.insert(rows); err != nil {
@@ -346,6 +348,14 @@ func (s *Store) commit(group []*commit) error {
 		}
 	}
 	return nil
+}
+
+// advise says what can be done about a write that was refused.
+func advise(err error) error {
+	if reasonOf(err) == ReasonDiskFull {
+		return fmt.Errorf("%w (make room on the disk of the storage path, or keep less by storage.retention or storage.max_bytes; it goes on by itself)", err)
+	}
+	return err
 }
 
 // waitForRoom returns when there is memory for more rows, or why there will be none for now: writers wait for
@@ -398,6 +408,7 @@ func (s *Store) Close() error {
 	s.calls.Wait()
 	s.group.Close()
 	s.stopFlusher()
+	s.stopCompactor()
 	s.stopReplica()
 	return s.release()
 }

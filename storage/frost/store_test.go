@@ -67,6 +67,14 @@ func TestReadYourWrites(t *testing.T) {
 	wg.Wait()
 }
 
+// TestStoreCompacting runs the suite with a block after nearly every commit, of which several become one all the
+// time.
+func TestStoreCompacting(t *testing.T) {
+	storagetest.Test(t, func(t testing.TB, dir string) storage.Store {
+		return open(t, Options{Dir: dir, Retention: -1, HeadBytes: 2000, SegmentBytes: 4096, compactRun: 2})
+	})
+}
+
 // TestStoreRotating runs the suite with a block after nearly every commit.
 func TestStoreRotating(t *testing.T) {
 	storagetest.Test(t, func(t testing.TB, dir string) storage.Store {
