@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math"
 	"net"
 	"os"
 	"reflect"
@@ -28,17 +27,24 @@ import (
 //	storage:
 //	  path: /var/lib/perfuse
 //	  retention: 30d                                   # left out: the store's default; 0: for ever
-//	  max_bytes: 0                                     # 0: until the disk is full
+//	  retention_rules:                                 # the first that matches a series goes before retention
+//	    - {selector: '{namespace="dev"}', age: 3d}
+//	  max_bytes: 0                                     # of all blocks; 0: until the disk is full
+//	  head_bytes: 67108864                             # what is kept in memory until it becomes a block, at most
+//	  head_age: 2h                                     # and for how long
+//	  bucket:                                          # a copy in object storage; see package storage/bucket
+//	    type: S3                                       # or FILESYSTEM, GCS, AZURE
+//	    config: {bucket: profiles, endpoint: s3.example.com, access_key: ..., secret_key: ...}
 //	ingest:
 //	  drop_attributes: [thread.id]                     # OTLP attributes that never become labels
 //	limits:                                            # see package limits
 //	  body_bytes: 33554432
 //	agent:                                             # for the agent of perfuse up, see package agent
 //	  relabel_configs: []
-//	agent:                                             # what the agent in the same process reads, unchecked here
 //
 // Each key has an environment variable that goes before it: PERFUSE_ and the key in capitals, as in
-// PERFUSE_HTTP_ADDRESS, PERFUSE_STORAGE_PATH, PERFUSE_LIMITS_BODY_BYTES. Lists are separated by commas.
+// PERFUSE_HTTP_ADDRESS, PERFUSE_STORAGE_PATH, PERFUSE_LIMITS_BODY_BYTES. Lists are separated by commas;
+// PERFUSE_STORAGE_RETENTION_RULES and PERFUSE_STORAGE_BUCKET hold YAML.
 type Config struct {
 	HTTPAddress   string        `yaml:"http_address"`
 	OTLPAddresses []string      `yaml:"otlp_addresses"`
@@ -58,78 +64,9 @@ func (c Config) Options() Options {
 	}
 }
 
-// StorageConfig says where profiles are kept and for how long.
-type StorageConfig struct {
-	Path      string    `yaml:"path"`
-	Retention Retention `yaml:"retention"`
-	MaxBytes  int64     `yaml:"max_bytes"`
-}
-
 // IngestConfig is about profiles on their way in.
 type IngestConfig struct {
 	DropAttributes []string `yaml:"drop_attributes"`
-}
-
-// Retention is written as in Go (90m, 36h), or in days (30d) or weeks (2w); 0 means for ever, and nothing the
-// store's default. Its number is what stores take: 0 for the default, negative for ever.
-type Retention time.Duration
-
-const forEver = Retention(-1)
-
-// Retention returns r as stores take it.
-func (r Retention) Retention() time.Duration { return time.Duration(r) }
-
-// UnmarshalText reads what MarshalText writes.
-func (r *Retention) UnmarshalText(b []byte) error {
-	s := string(b)
-	if s == "" {
-		*r = 0
-		return nil
-	}
-	v, err := time.ParseDuration(s)
-	for suffix, unit := range map[string]time.Duration{"d": 24 * time.Hour, "w": 7 * 24 * time.Hour} {
-		if n, ok := strings.CutSuffix(s, suffix); ok {
-			count, e := strconv.ParseInt(n, 10, 64)
-			if e == nil && count <= math.MaxInt64/int64(unit) {
-				v, err = time.Duration(count)*unit, nil
-			}
-		}
-	}
-	switch {
-	case err != nil || v < 0:
-		return fmt.Errorf("want a duration as in 36h, 30d or 2w, or 0 for ever, not %q", s)
-	case v == 0:
-		*r = forEver
-	default:
-		*r = Retention(v)
-	}
-	return nil
-}
-
-// UnmarshalYAML is UnmarshalText with the line in its errors.
-func (r *Retention) UnmarshalYAML(n *yaml.Node) error {
-	if n.Kind != yaml.ScalarNode {
-		return fmt.Errorf("line %d: want a duration as in 36h, 30d or 2w, or 0 for ever", n.Line)
-	}
-	if err := r.UnmarshalText([]byte(n.Value)); err != nil {
-		return fmt.Errorf("line %d: %w", n.Line, err)
-	}
-	return nil
-}
-
-// MarshalText writes whole days as days.
-func (r Retention) MarshalText() ([]byte, error) {
-	const day = 24 * time.Hour
-	v := time.Duration(r)
-	switch {
-	case v == 0:
-		return nil, nil
-	case v < 0:
-		return []byte("0"), nil
-	case v%day == 0:
-		return fmt.Appendf(nil, "%dd", v/day), nil
-	}
-	return []byte(v.String()), nil
 }
 
 // maxConfigBytes bounds the configuration file.
@@ -226,6 +163,8 @@ func explain(text string) string {
 			want = "text"
 		case want == "[]string":
 			want = "a list of texts"
+		case want == "[]server.RetentionRule" || want == "server.RetentionRules":
+			want = "a list of {selector, age}"
 		default:
 			want = "keys and values"
 		}
@@ -240,7 +179,7 @@ func explain(text string) string {
 // keysOf lists the keys of a type of ours by its name.
 func keysOf(name string) []string {
 	for _, t := range []reflect.Type{
-		reflect.TypeFor[Config](), reflect.TypeFor[StorageConfig](), reflect.TypeFor[IngestConfig](), reflect.TypeFor[limits.Limits](),
+		reflect.TypeFor[Config](), reflect.TypeFor[StorageConfig](), reflect.TypeFor[RetentionRule](), reflect.TypeFor[IngestConfig](), reflect.TypeFor[limits.Limits](),
 	} {
 		if t.String() != name {
 			continue
@@ -287,6 +226,8 @@ func collectFields(prefix string, v reflect.Value, out map[string]reflect.Value)
 		name := prefix + "_" + strings.ToUpper(yamlKey(v.Type().Field(i)))
 		switch f := v.Field(i); {
 		case f.Type() == reflect.TypeFor[yaml.Node](): // somebody else's
+		case reflect.PointerTo(f.Type()).Implements(reflect.TypeFor[encoding.TextUnmarshaler]()):
+			out[name] = f
 		case f.Kind() == reflect.Struct:
 			collectFields(name, f, out)
 		default:
@@ -341,8 +282,5 @@ func (c *Config) check() error {
 			return fmt.Errorf("address %q: port %q is no number from 0 to 65535", a, port)
 		}
 	}
-	if c.Storage.MaxBytes < 0 {
-		return fmt.Errorf("storage.max_bytes is %d: want 0 (no bound) or more", c.Storage.MaxBytes)
-	}
-	return nil
+	return c.Storage.check()
 }

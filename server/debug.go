@@ -1,6 +1,7 @@
 package server
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"html/template"
@@ -8,6 +9,7 @@ import (
 	"runtime"
 	"runtime/debug"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -75,6 +77,7 @@ table { border-collapse: collapse } td, th { text-align: left; vertical-align: t
 <li><a href="/debug/config">config</a>: the settings in force</li>
 <li><a href="/debug/build">build</a>: version, revision and modules</li>
 <li><a href="/debug/status">status</a>: store, queues and drops, as JSON</li>
+<li><a href="/debug/storage">storage</a>: blocks, sizes, series, labels with most values, dictionary, as JSON (<code>?top=20</code>)</li>
 <li><a href="/debug/errors">errors</a>: the last errors, as JSON</li>
 <li><a href="/metrics">metrics</a></li>
 </ul>
@@ -161,6 +164,43 @@ func isLoss(name string) bool {
 }
 
 func (s *Server) debugStatus(w http.ResponseWriter, r *http.Request) { writeJSON(w, s.status()) }
+
+// Storager is what a store may implement to tell about its blocks and labels on the debug page. The answer is
+// shown as JSON.
+type Storager interface {
+	Storage(ctx context.Context, top int) (any, error)
+}
+
+// maxTop bounds the lists of the page about storage.
+const maxTop = 1000
+
+func (s *Server) debugStorage(w http.ResponseWriter, r *http.Request) {
+	top := 10
+	if text := r.URL.Query().Get("top"); text != "" {
+		n, err := strconv.Atoi(text)
+		if err != nil || n < 0 || n > maxTop {
+			plain(w, http.StatusBadRequest, fmt.Sprintf("top is %q: want a number from 0 to %d", text, maxTop))
+			return
+		}
+		top = n
+	}
+	b := s.backend.Load()
+	if b == nil {
+		unavailable(w)
+		return
+	}
+	store, ok := b.Store.(Storager)
+	if !ok {
+		plain(w, http.StatusNotFound, "this store tells nothing of itself")
+		return
+	}
+	v, err := store.Storage(r.Context(), top)
+	if err != nil {
+		plain(w, http.StatusServiceUnavailable, err.Error())
+		return
+	}
+	writeJSON(w, v)
+}
 
 func (s *Server) debugErrors(w http.ResponseWriter, r *http.Request) {
 	list := s.errors.list()

@@ -32,6 +32,7 @@ func (s *Server) handler() http.Handler {
 	mux.Handle("/debug/", http.NotFoundHandler()) // also makes /debug lead there
 	mux.HandleFunc("/debug/config", s.debugConfig)
 	mux.HandleFunc("/debug/status", s.debugStatus)
+	mux.HandleFunc("/debug/storage", s.debugStorage)
 	mux.HandleFunc("/debug/errors", s.debugErrors)
 	mux.HandleFunc("/debug/build", debugBuild)
 	mux.HandleFunc("/debug/pprof/", pprof.Index)

@@ -22,12 +22,16 @@ import (
 // serverFlags are what `up` and `server` share.
 type serverFlags struct {
 	http, storage, config string
+	bucket                string
+	retention             server.Retention
 	logLevel              string
 }
 
 func (f *serverFlags) register(c *cobra.Command, configNames ...string) {
 	c.Flags().StringVar(&f.http, "http-address", "", "where the page and all APIs are served (default 127.0.0.1:7070)")
 	c.Flags().StringVar(&f.storage, "storage-path", "", "directory for profiles and symbols (default "+defaultStorage()+")")
+	c.Flags().StringVar(&f.bucket, "storage-bucket-config", "", "`file` that says which object storage gets a copy (YAML: type, config; as Thanos has it)")
+	c.Flags().TextVar(&f.retention, "storage-retention", server.Retention(0), "how `long` profiles are kept, as in 36h, 30d or 2w; 0 for ever (default 15d)")
 	for _, n := range configNames {
 		c.Flags().StringVar(&f.config, n, "", "configuration file (YAML)")
 	}
@@ -45,6 +49,14 @@ func (f *serverFlags) settings() (server.Config, error) {
 	}
 	if f.storage != "" {
 		c.Storage.Path = f.storage
+	}
+	if f.retention != 0 {
+		c.Storage.Retention = f.retention
+	}
+	if f.bucket != "" {
+		if c.Storage.Bucket, err = server.LoadBucket(f.bucket); err != nil {
+			return server.Config{}, usageError{err}
+		}
 	}
 	if c.Storage.Path == "" {
 		c.Storage.Path = defaultStorage()
@@ -84,11 +96,31 @@ func newRegistry() *prometheus.Registry {
 	return r
 }
 
+const serverHelp = `Takes profiles in, keeps them and answers queries. What can be set is in the configuration file:
+
+  http_address: 127.0.0.1:7070
+  storage:
+    path: /var/lib/perfuse
+    retention: 15d                    # 0: for ever
+    retention_rules:                  # the first that matches a series goes before retention
+      - {selector: '{namespace="dev"}', age: 3d}
+    max_bytes: 0                      # of all blocks; the oldest go first; 0: no bound
+    head_bytes: 67108864              # a block is made of what is in memory when it is as large,
+    head_age: 2h                      # or as old
+    bucket:                           # object storage gets a copy, and an empty disk is filled from it
+      type: S3                        # or FILESYSTEM, GCS, AZURE
+      config: {bucket: profiles, endpoint: s3.example.com, access_key: ..., secret_key: ...}
+
+Each key has an environment variable that goes before it, PERFUSE_STORAGE_RETENTION for storage.retention, and
+flags go before both. PERFUSE_STORAGE_BUCKET and PERFUSE_STORAGE_RETENTION_RULES hold YAML. The settings in force
+are shown at /debug/config, without secrets; blocks, sizes and cardinalities at /debug/storage.`
+
 func serverCommand() *cobra.Command {
 	var f serverFlags
 	c := &cobra.Command{
 		Use:   "server",
 		Short: "Take profiles in, keep them, answer queries",
+		Long:  serverHelp,
 		Args:  cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			logger, err := newLogger(f.logLevel)
@@ -131,16 +163,21 @@ func newServer(c server.Config, logger log.Logger, registry *prometheus.Registry
 
 // openBackends opens the store of profiles and that of symbols, both below the storage path.
 func openBackends(c server.Config, logger log.Logger, registry *prometheus.Registry) (server.Backends, error) {
-	retention := c.Storage.Retention.Retention()
-	store, err := frost.New(frost.Options{
-		Dir:            filepath.Join(c.Storage.Path, "profiles"),
-		Logger:         logger,
-		Registerer:     registry,
-		Retention:      retention,
-		RetentionBytes: c.Storage.MaxBytes,
-	})
+	o, err := c.Storage.Options()
 	if err != nil {
-		return server.Backends{}, fmt.Errorf("opening the store: %w", err)
+		return server.Backends{}, err
+	}
+	o.Dir, o.Logger, o.Registerer = filepath.Join(c.Storage.Path, "profiles"), logger, registry
+	closeBucket := func() error { return nil }
+	if !c.Storage.Bucket.IsZero() {
+		if o.Bucket, err = c.Storage.Bucket.Open(logger); err != nil {
+			return server.Backends{}, err
+		}
+		closeBucket = o.Bucket.Close
+	}
+	store, err := frost.New(o)
+	if err != nil {
+		return server.Backends{}, errors.Join(fmt.Errorf("opening the store: %w", err), closeBucket())
 	}
 	symbols, err := debuginfo.NewStore(debuginfo.StoreOptions{
 		Dir: filepath.Join(c.Storage.Path, "debuginfo"),
@@ -150,7 +187,8 @@ func openBackends(c server.Config, logger log.Logger, registry *prometheus.Regis
 		Registry:    registry,
 	})
 	if err != nil {
-		return server.Backends{}, errors.Join(fmt.Errorf("opening the store of symbols: %w", err), store.Close())
+		return server.Backends{}, errors.Join(fmt.Errorf("opening the store of symbols: %w", err), store.Close(), closeBucket())
 	}
-	return server.Backends{Store: store, Resolver: symbols, Debuginfo: symbols, Run: symbols.Run, Close: symbols.Close}, nil
+	closeAll := func() error { return errors.Join(symbols.Close(), closeBucket()) }
+	return server.Backends{Store: store, Resolver: symbols, Debuginfo: symbols, Run: symbols.Run, Close: closeAll}, nil
 }

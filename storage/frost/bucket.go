@@ -34,6 +34,8 @@ type replica struct {
 	done   chan struct{}
 	wake   chan struct{}
 
+	copying sync.Mutex // one at a time
+
 	mu       sync.Mutex
 	there    map[string]bool // objects that are known to be complete
 	dropped  []string        // objects to delete, in order
@@ -225,8 +227,26 @@ func (r *replica) changed(dropped ...string) {
 	}
 }
 
+// Replicate copies to object storage and deletes there what is due now, and returns when that is done or why it
+// could not be done. It is done without being asked for, too.
+func (s *Store) Replicate(ctx context.Context) error {
+	leave, err := s.enter(ctx)
+	if err != nil {
+		return err
+	}
+	defer leave()
+	if s.replica == nil {
+		return nil
+	}
+	err = s.replicate(ctx)
+	s.noteBacklog()
+	return err
+}
+
 // replicate copies and deletes all there is now.
 func (s *Store) replicate(ctx context.Context) error {
+	s.replica.copying.Lock()
+	defer s.replica.copying.Unlock()
 	s.replica.mu.Lock()
 	drop := len(s.replica.dropped) // what comes later may wait for copies that are not made here
 	s.replica.mu.Unlock()
