@@ -419,7 +419,8 @@ type chunks struct {
 }
 
 func (c *chunks) copy(x io.WriterTo) error {
-	zw, err := zstd.NewWriter(c, zstd.WithEncoderConcurrency(1), zstd.WithLowerEncoderMem(true), zstd.WithWindowSize(1<<20))
+	zw, err := zstd.NewWriter(c, zstd.WithEncoderConcurrency(1), zstd.WithLowerEncoderMem(true), zstd.WithWindowSize(1<<20),
+		zstd.WithEncoderLevel(zstd.SpeedFastest)) // a start sends all at once, and the node has other things to do
 	if err != nil {
 		panic("BUG: zstd refuses our options: " + err.Error())
 	}
