@@ -47,6 +47,8 @@ const (
 	FlameNodes        Name = "flame_nodes"
 	AnswerValues      Name = "answer_values"
 	SeriesPoints      Name = "series_points"
+	QueryTerms        Name = "query_terms"
+	PatternBytes      Name = "pattern_bytes"
 )
 
 // Limits are the values in force. A field that is 0 takes its default; a negative one switches the limit off.
@@ -99,6 +101,11 @@ type Limits struct {
 	AnswerValues int64 `yaml:"answer_values"`
 	// SeriesPoints bounds the steps of one time series. Default 11 000.
 	SeriesPoints int64 `yaml:"series_points"`
+	// QueryTerms bounds each list in a query: ids and names of spans, functions of a path or a call site.
+	// Default 10 000.
+	QueryTerms int64 `yaml:"query_terms"`
+	// PatternBytes bounds a regular expression in a filter of stacks. Default 1024.
+	PatternBytes int64 `yaml:"pattern_bytes"`
 }
 
 // Default returns the limits that hold where nothing is set.
@@ -123,6 +130,8 @@ func Default() Limits {
 		FlameNodes:        1_000_000,
 		AnswerValues:      10_000,
 		SeriesPoints:      11_000,
+		QueryTerms:        10_000,
+		PatternBytes:      1024,
 	}
 }
 
@@ -138,6 +147,7 @@ func (l Limits) OrDefault() Limits {
 		{&l.LabelValueBytes, &d.LabelValueBytes}, {&l.QueryBytes, &d.QueryBytes},
 		{&l.ConcurrentQueries, &d.ConcurrentQueries}, {&l.FlameNodes, &d.FlameNodes},
 		{&l.AnswerValues, &d.AnswerValues}, {&l.SeriesPoints, &d.SeriesPoints},
+		{&l.QueryTerms, &d.QueryTerms}, {&l.PatternBytes, &d.PatternBytes},
 	} {
 		if *f.v == 0 {
 			*f.v = *f.def
@@ -190,6 +200,7 @@ func NewRefusals(reg prometheus.Registerer) *Refusals {
 	for _, n := range []Name{
 		BodyBytes, DecompressedBytes, UploadBytes, DecodedBytes, InFlightBytes, ConcurrentIngests, SamplesPerRequest, SeriesPerRequest, FramesPerStack,
 		LabelsPerSeries, LabelNameBytes, LabelValueBytes, Future, Past, QueryTime, QueryBytes, FlameNodes, SeriesPoints,
+		QueryTerms, PatternBytes,
 	} {
 		c.WithLabelValues(string(n))
 	}
