@@ -64,44 +64,54 @@ func Diff(before, after *Tree) *DiffTree {
 	return d
 }
 
-// joinFrames fills Frames and Strings with those of both trees and returns the new index by old one for each.
+// joinFrames fills Frames and Strings with those of both trees, whose frames are in order, and returns the new
+// index by old one for each.
 func (d *DiffTree) joinFrames(before, after *Tree) (rankB, rankA []uint32) {
-	strs := slices.Concat(before.Strings, after.Strings)
-	frames := slices.Concat(before.Frames, after.Frames[1:])
-	for i := len(before.Frames); i < len(frames); i++ {
-		f, n := &frames[i], uint32(len(before.Strings))
-		f.Name, f.File, f.Mapping = f.Name+n, f.File+n, f.Mapping+n
-	}
-	order := make([]uint32, 0, len(frames)-1)
-	for i := 1; i < len(frames); i++ {
-		order = append(order, uint32(i))
-	}
-	slices.SortStableFunc(order, func(a, b uint32) int { return compareFrames(&frames[a], &frames[b], strs) })
-
-	rank := make([]uint32, len(frames))
 	d.Strings = []string{""}
 	ids := map[string]uint32{"": 0}
-	id := func(s string) uint32 {
-		i, ok := ids[s]
-		if !ok {
-			i = uint32(len(d.Strings))
-			d.Strings = append(d.Strings, s)
-			ids[s] = i
+	known := [2][]uint32{make([]uint32, len(before.Strings)), make([]uint32, len(after.Strings))} // new id + 1
+	add := func(t *Tree, side int, f TreeFrame) {
+		for _, s := range []*uint32{&f.Name, &f.File, &f.Mapping} {
+			if known[side][*s] == 0 {
+				text := t.Strings[*s]
+				id, ok := ids[text]
+				if !ok {
+					id = uint32(len(d.Strings))
+					d.Strings = append(d.Strings, text)
+					ids[text] = id
+				}
+				known[side][*s] = id + 1
+			}
+			*s = known[side][*s] - 1
 		}
-		return i
-	}
-	add := func(f TreeFrame) {
-		f.Name, f.File, f.Mapping = id(strs[f.Name]), id(strs[f.File]), id(strs[f.Mapping])
 		d.Frames = append(d.Frames, f)
 	}
-	add(frames[0])
-	for i, o := range order {
-		if i == 0 || compareFrames(&frames[order[i-1]], &frames[o], strs) != 0 {
-			add(frames[o])
+	add(before, 0, before.Frames[0])
+	rankB, rankA = make([]uint32, len(before.Frames)), make([]uint32, len(after.Frames))
+	for b, a := 1, 1; b < len(rankB) || a < len(rankA); {
+		order := 0
+		switch {
+		case b == len(rankB):
+			order = 1
+		case a == len(rankA):
+			order = -1
+		default:
+			order = compareTreeFrames(before, &before.Frames[b], after, &after.Frames[a])
 		}
-		rank[o] = uint32(len(d.Frames) - 1)
+		at := uint32(len(d.Frames))
+		if order <= 0 {
+			add(before, 0, before.Frames[b])
+			rankB[b] = at
+			b++
+		} else {
+			add(after, 1, after.Frames[a])
+		}
+		if order >= 0 {
+			rankA[a] = at
+			a++
+		}
 	}
-	return rank[:len(before.Frames)], append([]uint32{0}, rank[len(before.Frames):]...)
+	return rankB, rankA
 }
 
 // Cut folds subtrees as [Tree.Cut] does, by the larger of both sides: a node is kept if before or after, each

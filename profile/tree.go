@@ -467,21 +467,39 @@ func (t *Tree) setFrames(frames []TreeFrame, strs []string, used []uint32) (rank
 }
 
 func compareFrames(a, b *TreeFrame, strs []string) int {
-	if a.Name != b.Name {
-		if c := strings.Compare(strs[a.Name], strs[b.Name]); c != 0 {
-			return c
+	text := func(a, b uint32) int {
+		if a == b {
+			return 0
 		}
+		return strings.Compare(strs[a], strs[b])
 	}
-	if a.File != b.File {
-		if c := strings.Compare(strs[a.File], strs[b.File]); c != 0 {
-			return c
-		}
+	if c := text(a.Name, b.Name); c != 0 {
+		return c
 	}
-	if a.Mapping != b.Mapping {
-		if c := strings.Compare(strs[a.Mapping], strs[b.Mapping]); c != 0 {
-			return c
-		}
+	if c := text(a.File, b.File); c != 0 {
+		return c
 	}
+	if c := text(a.Mapping, b.Mapping); c != 0 {
+		return c
+	}
+	return compareMarks(a, b)
+}
+
+// compareTreeFrames orders frames of two trees as compareFrames does those of one.
+func compareTreeFrames(s *Tree, a *TreeFrame, t *Tree, b *TreeFrame) int {
+	if c := strings.Compare(s.Strings[a.Name], t.Strings[b.Name]); c != 0 {
+		return c
+	}
+	if c := strings.Compare(s.Strings[a.File], t.Strings[b.File]); c != 0 {
+		return c
+	}
+	if c := strings.Compare(s.Strings[a.Mapping], t.Strings[b.Mapping]); c != 0 {
+		return c
+	}
+	return compareMarks(a, b)
+}
+
+func compareMarks(a, b *TreeFrame) int {
 	if c := cmp.Compare(a.Kind, b.Kind); c != 0 {
 		return c
 	}
