@@ -270,6 +270,8 @@ func kindOf(k queryv1.FrameKind) profile.Kind {
 		return profile.KindCut
 	case queryv1.FrameKind_FRAME_KIND_ROOT:
 		return profile.KindRoot
+	case queryv1.FrameKind_FRAME_KIND_LABEL:
+		return profile.KindLabel
 	}
 	return profile.KindNative
 }

@@ -3,6 +3,7 @@ package api
 import (
 	"bytes"
 	"context"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -87,7 +88,8 @@ func newWorld(t *testing.T, lim limits.Limits, debuginfo Debuginfo) *world {
 
 // TestAPI runs the transcripts in testdata/api. Times are seconds since the epoch.
 //
-//	load type=T labels={…} time=S [for=S]   store folded text; a frame file@buildid+0xaddr has no name yet
+//	load type=T labels={…} time=S [for=S] [trace=HEX span=HEX name=NAME]
+//	                                        store folded text; a frame file@buildid+0xaddr has no name yet
 //	symbols buildid=ID                      teach the resolver: 0xaddr name [name…], the innermost first
 //	limits (name: value)                    begin anew with these limits
 //	call METHOD                             post JSON, in which "$S" stands for second S in nanoseconds, and
@@ -176,6 +178,22 @@ func (w *world) load(t *testing.T, d *datadriven.TestData) string {
 		}
 		*f = profile.Frame{Mapping: dict.Mapping(profile.Mapping{File: file, BuildID: id}), Addr: profile.Addr(n)}
 	}
+	link := profile.Link{}
+	for _, id := range []struct {
+		key string
+		to  []byte
+	}{{"trace", link.TraceID[:]}, {"span", link.SpanID[:]}} {
+		var text string
+		if d.MaybeScanArgs(t, id.key, &text); text != "" {
+			if _, err := hex.Decode(id.to, []byte(text)); err != nil {
+				d.Fatalf(t, "%v", err)
+			}
+		}
+	}
+	d.MaybeScanArgs(t, "name", &link.SpanName)
+	for i := range b.Profiles[0].Samples {
+		b.Profiles[0].Samples[i].Link = dict.Link(link)
+	}
 	b.Profiles[0].TimeNanos, b.Profiles[0].DurationNanos = at*1e9, duration*1e9
 	if err := w.store.Write(t.Context(), b); err != nil {
 		return err.Error() + "\n"
@@ -229,7 +247,29 @@ func show(t *testing.T, method string, body []byte) string {
 	case "FlameGraph":
 		var r queryv1.FlameGraphResponse
 		unmarshal(&r)
-		return fmt.Sprintf("%d %s, %d nodes, %d cut, %d stacks, %d series\n%s", r.Total, r.Unit, r.NodeCount, r.CutCount, r.StackCount, r.SeriesCount, flameText(t, &r))
+		of := ""
+		if r.UnfilteredTotal != r.Total {
+			of = fmt.Sprintf(" of %d", r.UnfilteredTotal)
+		}
+		return fmt.Sprintf("%d%s %s, %d nodes, %d cut, %d stacks, %d series\n%s", r.Total, of, r.Unit, r.NodeCount, r.CutCount, r.StackCount, r.SeriesCount,
+			flameText(t, r.Strings, r.Frames, r.Nodes, false))
+	case "Sandwich":
+		var r queryv1.SandwichResponse
+		unmarshal(&r)
+		out := fmt.Sprintf("%d, self %d, of %d %s, %d stacks, %d series\n", r.Total, r.Self, r.UnfilteredTotal, r.Unit, r.StackCount, r.SeriesCount)
+		for _, t2 := range []*queryv1.FlameTree{r.Callers, r.Callees} {
+			out += fmt.Sprintf("%d nodes, %d cut\n%s", t2.NodeCount, t2.CutCount, flameText(t, t2.Strings, t2.Frames, t2.Nodes, false))
+		}
+		return out
+	case "Diff":
+		var r queryv1.DiffResponse
+		unmarshal(&r)
+		out := ""
+		for i, s := range []*queryv1.DiffSide{r.Before, r.After} {
+			out += fmt.Sprintf("%s %d of %d %s in %s, times %.6g, %d stacks, %d series\n", []string{"before", "after"}[i], s.Total, s.UnfilteredTotal, r.Unit,
+				time.Duration(s.DurationNano), s.Scale, s.StackCount, s.SeriesCount)
+		}
+		return out + fmt.Sprintf("%d nodes, %d cut\n%s", r.NodeCount, r.CutCount, flameText(t, r.Strings, r.Frames, r.Nodes, true))
 	case "Export":
 		var r queryv1.ExportResponse
 		unmarshal(&r)
@@ -257,31 +297,42 @@ func show(t *testing.T, method string, body []byte) string {
 }
 
 // flameText decodes what the page decodes and indents it, with the frames' properties behind the names.
-func flameText(t *testing.T, r *queryv1.FlameGraphResponse) string {
+func flameText(t *testing.T, strs []string, wire []*queryv1.FlameFrame, nodes []byte, diff bool) string {
 	t.Helper()
-	frames := make([]profile.TreeFrame, len(r.Frames))
-	for i, f := range r.Frames {
+	frames := make([]profile.TreeFrame, len(wire))
+	for i, f := range wire {
 		frames[i] = profile.TreeFrame{Name: f.Name, File: f.File, Mapping: f.Mapping, Inlined: f.Inlined, StartLine: f.StartLine}
 	}
-	tree, err := profile.DecodeNodes(r.Nodes, frames, r.Strings)
+	tree, err := &profile.DiffTree{}, error(nil)
+	if diff {
+		tree, err = profile.DecodeDiffNodes(nodes, frames, strs)
+	} else if one, failed := profile.DecodeNodes(nodes, frames, strs); failed == nil {
+		tree.Tree = *one
+	} else {
+		err = failed
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
 	var out strings.Builder
 	var walk func(i uint32, depth int)
 	walk = func(i uint32, depth int) {
-		f := r.Frames[tree.Frame[i]]
-		fmt.Fprintf(&out, "%s%s %d", strings.Repeat("  ", depth), tree.Name(i), tree.Total[i])
+		f := wire[tree.Frame[i]]
+		out.WriteString(strings.Repeat("  ", depth) + tree.Name(i))
+		if diff {
+			fmt.Fprintf(&out, " %d →", tree.BeforeTotal[i])
+		}
+		fmt.Fprintf(&out, " %d", tree.Total[i])
 		if k := strings.ToLower(strings.TrimPrefix(f.Kind.String(), "FRAME_KIND_")); k != "native" {
 			out.WriteString(" " + k)
 		}
 		if f.Inlined {
 			out.WriteString(" inlined")
 		}
-		if s := r.Strings[f.File]; s != "" {
+		if s := strs[f.File]; s != "" {
 			out.WriteString(" in " + s)
 		}
-		if s := r.Strings[f.Mapping]; s != "" {
+		if s := strs[f.Mapping]; s != "" {
 			out.WriteString(" of " + s)
 		}
 		out.WriteByte('\n')

@@ -7,6 +7,7 @@ import (
 	"connectrpc.com/connect"
 	"github.com/perfuse/perfuse/profile"
 	"github.com/perfuse/perfuse/server/limits"
+	"github.com/perfuse/perfuse/server/query"
 	"github.com/perfuse/perfuse/storage"
 	"github.com/perfuse/perfuse/symbolize/debuginfo"
 )
@@ -27,7 +28,8 @@ func codeOf(err error) connect.Code {
 	switch {
 	case errors.As(err, &limit), errors.Is(err, storage.ErrLimit):
 		return connect.CodeResourceExhausted
-	case errors.As(err, &selector), errors.Is(err, errInvalid), errors.Is(err, storage.ErrInvalid):
+	case errors.As(err, &selector), errors.Is(err, errInvalid), errors.Is(err, storage.ErrInvalid),
+		errors.Is(err, query.ErrUnits), errors.Is(err, query.ErrNoDuration):
 		return connect.CodeInvalidArgument
 	case errors.As(err, &typ) && (typ.Query == "" || len(typ.Candidates) > 0):
 		return connect.CodeInvalidArgument

@@ -67,6 +67,26 @@ func FuzzSelection(f *testing.F) {
 			}
 		}
 		ctx := t.Context()
+		// A limit is any number, a path and a label any text: they serve for what has no argument of its own.
+		filter := &queryv1.StackFilter{
+			Keep: []*queryv1.FrameMatcher{{Field: queryv1.FrameField(limit % 4), Value: path, Regexp: limit%2 == 0}},
+			Drop: []*queryv1.FrameMatcher{{Field: queryv1.FrameField(step % 4), Value: label, Regexp: true}},
+		}
+		other := &queryv1.Selection{ProfileType: typ, TraceIds: []string{path}, SpanIds: []string{label}, SpanNames: []string{path, label}}
+		_, err := s.FlameGraph(ctx, &queryv1.FlameGraphRequest{Selection: other, Filter: filter, GroupBy: []string{label, path}})
+		check("FlameGraph by span", err)
+		diff, err := s.Diff(ctx, &queryv1.DiffRequest{Before: sel, After: &queryv1.Selection{ProfileType: typ}, Filter: filter, MinShare: share, Scale: queryv1.DiffScale(limit % 4)})
+		check("Diff", err)
+		if err == nil && (diff.Before.UnfilteredTotal < diff.Before.Total || len(diff.Nodes) == 0) {
+			t.Fatalf("Diff: %v", diff)
+		}
+		_, err = s.DiffTop(ctx, &queryv1.DiffTopRequest{Before: sel, After: other, Limit: limit})
+		check("DiffTop", err)
+		sandwich, err := s.Sandwich(ctx, &queryv1.SandwichRequest{Selection: sel, Function: path, MinShare: share, Filter: &queryv1.StackFilter{CallSite: []string{label}}})
+		check("Sandwich", err)
+		if err == nil && (sandwich.Total > sandwich.UnfilteredTotal || sandwich.Self > sandwich.Total) {
+			t.Fatalf("Sandwich: %v", sandwich)
+		}
 		flame, err := s.FlameGraph(ctx, &queryv1.FlameGraphRequest{Selection: sel, MinShare: share, Path: []string{path}})
 		check("FlameGraph", err)
 		if err == nil && (flame.Total != 0 && flame.Total != 1 || len(flame.Nodes) == 0) {

@@ -9,8 +9,6 @@ import (
 
 	"github.com/perfuse/perfuse/profile"
 	queryv1 "github.com/perfuse/perfuse/proto/perfuse/query/v1"
-	"github.com/perfuse/perfuse/server/limits"
-	"github.com/perfuse/perfuse/server/query"
 )
 
 // queryService is queryv1connect.QueryServiceHandler.
@@ -108,97 +106,23 @@ func (s queryService) Labels(ctx context.Context, req *queryv1.LabelsRequest) (*
 	})
 }
 
-// minShare is what a node needs to be seen: half a pixel of a window 2000 pixels wide.
-const minShare = 1.0 / 4000
-
-func (s queryService) FlameGraph(ctx context.Context, req *queryv1.FlameGraphRequest) (*queryv1.FlameGraphResponse, error) {
-	resp := &queryv1.FlameGraphResponse{}
-	return resp, s.query(ctx, func(ctx context.Context) error {
-		share := req.GetMinShare()
-		if share == 0 {
-			share = minShare
-		}
-		if !(share < 1) { // also NaN
-			return invalid("min_share is %g: want a share below 1, 0 for the default, negative to cut nothing", share)
-		}
-		m, err := s.merge(ctx, req.GetSelection())
-		if err != nil {
-			return err
-		}
-		tree := profile.NewTree(m.Batch, m.Profile)
-		if len(req.GetPath()) > 0 {
-			tree = tree.Subtree(req.GetPath())
-		}
-		resp.NodeCount = int64(tree.Len())
-		resp.CutCount = int64(tree.Cut(share))
-		if err := limits.Count(limits.FlameNodes, int64(tree.Len()), s.limits.FlameNodes,
-			"the flame graph has %d nodes; ask with a larger min_share or for less time", tree.Len()); err != nil {
-			return err
-		}
-		resp.Unit = tree.Unit
-		resp.Total = tree.Total[0]
-		resp.Strings = tree.Strings
-		resp.Frames = make([]*queryv1.FlameFrame, len(tree.Frames))
-		backing := make([]queryv1.FlameFrame, len(tree.Frames))
-		for i, f := range tree.Frames {
-			b := &backing[i]
-			b.Name, b.File, b.Mapping, b.Inlined, b.StartLine = f.Name, f.File, f.Mapping, f.Inlined, f.StartLine
-			b.Kind = frameKind(f.Kind)
-			resp.Frames[i] = b
-		}
-		resp.Nodes = tree.AppendNodes(nil)
-		resp.StackCount = int64(len(m.Profile.Samples))
-		resp.SeriesCount = int64(m.Series)
-		return nil
-	})
-}
-
-func (s queryService) merge(ctx context.Context, in *queryv1.Selection) (*query.Merged, error) {
-	sel, err := s.selection(ctx, in, false)
-	if err != nil {
-		return nil, err
-	}
-	return s.opts.Engine.Merge(ctx, sel)
-}
-
-func frameKind(k profile.Kind) queryv1.FrameKind {
-	switch k {
-	case profile.KindKernel:
-		return queryv1.FrameKind_FRAME_KIND_KERNEL
-	case profile.KindJIT:
-		return queryv1.FrameKind_FRAME_KIND_JIT
-	case profile.KindInterpreted:
-		return queryv1.FrameKind_FRAME_KIND_INTERPRETED
-	case profile.KindUnwind:
-		return queryv1.FrameKind_FRAME_KIND_UNWIND
-	case profile.KindCut:
-		return queryv1.FrameKind_FRAME_KIND_CUT
-	case profile.KindRoot:
-		return queryv1.FrameKind_FRAME_KIND_ROOT
-	}
-	return queryv1.FrameKind_FRAME_KIND_NATIVE
-}
-
 func (s queryService) Top(ctx context.Context, req *queryv1.TopRequest) (*queryv1.TopResponse, error) {
 	resp := &queryv1.TopResponse{}
 	return resp, s.query(ctx, func(ctx context.Context) error {
-		most, err := s.atMost(req.GetLimit())
+		most, err := s.functionsAtMost(req.GetLimit())
 		if err != nil {
 			return err
 		}
-		if req.GetLimit() == 0 {
-			most = min(most, 100)
-		}
-		m, err := s.merge(ctx, req.GetSelection())
+		m, tree, err := s.tree(ctx, req.GetSelection(), req.GetFilter(), nil)
 		if err != nil {
 			return err
 		}
-		tree := profile.NewTree(m.Batch, m.Profile)
 		rows := tree.Top()
 		if req.GetOrder() == queryv1.TopOrder_TOP_ORDER_TOTAL {
 			profile.SortByTotal(rows)
 		}
 		resp.Unit, resp.Total, resp.FunctionCount = tree.Unit, tree.Total[0], int64(len(rows))
+		resp.UnfilteredTotal = m.Unfiltered
 		if len(rows) > most {
 			rows, resp.Truncated = rows[:most], true
 		}
@@ -214,14 +138,18 @@ func (s queryService) Top(ctx context.Context, req *queryv1.TopRequest) (*queryv
 func (s queryService) Export(ctx context.Context, req *queryv1.ExportRequest) (*queryv1.ExportResponse, error) {
 	resp := &queryv1.ExportResponse{}
 	return resp, s.query(ctx, func(ctx context.Context) error {
-		m, err := s.merge(ctx, req.GetSelection())
+		q, err := s.question(ctx, req.GetSelection(), req.GetFilter(), nil)
+		if err != nil {
+			return err
+		}
+		m, err := s.opts.Engine.Ask(ctx, q)
 		if err != nil {
 			return err
 		}
 		var out bytes.Buffer
 		switch f := req.GetFormat(); f {
 		case queryv1.ExportFormat_EXPORT_FORMAT_PPROF:
-			err = profile.WritePprof(&out, m.Batch, m.Profile)
+			err = profile.WritePprof(&out, profile.Ordered(m.Batch)) // the store's order follows from how data came in
 		case queryv1.ExportFormat_EXPORT_FORMAT_FOLDED:
 			err = profile.WriteFolded(&out, m.Batch, m.Profile)
 		default:

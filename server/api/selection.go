@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/perfuse/perfuse/profile"
@@ -13,6 +14,9 @@ import (
 func invalid(format string, args ...any) error {
 	return fmt.Errorf("%w: %s", errInvalid, fmt.Sprintf(format, args...))
 }
+
+// named says which part of a request an error is about.
+func named(part string, err error) error { return fmt.Errorf("%s: %w", part, err) }
 
 // timeRange reads start and end; 0 is unbounded.
 func timeRange(start, end int64) (from, until time.Time, err error) {
@@ -39,6 +43,21 @@ func (a *API) selection(ctx context.Context, in *queryv1.Selection, anyType bool
 	if sel.Selector, err = profile.ParseSelector(in.GetSelector()); err != nil {
 		return sel, err
 	}
+	var trace profile.TraceID
+	if err := a.readIDs("trace_ids", in.GetTraceIds(), trace[:], func() { sel.TraceIDs = append(sel.TraceIDs, trace) }); err != nil {
+		return sel, err
+	}
+	var span profile.SpanID
+	if err := a.readIDs("span_ids", in.GetSpanIds(), span[:], func() { sel.SpanIDs = append(sel.SpanIDs, span) }); err != nil {
+		return sel, err
+	}
+	if err := a.terms("selection.span_names", len(in.GetSpanNames())); err != nil {
+		return sel, err
+	}
+	if i := slices.Index(in.GetSpanNames(), ""); i >= 0 {
+		return sel, invalid("selection.span_names[%d] is empty: want the name of a span", i)
+	}
+	sel.SpanNames = in.GetSpanNames()
 	if in.GetProfileType() == "" && anyType {
 		return sel, nil
 	}

@@ -59,27 +59,71 @@ func New(opts Options) (*Engine, error) {
 	return &Engine{opts: opts, cache: newCache(opts.CacheAddresses), logger: opts.Logger, metrics: newMetrics(opts.Registerer)}, nil
 }
 
+// Question is a selection, and what is wanted of it.
+type Question struct {
+	// Selection's Type is required.
+	Selection storage.Selection
+	// By makes a profile of each group of equal values of these labels; none makes one profile of all.
+	By []string
+	// Filter says which stacks count. Default: all.
+	Filter profile.StackFilter
+}
+
 // Merged is everything a selection holds, summed by stack, with names.
 type Merged struct {
 	Batch *profile.Batch
-	// Profile is the batch's only one; it has no samples if nothing was selected.
+	// Profile is the batch's first one, and the only one if the question groups by nothing; it has no samples if
+	// nothing was selected.
 	Profile *profile.Profile
 	// Series is how many label sets were merged.
 	Series int
+	// Unfiltered is the sum of everything selected, whatever the filter left out.
+	Unfiltered int64
+}
+
+// Stacks is how many distinct stacks the profiles have.
+func (m *Merged) Stacks() int {
+	if len(m.Batch.Profiles) == 1 {
+		return len(m.Profile.Samples) // the store has merged them
+	}
+	seen, n := make([]bool, len(m.Batch.Dictionary.Stacks)), 0
+	for i := range m.Batch.Profiles {
+		for _, s := range m.Batch.Profiles[i].Samples {
+			if !seen[s.Stack] {
+				seen[s.Stack] = true
+				n++
+			}
+		}
+	}
+	return n
 }
 
 // Merge sums the samples of a selection and names their frames. sel.Type is required.
 func (e *Engine) Merge(ctx context.Context, sel storage.Selection) (*Merged, error) {
+	return e.Ask(ctx, Question{Selection: sel})
+}
+
+// Ask sums the samples of a selection, names their frames and leaves out what the filter does.
+func (e *Engine) Ask(ctx context.Context, q Question) (*Merged, error) {
+	m, err := e.gather(ctx, q)
+	if err != nil {
+		return nil, err
+	}
+	return m, e.finish(ctx, q, m)
+}
+
+// gather asks the store.
+func (e *Engine) gather(ctx context.Context, q Question) (*Merged, error) {
 	m := &Merged{}
 	work, workCtx := errgroup.WithContext(ctx)
 	work.Go(func() (err error) {
-		if m.Batch, err = e.opts.Store.Merge(workCtx, sel, nil); err != nil {
+		if m.Batch, err = e.opts.Store.Merge(workCtx, q.Selection, q.By); err != nil {
 			return fmt.Errorf("merging profiles: %w", err)
 		}
 		return nil
 	})
 	work.Go(func() error {
-		sets, err := e.opts.Store.Labels(workCtx, sel)
+		sets, err := e.opts.Store.Labels(workCtx, q.Selection)
 		if err != nil {
 			return fmt.Errorf("counting series: %w", err)
 		}
@@ -90,13 +134,21 @@ func (e *Engine) Merge(ctx context.Context, sel storage.Selection) (*Merged, err
 		return nil, err
 	}
 	if len(m.Batch.Profiles) == 0 {
-		m.Batch.Profiles = []profile.Profile{{Type: *sel.Type}}
+		m.Batch.Profiles = []profile.Profile{{Type: *q.Selection.Type}}
 	}
 	m.Profile = &m.Batch.Profiles[0]
-	if err := e.Symbolize(ctx, m.Batch); err != nil {
-		return nil, err
+	for i := range m.Batch.Profiles {
+		m.Unfiltered += m.Batch.Profiles[i].Total()
 	}
 	return m, nil
+}
+
+// finish does what needs names.
+func (e *Engine) finish(ctx context.Context, q Question, m *Merged) error {
+	if err := e.Symbolize(ctx, m.Batch); err != nil {
+		return err
+	}
+	return q.Filter.Apply(ctx, m.Batch)
 }
 
 type metrics struct {

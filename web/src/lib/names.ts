@@ -22,6 +22,7 @@ export function packageOf(f: Frame): string {
     case FrameKind.UNWIND:
     case FrameKind.CUT:
     case FrameKind.ROOT:
+    case FrameKind.LABEL:
       return "";
   }
   const name = f.name;

@@ -11,6 +11,7 @@ const kinds: Readonly<Record<FrameKind, string>> = {
   [FrameKind.UNWIND]: "the stack ends here: unwinding stopped",
   [FrameKind.CUT]: "folded on the server: click to expand",
   [FrameKind.ROOT]: "all samples",
+  [FrameKind.LABEL]: "label",
 };
 
 // HoverCard says everything about the node under the pointer.

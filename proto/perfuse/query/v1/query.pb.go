@@ -24,6 +24,58 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+type FrameField int32
+
+const (
+	// The function's name as flame graphs show it.
+	FrameField_FRAME_FIELD_FUNCTION FrameField = 0
+	// The source file's path.
+	FrameField_FRAME_FIELD_FILE FrameField = 1
+	// The executable file's path.
+	FrameField_FRAME_FIELD_BINARY FrameField = 2
+)
+
+// Enum value maps for FrameField.
+var (
+	FrameField_name = map[int32]string{
+		0: "FRAME_FIELD_FUNCTION",
+		1: "FRAME_FIELD_FILE",
+		2: "FRAME_FIELD_BINARY",
+	}
+	FrameField_value = map[string]int32{
+		"FRAME_FIELD_FUNCTION": 0,
+		"FRAME_FIELD_FILE":     1,
+		"FRAME_FIELD_BINARY":   2,
+	}
+)
+
+func (x FrameField) Enum() *FrameField {
+	p := new(FrameField)
+	*p = x
+	return p
+}
+
+func (x FrameField) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (FrameField) Descriptor() protoreflect.EnumDescriptor {
+	return file_perfuse_query_v1_query_proto_enumTypes[0].Descriptor()
+}
+
+func (FrameField) Type() protoreflect.EnumType {
+	return &file_perfuse_query_v1_query_proto_enumTypes[0]
+}
+
+func (x FrameField) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use FrameField.Descriptor instead.
+func (FrameField) EnumDescriptor() ([]byte, []int) {
+	return file_perfuse_query_v1_query_proto_rawDescGZIP(), []int{0}
+}
+
 type FrameKind int32
 
 const (
@@ -37,6 +89,8 @@ const (
 	FrameKind_FRAME_KIND_CUT FrameKind = 5
 	// The root.
 	FrameKind_FRAME_KIND_ROOT FrameKind = 6
+	// A label's value, as in "pod=a".
+	FrameKind_FRAME_KIND_LABEL FrameKind = 7
 )
 
 // Enum value maps for FrameKind.
@@ -49,6 +103,7 @@ var (
 		4: "FRAME_KIND_UNWIND",
 		5: "FRAME_KIND_CUT",
 		6: "FRAME_KIND_ROOT",
+		7: "FRAME_KIND_LABEL",
 	}
 	FrameKind_value = map[string]int32{
 		"FRAME_KIND_NATIVE":      0,
@@ -58,6 +113,7 @@ var (
 		"FRAME_KIND_UNWIND":      4,
 		"FRAME_KIND_CUT":         5,
 		"FRAME_KIND_ROOT":        6,
+		"FRAME_KIND_LABEL":       7,
 	}
 )
 
@@ -72,11 +128,11 @@ func (x FrameKind) String() string {
 }
 
 func (FrameKind) Descriptor() protoreflect.EnumDescriptor {
-	return file_perfuse_query_v1_query_proto_enumTypes[0].Descriptor()
+	return file_perfuse_query_v1_query_proto_enumTypes[1].Descriptor()
 }
 
 func (FrameKind) Type() protoreflect.EnumType {
-	return &file_perfuse_query_v1_query_proto_enumTypes[0]
+	return &file_perfuse_query_v1_query_proto_enumTypes[1]
 }
 
 func (x FrameKind) Number() protoreflect.EnumNumber {
@@ -85,7 +141,7 @@ func (x FrameKind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use FrameKind.Descriptor instead.
 func (FrameKind) EnumDescriptor() ([]byte, []int) {
-	return file_perfuse_query_v1_query_proto_rawDescGZIP(), []int{0}
+	return file_perfuse_query_v1_query_proto_rawDescGZIP(), []int{1}
 }
 
 type TopOrder int32
@@ -118,11 +174,11 @@ func (x TopOrder) String() string {
 }
 
 func (TopOrder) Descriptor() protoreflect.EnumDescriptor {
-	return file_perfuse_query_v1_query_proto_enumTypes[1].Descriptor()
+	return file_perfuse_query_v1_query_proto_enumTypes[2].Descriptor()
 }
 
 func (TopOrder) Type() protoreflect.EnumType {
-	return &file_perfuse_query_v1_query_proto_enumTypes[1]
+	return &file_perfuse_query_v1_query_proto_enumTypes[2]
 }
 
 func (x TopOrder) Number() protoreflect.EnumNumber {
@@ -131,7 +187,7 @@ func (x TopOrder) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use TopOrder.Descriptor instead.
 func (TopOrder) EnumDescriptor() ([]byte, []int) {
-	return file_perfuse_query_v1_query_proto_rawDescGZIP(), []int{1}
+	return file_perfuse_query_v1_query_proto_rawDescGZIP(), []int{2}
 }
 
 type ExportFormat int32
@@ -166,11 +222,11 @@ func (x ExportFormat) String() string {
 }
 
 func (ExportFormat) Descriptor() protoreflect.EnumDescriptor {
-	return file_perfuse_query_v1_query_proto_enumTypes[2].Descriptor()
+	return file_perfuse_query_v1_query_proto_enumTypes[3].Descriptor()
 }
 
 func (ExportFormat) Type() protoreflect.EnumType {
-	return &file_perfuse_query_v1_query_proto_enumTypes[2]
+	return &file_perfuse_query_v1_query_proto_enumTypes[3]
 }
 
 func (x ExportFormat) Number() protoreflect.EnumNumber {
@@ -179,7 +235,108 @@ func (x ExportFormat) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use ExportFormat.Descriptor instead.
 func (ExportFormat) EnumDescriptor() ([]byte, []int) {
-	return file_perfuse_query_v1_query_proto_rawDescGZIP(), []int{2}
+	return file_perfuse_query_v1_query_proto_rawDescGZIP(), []int{3}
+}
+
+// What makes the values of two selections comparable. Values travel as they are; those that compare are the
+// values times the side's scale.
+type DiffScale int32
+
+const (
+	// As they are: both scales are 1.
+	DiffScale_DIFF_SCALE_NONE DiffScale = 0
+	// Per second of the time that each side's profiles cover. Of levels (bytes in use): the mean level.
+	DiffScale_DIFF_SCALE_TIME DiffScale = 1
+	// As a share of each side's unfiltered_total.
+	DiffScale_DIFF_SCALE_TOTAL DiffScale = 2
+)
+
+// Enum value maps for DiffScale.
+var (
+	DiffScale_name = map[int32]string{
+		0: "DIFF_SCALE_NONE",
+		1: "DIFF_SCALE_TIME",
+		2: "DIFF_SCALE_TOTAL",
+	}
+	DiffScale_value = map[string]int32{
+		"DIFF_SCALE_NONE":  0,
+		"DIFF_SCALE_TIME":  1,
+		"DIFF_SCALE_TOTAL": 2,
+	}
+)
+
+func (x DiffScale) Enum() *DiffScale {
+	p := new(DiffScale)
+	*p = x
+	return p
+}
+
+func (x DiffScale) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (DiffScale) Descriptor() protoreflect.EnumDescriptor {
+	return file_perfuse_query_v1_query_proto_enumTypes[4].Descriptor()
+}
+
+func (DiffScale) Type() protoreflect.EnumType {
+	return &file_perfuse_query_v1_query_proto_enumTypes[4]
+}
+
+func (x DiffScale) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use DiffScale.Descriptor instead.
+func (DiffScale) EnumDescriptor() ([]byte, []int) {
+	return file_perfuse_query_v1_query_proto_rawDescGZIP(), []int{4}
+}
+
+type DiffTopOrder int32
+
+const (
+	// The largest change of the scaled self value first, whatever its direction.
+	DiffTopOrder_DIFF_TOP_ORDER_SELF  DiffTopOrder = 0
+	DiffTopOrder_DIFF_TOP_ORDER_TOTAL DiffTopOrder = 1
+)
+
+// Enum value maps for DiffTopOrder.
+var (
+	DiffTopOrder_name = map[int32]string{
+		0: "DIFF_TOP_ORDER_SELF",
+		1: "DIFF_TOP_ORDER_TOTAL",
+	}
+	DiffTopOrder_value = map[string]int32{
+		"DIFF_TOP_ORDER_SELF":  0,
+		"DIFF_TOP_ORDER_TOTAL": 1,
+	}
+)
+
+func (x DiffTopOrder) Enum() *DiffTopOrder {
+	p := new(DiffTopOrder)
+	*p = x
+	return p
+}
+
+func (x DiffTopOrder) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (DiffTopOrder) Descriptor() protoreflect.EnumDescriptor {
+	return file_perfuse_query_v1_query_proto_enumTypes[5].Descriptor()
+}
+
+func (DiffTopOrder) Type() protoreflect.EnumType {
+	return &file_perfuse_query_v1_query_proto_enumTypes[5]
+}
+
+func (x DiffTopOrder) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use DiffTopOrder.Descriptor instead.
+func (DiffTopOrder) EnumDescriptor() ([]byte, []int) {
+	return file_perfuse_query_v1_query_proto_rawDescGZIP(), []int{5}
 }
 
 // What a query is about.
@@ -193,6 +350,11 @@ type Selection struct {
 	// Nanoseconds since the Unix epoch, start inclusive, end exclusive. 0 means unbounded.
 	StartUnixNano int64 `protobuf:"varint,3,opt,name=start_unix_nano,json=startUnixNano,proto3" json:"start_unix_nano,omitempty"`
 	EndUnixNano   int64 `protobuf:"varint,4,opt,name=end_unix_nano,json=endUnixNano,proto3" json:"end_unix_nano,omitempty"`
+	// Only samples that were taken while one of these was served: trace ids are 32 hexadecimal digits, span ids 16.
+	// Of several lists that are not empty, a sample must be in each. Label queries look at them too.
+	TraceIds      []string `protobuf:"bytes,5,rep,name=trace_ids,json=traceIds,proto3" json:"trace_ids,omitempty"`
+	SpanIds       []string `protobuf:"bytes,6,rep,name=span_ids,json=spanIds,proto3" json:"span_ids,omitempty"`
+	SpanNames     []string `protobuf:"bytes,7,rep,name=span_names,json=spanNames,proto3" json:"span_names,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -255,6 +417,153 @@ func (x *Selection) GetEndUnixNano() int64 {
 	return 0
 }
 
+func (x *Selection) GetTraceIds() []string {
+	if x != nil {
+		return x.TraceIds
+	}
+	return nil
+}
+
+func (x *Selection) GetSpanIds() []string {
+	if x != nil {
+		return x.SpanIds
+	}
+	return nil
+}
+
+func (x *Selection) GetSpanNames() []string {
+	if x != nil {
+		return x.SpanNames
+	}
+	return nil
+}
+
+// Which of the selected stacks count. What it leaves out is still in an answer's unfiltered_total.
+type StackFilter struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Only stacks that begin with these functions, by name, the root first.
+	CallSite []string `protobuf:"bytes,1,rep,name=call_site,json=callSite,proto3" json:"call_site,omitempty"`
+	// Only stacks that have, for each of these, a function that meets it.
+	Keep []*FrameMatcher `protobuf:"bytes,2,rep,name=keep,proto3" json:"keep,omitempty"`
+	// No stacks that have a function that meets any of these. keep and drop have 64 conditions at most.
+	Drop          []*FrameMatcher `protobuf:"bytes,3,rep,name=drop,proto3" json:"drop,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StackFilter) Reset() {
+	*x = StackFilter{}
+	mi := &file_perfuse_query_v1_query_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StackFilter) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StackFilter) ProtoMessage() {}
+
+func (x *StackFilter) ProtoReflect() protoreflect.Message {
+	mi := &file_perfuse_query_v1_query_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StackFilter.ProtoReflect.Descriptor instead.
+func (*StackFilter) Descriptor() ([]byte, []int) {
+	return file_perfuse_query_v1_query_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *StackFilter) GetCallSite() []string {
+	if x != nil {
+		return x.CallSite
+	}
+	return nil
+}
+
+func (x *StackFilter) GetKeep() []*FrameMatcher {
+	if x != nil {
+		return x.Keep
+	}
+	return nil
+}
+
+func (x *StackFilter) GetDrop() []*FrameMatcher {
+	if x != nil {
+		return x.Drop
+	}
+	return nil
+}
+
+// A condition on one function of a stack; inlined ones count as well.
+type FrameMatcher struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Field FrameField             `protobuf:"varint,1,opt,name=field,proto3,enum=perfuse.query.v1.FrameField" json:"field,omitempty"`
+	// What the field is; with regexp an expression (RE2) that matches a part of it.
+	Value         string `protobuf:"bytes,2,opt,name=value,proto3" json:"value,omitempty"`
+	Regexp        bool   `protobuf:"varint,3,opt,name=regexp,proto3" json:"regexp,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FrameMatcher) Reset() {
+	*x = FrameMatcher{}
+	mi := &file_perfuse_query_v1_query_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FrameMatcher) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FrameMatcher) ProtoMessage() {}
+
+func (x *FrameMatcher) ProtoReflect() protoreflect.Message {
+	mi := &file_perfuse_query_v1_query_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FrameMatcher.ProtoReflect.Descriptor instead.
+func (*FrameMatcher) Descriptor() ([]byte, []int) {
+	return file_perfuse_query_v1_query_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *FrameMatcher) GetField() FrameField {
+	if x != nil {
+		return x.Field
+	}
+	return FrameField_FRAME_FIELD_FUNCTION
+}
+
+func (x *FrameMatcher) GetValue() string {
+	if x != nil {
+		return x.Value
+	}
+	return ""
+}
+
+func (x *FrameMatcher) GetRegexp() bool {
+	if x != nil {
+		return x.Regexp
+	}
+	return false
+}
+
 type ProfileType struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The type's full name.
@@ -271,7 +580,7 @@ type ProfileType struct {
 
 func (x *ProfileType) Reset() {
 	*x = ProfileType{}
-	mi := &file_perfuse_query_v1_query_proto_msgTypes[1]
+	mi := &file_perfuse_query_v1_query_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -283,7 +592,7 @@ func (x *ProfileType) String() string {
 func (*ProfileType) ProtoMessage() {}
 
 func (x *ProfileType) ProtoReflect() protoreflect.Message {
-	mi := &file_perfuse_query_v1_query_proto_msgTypes[1]
+	mi := &file_perfuse_query_v1_query_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -296,7 +605,7 @@ func (x *ProfileType) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProfileType.ProtoReflect.Descriptor instead.
 func (*ProfileType) Descriptor() ([]byte, []int) {
-	return file_perfuse_query_v1_query_proto_rawDescGZIP(), []int{1}
+	return file_perfuse_query_v1_query_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *ProfileType) GetId() string {
@@ -358,7 +667,7 @@ type ProfileTypesRequest struct {
 
 func (x *ProfileTypesRequest) Reset() {
 	*x = ProfileTypesRequest{}
-	mi := &file_perfuse_query_v1_query_proto_msgTypes[2]
+	mi := &file_perfuse_query_v1_query_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -370,7 +679,7 @@ func (x *ProfileTypesRequest) String() string {
 func (*ProfileTypesRequest) ProtoMessage() {}
 
 func (x *ProfileTypesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_perfuse_query_v1_query_proto_msgTypes[2]
+	mi := &file_perfuse_query_v1_query_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -383,7 +692,7 @@ func (x *ProfileTypesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProfileTypesRequest.ProtoReflect.Descriptor instead.
 func (*ProfileTypesRequest) Descriptor() ([]byte, []int) {
-	return file_perfuse_query_v1_query_proto_rawDescGZIP(), []int{2}
+	return file_perfuse_query_v1_query_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *ProfileTypesRequest) GetStartUnixNano() int64 {
@@ -409,7 +718,7 @@ type ProfileTypesResponse struct {
 
 func (x *ProfileTypesResponse) Reset() {
 	*x = ProfileTypesResponse{}
-	mi := &file_perfuse_query_v1_query_proto_msgTypes[3]
+	mi := &file_perfuse_query_v1_query_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -421,7 +730,7 @@ func (x *ProfileTypesResponse) String() string {
 func (*ProfileTypesResponse) ProtoMessage() {}
 
 func (x *ProfileTypesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_perfuse_query_v1_query_proto_msgTypes[3]
+	mi := &file_perfuse_query_v1_query_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -434,7 +743,7 @@ func (x *ProfileTypesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProfileTypesResponse.ProtoReflect.Descriptor instead.
 func (*ProfileTypesResponse) Descriptor() ([]byte, []int) {
-	return file_perfuse_query_v1_query_proto_rawDescGZIP(), []int{3}
+	return file_perfuse_query_v1_query_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *ProfileTypesResponse) GetTypes() []*ProfileType {
@@ -454,7 +763,7 @@ type LabelNamesRequest struct {
 
 func (x *LabelNamesRequest) Reset() {
 	*x = LabelNamesRequest{}
-	mi := &file_perfuse_query_v1_query_proto_msgTypes[4]
+	mi := &file_perfuse_query_v1_query_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -466,7 +775,7 @@ func (x *LabelNamesRequest) String() string {
 func (*LabelNamesRequest) ProtoMessage() {}
 
 func (x *LabelNamesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_perfuse_query_v1_query_proto_msgTypes[4]
+	mi := &file_perfuse_query_v1_query_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -479,7 +788,7 @@ func (x *LabelNamesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LabelNamesRequest.ProtoReflect.Descriptor instead.
 func (*LabelNamesRequest) Descriptor() ([]byte, []int) {
-	return file_perfuse_query_v1_query_proto_rawDescGZIP(), []int{4}
+	return file_perfuse_query_v1_query_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *LabelNamesRequest) GetSelection() *Selection {
@@ -498,7 +807,7 @@ type LabelNamesResponse struct {
 
 func (x *LabelNamesResponse) Reset() {
 	*x = LabelNamesResponse{}
-	mi := &file_perfuse_query_v1_query_proto_msgTypes[5]
+	mi := &file_perfuse_query_v1_query_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -510,7 +819,7 @@ func (x *LabelNamesResponse) String() string {
 func (*LabelNamesResponse) ProtoMessage() {}
 
 func (x *LabelNamesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_perfuse_query_v1_query_proto_msgTypes[5]
+	mi := &file_perfuse_query_v1_query_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -523,7 +832,7 @@ func (x *LabelNamesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LabelNamesResponse.ProtoReflect.Descriptor instead.
 func (*LabelNamesResponse) Descriptor() ([]byte, []int) {
-	return file_perfuse_query_v1_query_proto_rawDescGZIP(), []int{5}
+	return file_perfuse_query_v1_query_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *LabelNamesResponse) GetNames() []string {
@@ -547,7 +856,7 @@ type LabelValuesRequest struct {
 
 func (x *LabelValuesRequest) Reset() {
 	*x = LabelValuesRequest{}
-	mi := &file_perfuse_query_v1_query_proto_msgTypes[6]
+	mi := &file_perfuse_query_v1_query_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -559,7 +868,7 @@ func (x *LabelValuesRequest) String() string {
 func (*LabelValuesRequest) ProtoMessage() {}
 
 func (x *LabelValuesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_perfuse_query_v1_query_proto_msgTypes[6]
+	mi := &file_perfuse_query_v1_query_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -572,7 +881,7 @@ func (x *LabelValuesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LabelValuesRequest.ProtoReflect.Descriptor instead.
 func (*LabelValuesRequest) Descriptor() ([]byte, []int) {
-	return file_perfuse_query_v1_query_proto_rawDescGZIP(), []int{6}
+	return file_perfuse_query_v1_query_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *LabelValuesRequest) GetSelection() *Selection {
@@ -614,7 +923,7 @@ type LabelValuesResponse struct {
 
 func (x *LabelValuesResponse) Reset() {
 	*x = LabelValuesResponse{}
-	mi := &file_perfuse_query_v1_query_proto_msgTypes[7]
+	mi := &file_perfuse_query_v1_query_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -626,7 +935,7 @@ func (x *LabelValuesResponse) String() string {
 func (*LabelValuesResponse) ProtoMessage() {}
 
 func (x *LabelValuesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_perfuse_query_v1_query_proto_msgTypes[7]
+	mi := &file_perfuse_query_v1_query_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -639,7 +948,7 @@ func (x *LabelValuesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LabelValuesResponse.ProtoReflect.Descriptor instead.
 func (*LabelValuesResponse) Descriptor() ([]byte, []int) {
-	return file_perfuse_query_v1_query_proto_rawDescGZIP(), []int{7}
+	return file_perfuse_query_v1_query_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *LabelValuesResponse) GetValues() []string {
@@ -666,7 +975,7 @@ type LabelsRequest struct {
 
 func (x *LabelsRequest) Reset() {
 	*x = LabelsRequest{}
-	mi := &file_perfuse_query_v1_query_proto_msgTypes[8]
+	mi := &file_perfuse_query_v1_query_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -678,7 +987,7 @@ func (x *LabelsRequest) String() string {
 func (*LabelsRequest) ProtoMessage() {}
 
 func (x *LabelsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_perfuse_query_v1_query_proto_msgTypes[8]
+	mi := &file_perfuse_query_v1_query_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -691,7 +1000,7 @@ func (x *LabelsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LabelsRequest.ProtoReflect.Descriptor instead.
 func (*LabelsRequest) Descriptor() ([]byte, []int) {
-	return file_perfuse_query_v1_query_proto_rawDescGZIP(), []int{8}
+	return file_perfuse_query_v1_query_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *LabelsRequest) GetSelection() *Selection {
@@ -718,7 +1027,7 @@ type LabelsResponse struct {
 
 func (x *LabelsResponse) Reset() {
 	*x = LabelsResponse{}
-	mi := &file_perfuse_query_v1_query_proto_msgTypes[9]
+	mi := &file_perfuse_query_v1_query_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -730,7 +1039,7 @@ func (x *LabelsResponse) String() string {
 func (*LabelsResponse) ProtoMessage() {}
 
 func (x *LabelsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_perfuse_query_v1_query_proto_msgTypes[9]
+	mi := &file_perfuse_query_v1_query_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -743,7 +1052,7 @@ func (x *LabelsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LabelsResponse.ProtoReflect.Descriptor instead.
 func (*LabelsResponse) Descriptor() ([]byte, []int) {
-	return file_perfuse_query_v1_query_proto_rawDescGZIP(), []int{9}
+	return file_perfuse_query_v1_query_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *LabelsResponse) GetSets() []*LabelSet {
@@ -769,7 +1078,7 @@ type LabelSet struct {
 
 func (x *LabelSet) Reset() {
 	*x = LabelSet{}
-	mi := &file_perfuse_query_v1_query_proto_msgTypes[10]
+	mi := &file_perfuse_query_v1_query_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -781,7 +1090,7 @@ func (x *LabelSet) String() string {
 func (*LabelSet) ProtoMessage() {}
 
 func (x *LabelSet) ProtoReflect() protoreflect.Message {
-	mi := &file_perfuse_query_v1_query_proto_msgTypes[10]
+	mi := &file_perfuse_query_v1_query_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -794,7 +1103,7 @@ func (x *LabelSet) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LabelSet.ProtoReflect.Descriptor instead.
 func (*LabelSet) Descriptor() ([]byte, []int) {
-	return file_perfuse_query_v1_query_proto_rawDescGZIP(), []int{10}
+	return file_perfuse_query_v1_query_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *LabelSet) GetLabels() []*Label {
@@ -814,7 +1123,7 @@ type Label struct {
 
 func (x *Label) Reset() {
 	*x = Label{}
-	mi := &file_perfuse_query_v1_query_proto_msgTypes[11]
+	mi := &file_perfuse_query_v1_query_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -826,7 +1135,7 @@ func (x *Label) String() string {
 func (*Label) ProtoMessage() {}
 
 func (x *Label) ProtoReflect() protoreflect.Message {
-	mi := &file_perfuse_query_v1_query_proto_msgTypes[11]
+	mi := &file_perfuse_query_v1_query_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -839,7 +1148,7 @@ func (x *Label) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Label.ProtoReflect.Descriptor instead.
 func (*Label) Descriptor() ([]byte, []int) {
-	return file_perfuse_query_v1_query_proto_rawDescGZIP(), []int{11}
+	return file_perfuse_query_v1_query_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Label) GetName() string {
@@ -871,7 +1180,7 @@ type SeriesRequest struct {
 
 func (x *SeriesRequest) Reset() {
 	*x = SeriesRequest{}
-	mi := &file_perfuse_query_v1_query_proto_msgTypes[12]
+	mi := &file_perfuse_query_v1_query_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -883,7 +1192,7 @@ func (x *SeriesRequest) String() string {
 func (*SeriesRequest) ProtoMessage() {}
 
 func (x *SeriesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_perfuse_query_v1_query_proto_msgTypes[12]
+	mi := &file_perfuse_query_v1_query_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -896,7 +1205,7 @@ func (x *SeriesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SeriesRequest.ProtoReflect.Descriptor instead.
 func (*SeriesRequest) Descriptor() ([]byte, []int) {
-	return file_perfuse_query_v1_query_proto_rawDescGZIP(), []int{12}
+	return file_perfuse_query_v1_query_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *SeriesRequest) GetSelection() *Selection {
@@ -940,7 +1249,7 @@ type SeriesResponse struct {
 
 func (x *SeriesResponse) Reset() {
 	*x = SeriesResponse{}
-	mi := &file_perfuse_query_v1_query_proto_msgTypes[13]
+	mi := &file_perfuse_query_v1_query_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -952,7 +1261,7 @@ func (x *SeriesResponse) String() string {
 func (*SeriesResponse) ProtoMessage() {}
 
 func (x *SeriesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_perfuse_query_v1_query_proto_msgTypes[13]
+	mi := &file_perfuse_query_v1_query_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -965,7 +1274,7 @@ func (x *SeriesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SeriesResponse.ProtoReflect.Descriptor instead.
 func (*SeriesResponse) Descriptor() ([]byte, []int) {
-	return file_perfuse_query_v1_query_proto_rawDescGZIP(), []int{13}
+	return file_perfuse_query_v1_query_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *SeriesResponse) GetSeries() []*TimeSeries {
@@ -1009,7 +1318,7 @@ type TimeSeries struct {
 
 func (x *TimeSeries) Reset() {
 	*x = TimeSeries{}
-	mi := &file_perfuse_query_v1_query_proto_msgTypes[14]
+	mi := &file_perfuse_query_v1_query_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1021,7 +1330,7 @@ func (x *TimeSeries) String() string {
 func (*TimeSeries) ProtoMessage() {}
 
 func (x *TimeSeries) ProtoReflect() protoreflect.Message {
-	mi := &file_perfuse_query_v1_query_proto_msgTypes[14]
+	mi := &file_perfuse_query_v1_query_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1034,7 +1343,7 @@ func (x *TimeSeries) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TimeSeries.ProtoReflect.Descriptor instead.
 func (*TimeSeries) Descriptor() ([]byte, []int) {
-	return file_perfuse_query_v1_query_proto_rawDescGZIP(), []int{14}
+	return file_perfuse_query_v1_query_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *TimeSeries) GetLabels() []*Label {
@@ -1064,15 +1373,20 @@ type FlameGraphRequest struct {
 	// Subtrees smaller than this share of the total are folded into one node named "(small)" per parent, which
 	// keeps the sum right; 0: 1/4000. Negative: nothing is cut.
 	MinShare float64 `protobuf:"fixed64,2,opt,name=min_share,json=minShare,proto3" json:"min_share,omitempty"`
-	// Root to node: only the subtree below this path of function names, for expanding what was cut.
-	Path          []string `protobuf:"bytes,3,rep,name=path,proto3" json:"path,omitempty"`
+	// Root to node: only the subtree below this path of function names, for expanding what was cut. total is that
+	// subtree's then.
+	Path   []string     `protobuf:"bytes,3,rep,name=path,proto3" json:"path,omitempty"`
+	Filter *StackFilter `protobuf:"bytes,4,opt,name=filter,proto3" json:"filter,omitempty"`
+	// The first levels of the tree are values of these labels: nodes named "pod=a", or "pod=" for none, of kind
+	// LABEL, in order of the value. They are part of path, and no part of filter.call_site.
+	GroupBy       []string `protobuf:"bytes,5,rep,name=group_by,json=groupBy,proto3" json:"group_by,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *FlameGraphRequest) Reset() {
 	*x = FlameGraphRequest{}
-	mi := &file_perfuse_query_v1_query_proto_msgTypes[15]
+	mi := &file_perfuse_query_v1_query_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1084,7 +1398,7 @@ func (x *FlameGraphRequest) String() string {
 func (*FlameGraphRequest) ProtoMessage() {}
 
 func (x *FlameGraphRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_perfuse_query_v1_query_proto_msgTypes[15]
+	mi := &file_perfuse_query_v1_query_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1097,7 +1411,7 @@ func (x *FlameGraphRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FlameGraphRequest.ProtoReflect.Descriptor instead.
 func (*FlameGraphRequest) Descriptor() ([]byte, []int) {
-	return file_perfuse_query_v1_query_proto_rawDescGZIP(), []int{15}
+	return file_perfuse_query_v1_query_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *FlameGraphRequest) GetSelection() *Selection {
@@ -1117,6 +1431,20 @@ func (x *FlameGraphRequest) GetMinShare() float64 {
 func (x *FlameGraphRequest) GetPath() []string {
 	if x != nil {
 		return x.Path
+	}
+	return nil
+}
+
+func (x *FlameGraphRequest) GetFilter() *StackFilter {
+	if x != nil {
+		return x.Filter
+	}
+	return nil
+}
+
+func (x *FlameGraphRequest) GetGroupBy() []string {
+	if x != nil {
+		return x.GroupBy
 	}
 	return nil
 }
@@ -1141,14 +1469,16 @@ type FlameGraphResponse struct {
 	// The number of samples' distinct stacks that were merged.
 	StackCount int64 `protobuf:"varint,8,opt,name=stack_count,json=stackCount,proto3" json:"stack_count,omitempty"`
 	// How many profile series matched: 0 means that the selection is empty.
-	SeriesCount   int64 `protobuf:"varint,9,opt,name=series_count,json=seriesCount,proto3" json:"series_count,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	SeriesCount int64 `protobuf:"varint,9,opt,name=series_count,json=seriesCount,proto3" json:"series_count,omitempty"`
+	// The sum of everything that was selected, whatever filter and path left out.
+	UnfilteredTotal int64 `protobuf:"varint,10,opt,name=unfiltered_total,json=unfilteredTotal,proto3" json:"unfiltered_total,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *FlameGraphResponse) Reset() {
 	*x = FlameGraphResponse{}
-	mi := &file_perfuse_query_v1_query_proto_msgTypes[16]
+	mi := &file_perfuse_query_v1_query_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1160,7 +1490,7 @@ func (x *FlameGraphResponse) String() string {
 func (*FlameGraphResponse) ProtoMessage() {}
 
 func (x *FlameGraphResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_perfuse_query_v1_query_proto_msgTypes[16]
+	mi := &file_perfuse_query_v1_query_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1173,7 +1503,7 @@ func (x *FlameGraphResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FlameGraphResponse.ProtoReflect.Descriptor instead.
 func (*FlameGraphResponse) Descriptor() ([]byte, []int) {
-	return file_perfuse_query_v1_query_proto_rawDescGZIP(), []int{16}
+	return file_perfuse_query_v1_query_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *FlameGraphResponse) GetUnit() string {
@@ -1239,6 +1569,13 @@ func (x *FlameGraphResponse) GetSeriesCount() int64 {
 	return 0
 }
 
+func (x *FlameGraphResponse) GetUnfilteredTotal() int64 {
+	if x != nil {
+		return x.UnfilteredTotal
+	}
+	return 0
+}
+
 // What a node shows. Indices point into strings.
 type FlameFrame struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
@@ -1256,7 +1593,7 @@ type FlameFrame struct {
 
 func (x *FlameFrame) Reset() {
 	*x = FlameFrame{}
-	mi := &file_perfuse_query_v1_query_proto_msgTypes[17]
+	mi := &file_perfuse_query_v1_query_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1268,7 +1605,7 @@ func (x *FlameFrame) String() string {
 func (*FlameFrame) ProtoMessage() {}
 
 func (x *FlameFrame) ProtoReflect() protoreflect.Message {
-	mi := &file_perfuse_query_v1_query_proto_msgTypes[17]
+	mi := &file_perfuse_query_v1_query_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1281,7 +1618,7 @@ func (x *FlameFrame) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FlameFrame.ProtoReflect.Descriptor instead.
 func (*FlameFrame) Descriptor() ([]byte, []int) {
-	return file_perfuse_query_v1_query_proto_rawDescGZIP(), []int{17}
+	return file_perfuse_query_v1_query_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *FlameFrame) GetName() uint32 {
@@ -1330,15 +1667,16 @@ type TopRequest struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
 	Selection *Selection             `protobuf:"bytes,1,opt,name=selection,proto3" json:"selection,omitempty"`
 	// At most so many functions; 0: 100.
-	Limit         int32    `protobuf:"varint,2,opt,name=limit,proto3" json:"limit,omitempty"`
-	Order         TopOrder `protobuf:"varint,3,opt,name=order,proto3,enum=perfuse.query.v1.TopOrder" json:"order,omitempty"`
+	Limit         int32        `protobuf:"varint,2,opt,name=limit,proto3" json:"limit,omitempty"`
+	Order         TopOrder     `protobuf:"varint,3,opt,name=order,proto3,enum=perfuse.query.v1.TopOrder" json:"order,omitempty"`
+	Filter        *StackFilter `protobuf:"bytes,4,opt,name=filter,proto3" json:"filter,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *TopRequest) Reset() {
 	*x = TopRequest{}
-	mi := &file_perfuse_query_v1_query_proto_msgTypes[18]
+	mi := &file_perfuse_query_v1_query_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1350,7 +1688,7 @@ func (x *TopRequest) String() string {
 func (*TopRequest) ProtoMessage() {}
 
 func (x *TopRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_perfuse_query_v1_query_proto_msgTypes[18]
+	mi := &file_perfuse_query_v1_query_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1363,7 +1701,7 @@ func (x *TopRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TopRequest.ProtoReflect.Descriptor instead.
 func (*TopRequest) Descriptor() ([]byte, []int) {
-	return file_perfuse_query_v1_query_proto_rawDescGZIP(), []int{18}
+	return file_perfuse_query_v1_query_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *TopRequest) GetSelection() *Selection {
@@ -1387,6 +1725,13 @@ func (x *TopRequest) GetOrder() TopOrder {
 	return TopOrder_TOP_ORDER_SELF
 }
 
+func (x *TopRequest) GetFilter() *StackFilter {
+	if x != nil {
+		return x.Filter
+	}
+	return nil
+}
+
 type TopResponse struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
 	Unit      string                 `protobuf:"bytes,1,opt,name=unit,proto3" json:"unit,omitempty"`
@@ -1395,13 +1740,15 @@ type TopResponse struct {
 	// How many functions there are in all.
 	FunctionCount int64 `protobuf:"varint,4,opt,name=function_count,json=functionCount,proto3" json:"function_count,omitempty"`
 	Truncated     bool  `protobuf:"varint,5,opt,name=truncated,proto3" json:"truncated,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	// The sum of everything that was selected, whatever filter left out.
+	UnfilteredTotal int64 `protobuf:"varint,6,opt,name=unfiltered_total,json=unfilteredTotal,proto3" json:"unfiltered_total,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *TopResponse) Reset() {
 	*x = TopResponse{}
-	mi := &file_perfuse_query_v1_query_proto_msgTypes[19]
+	mi := &file_perfuse_query_v1_query_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1413,7 +1760,7 @@ func (x *TopResponse) String() string {
 func (*TopResponse) ProtoMessage() {}
 
 func (x *TopResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_perfuse_query_v1_query_proto_msgTypes[19]
+	mi := &file_perfuse_query_v1_query_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1426,7 +1773,7 @@ func (x *TopResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TopResponse.ProtoReflect.Descriptor instead.
 func (*TopResponse) Descriptor() ([]byte, []int) {
-	return file_perfuse_query_v1_query_proto_rawDescGZIP(), []int{19}
+	return file_perfuse_query_v1_query_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *TopResponse) GetUnit() string {
@@ -1464,6 +1811,13 @@ func (x *TopResponse) GetTruncated() bool {
 	return false
 }
 
+func (x *TopResponse) GetUnfilteredTotal() int64 {
+	if x != nil {
+		return x.UnfilteredTotal
+	}
+	return 0
+}
+
 type TopFunction struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	Name    string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
@@ -1479,7 +1833,7 @@ type TopFunction struct {
 
 func (x *TopFunction) Reset() {
 	*x = TopFunction{}
-	mi := &file_perfuse_query_v1_query_proto_msgTypes[20]
+	mi := &file_perfuse_query_v1_query_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1491,7 +1845,7 @@ func (x *TopFunction) String() string {
 func (*TopFunction) ProtoMessage() {}
 
 func (x *TopFunction) ProtoReflect() protoreflect.Message {
-	mi := &file_perfuse_query_v1_query_proto_msgTypes[20]
+	mi := &file_perfuse_query_v1_query_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1504,7 +1858,7 @@ func (x *TopFunction) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TopFunction.ProtoReflect.Descriptor instead.
 func (*TopFunction) Descriptor() ([]byte, []int) {
-	return file_perfuse_query_v1_query_proto_rawDescGZIP(), []int{20}
+	return file_perfuse_query_v1_query_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *TopFunction) GetName() string {
@@ -1553,13 +1907,14 @@ type ExportRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Selection     *Selection             `protobuf:"bytes,1,opt,name=selection,proto3" json:"selection,omitempty"`
 	Format        ExportFormat           `protobuf:"varint,2,opt,name=format,proto3,enum=perfuse.query.v1.ExportFormat" json:"format,omitempty"`
+	Filter        *StackFilter           `protobuf:"bytes,3,opt,name=filter,proto3" json:"filter,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ExportRequest) Reset() {
 	*x = ExportRequest{}
-	mi := &file_perfuse_query_v1_query_proto_msgTypes[21]
+	mi := &file_perfuse_query_v1_query_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1571,7 +1926,7 @@ func (x *ExportRequest) String() string {
 func (*ExportRequest) ProtoMessage() {}
 
 func (x *ExportRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_perfuse_query_v1_query_proto_msgTypes[21]
+	mi := &file_perfuse_query_v1_query_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1584,7 +1939,7 @@ func (x *ExportRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExportRequest.ProtoReflect.Descriptor instead.
 func (*ExportRequest) Descriptor() ([]byte, []int) {
-	return file_perfuse_query_v1_query_proto_rawDescGZIP(), []int{21}
+	return file_perfuse_query_v1_query_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ExportRequest) GetSelection() *Selection {
@@ -1601,6 +1956,13 @@ func (x *ExportRequest) GetFormat() ExportFormat {
 	return ExportFormat_EXPORT_FORMAT_PPROF
 }
 
+func (x *ExportRequest) GetFilter() *StackFilter {
+	if x != nil {
+		return x.Filter
+	}
+	return nil
+}
+
 type ExportResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Data          []byte                 `protobuf:"bytes,1,opt,name=data,proto3" json:"data,omitempty"`
@@ -1610,7 +1972,7 @@ type ExportResponse struct {
 
 func (x *ExportResponse) Reset() {
 	*x = ExportResponse{}
-	mi := &file_perfuse_query_v1_query_proto_msgTypes[22]
+	mi := &file_perfuse_query_v1_query_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1622,7 +1984,7 @@ func (x *ExportResponse) String() string {
 func (*ExportResponse) ProtoMessage() {}
 
 func (x *ExportResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_perfuse_query_v1_query_proto_msgTypes[22]
+	mi := &file_perfuse_query_v1_query_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1635,7 +1997,7 @@ func (x *ExportResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExportResponse.ProtoReflect.Descriptor instead.
 func (*ExportResponse) Descriptor() ([]byte, []int) {
-	return file_perfuse_query_v1_query_proto_rawDescGZIP(), []int{22}
+	return file_perfuse_query_v1_query_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ExportResponse) GetData() []byte {
@@ -1645,16 +2007,855 @@ func (x *ExportResponse) GetData() []byte {
 	return nil
 }
 
+type DiffRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The types must have one unit.
+	Before *Selection `protobuf:"bytes,1,opt,name=before,proto3" json:"before,omitempty"`
+	After  *Selection `protobuf:"bytes,2,opt,name=after,proto3" json:"after,omitempty"`
+	// Holds for both sides.
+	Filter *StackFilter `protobuf:"bytes,3,opt,name=filter,proto3" json:"filter,omitempty"`
+	Scale  DiffScale    `protobuf:"varint,4,opt,name=scale,proto3,enum=perfuse.query.v1.DiffScale" json:"scale,omitempty"`
+	// As in FlameGraphRequest, of the larger of both sides: a node is kept if it is large enough on one of them.
+	MinShare float64 `protobuf:"fixed64,5,opt,name=min_share,json=minShare,proto3" json:"min_share,omitempty"`
+	// As in FlameGraphRequest.
+	Path          []string `protobuf:"bytes,6,rep,name=path,proto3" json:"path,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DiffRequest) Reset() {
+	*x = DiffRequest{}
+	mi := &file_perfuse_query_v1_query_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DiffRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DiffRequest) ProtoMessage() {}
+
+func (x *DiffRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_perfuse_query_v1_query_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DiffRequest.ProtoReflect.Descriptor instead.
+func (*DiffRequest) Descriptor() ([]byte, []int) {
+	return file_perfuse_query_v1_query_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *DiffRequest) GetBefore() *Selection {
+	if x != nil {
+		return x.Before
+	}
+	return nil
+}
+
+func (x *DiffRequest) GetAfter() *Selection {
+	if x != nil {
+		return x.After
+	}
+	return nil
+}
+
+func (x *DiffRequest) GetFilter() *StackFilter {
+	if x != nil {
+		return x.Filter
+	}
+	return nil
+}
+
+func (x *DiffRequest) GetScale() DiffScale {
+	if x != nil {
+		return x.Scale
+	}
+	return DiffScale_DIFF_SCALE_NONE
+}
+
+func (x *DiffRequest) GetMinShare() float64 {
+	if x != nil {
+		return x.MinShare
+	}
+	return 0
+}
+
+func (x *DiffRequest) GetPath() []string {
+	if x != nil {
+		return x.Path
+	}
+	return nil
+}
+
+// One side of a difference.
+type DiffSide struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The sum of all values; with a path, of those below it.
+	Total int64 `protobuf:"varint,1,opt,name=total,proto3" json:"total,omitempty"`
+	// The sum of everything that was selected, whatever filter and path left out.
+	UnfilteredTotal int64 `protobuf:"varint,2,opt,name=unfiltered_total,json=unfilteredTotal,proto3" json:"unfiltered_total,omitempty"`
+	// The time from the beginning of the first profile to the end of the last. Where profiles say no duration, the
+	// selection's.
+	DurationNano int64 `protobuf:"varint,3,opt,name=duration_nano,json=durationNano,proto3" json:"duration_nano,omitempty"`
+	// What the side's values are to be multiplied by; 0 if there is nothing to compare.
+	Scale      float64 `protobuf:"fixed64,4,opt,name=scale,proto3" json:"scale,omitempty"`
+	StackCount int64   `protobuf:"varint,5,opt,name=stack_count,json=stackCount,proto3" json:"stack_count,omitempty"`
+	// 0 means that the selection is empty.
+	SeriesCount   int64 `protobuf:"varint,6,opt,name=series_count,json=seriesCount,proto3" json:"series_count,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DiffSide) Reset() {
+	*x = DiffSide{}
+	mi := &file_perfuse_query_v1_query_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DiffSide) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DiffSide) ProtoMessage() {}
+
+func (x *DiffSide) ProtoReflect() protoreflect.Message {
+	mi := &file_perfuse_query_v1_query_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DiffSide.ProtoReflect.Descriptor instead.
+func (*DiffSide) Descriptor() ([]byte, []int) {
+	return file_perfuse_query_v1_query_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *DiffSide) GetTotal() int64 {
+	if x != nil {
+		return x.Total
+	}
+	return 0
+}
+
+func (x *DiffSide) GetUnfilteredTotal() int64 {
+	if x != nil {
+		return x.UnfilteredTotal
+	}
+	return 0
+}
+
+func (x *DiffSide) GetDurationNano() int64 {
+	if x != nil {
+		return x.DurationNano
+	}
+	return 0
+}
+
+func (x *DiffSide) GetScale() float64 {
+	if x != nil {
+		return x.Scale
+	}
+	return 0
+}
+
+func (x *DiffSide) GetStackCount() int64 {
+	if x != nil {
+		return x.StackCount
+	}
+	return 0
+}
+
+func (x *DiffSide) GetSeriesCount() int64 {
+	if x != nil {
+		return x.SeriesCount
+	}
+	return 0
+}
+
+// One tree that has every node of both sides.
+type DiffResponse struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Unit   string                 `protobuf:"bytes,1,opt,name=unit,proto3" json:"unit,omitempty"`
+	Before *DiffSide              `protobuf:"bytes,2,opt,name=before,proto3" json:"before,omitempty"`
+	After  *DiffSide              `protobuf:"bytes,3,opt,name=after,proto3" json:"after,omitempty"`
+	// As in FlameGraphResponse.
+	Strings []string      `protobuf:"bytes,4,rep,name=strings,proto3" json:"strings,omitempty"`
+	Frames  []*FlameFrame `protobuf:"bytes,5,rep,name=frames,proto3" json:"frames,omitempty"`
+	// As in FlameGraphResponse, but each node is four varints: number of children, index into frames, self value
+	// before, self value after.
+	Nodes         []byte `protobuf:"bytes,6,opt,name=nodes,proto3" json:"nodes,omitempty"`
+	NodeCount     int64  `protobuf:"varint,7,opt,name=node_count,json=nodeCount,proto3" json:"node_count,omitempty"`
+	CutCount      int64  `protobuf:"varint,8,opt,name=cut_count,json=cutCount,proto3" json:"cut_count,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DiffResponse) Reset() {
+	*x = DiffResponse{}
+	mi := &file_perfuse_query_v1_query_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DiffResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DiffResponse) ProtoMessage() {}
+
+func (x *DiffResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_perfuse_query_v1_query_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DiffResponse.ProtoReflect.Descriptor instead.
+func (*DiffResponse) Descriptor() ([]byte, []int) {
+	return file_perfuse_query_v1_query_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *DiffResponse) GetUnit() string {
+	if x != nil {
+		return x.Unit
+	}
+	return ""
+}
+
+func (x *DiffResponse) GetBefore() *DiffSide {
+	if x != nil {
+		return x.Before
+	}
+	return nil
+}
+
+func (x *DiffResponse) GetAfter() *DiffSide {
+	if x != nil {
+		return x.After
+	}
+	return nil
+}
+
+func (x *DiffResponse) GetStrings() []string {
+	if x != nil {
+		return x.Strings
+	}
+	return nil
+}
+
+func (x *DiffResponse) GetFrames() []*FlameFrame {
+	if x != nil {
+		return x.Frames
+	}
+	return nil
+}
+
+func (x *DiffResponse) GetNodes() []byte {
+	if x != nil {
+		return x.Nodes
+	}
+	return nil
+}
+
+func (x *DiffResponse) GetNodeCount() int64 {
+	if x != nil {
+		return x.NodeCount
+	}
+	return 0
+}
+
+func (x *DiffResponse) GetCutCount() int64 {
+	if x != nil {
+		return x.CutCount
+	}
+	return 0
+}
+
+type DiffTopRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As in DiffRequest.
+	Before *Selection   `protobuf:"bytes,1,opt,name=before,proto3" json:"before,omitempty"`
+	After  *Selection   `protobuf:"bytes,2,opt,name=after,proto3" json:"after,omitempty"`
+	Filter *StackFilter `protobuf:"bytes,3,opt,name=filter,proto3" json:"filter,omitempty"`
+	Scale  DiffScale    `protobuf:"varint,4,opt,name=scale,proto3,enum=perfuse.query.v1.DiffScale" json:"scale,omitempty"`
+	// At most so many functions; 0: 100.
+	Limit         int32        `protobuf:"varint,5,opt,name=limit,proto3" json:"limit,omitempty"`
+	Order         DiffTopOrder `protobuf:"varint,6,opt,name=order,proto3,enum=perfuse.query.v1.DiffTopOrder" json:"order,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DiffTopRequest) Reset() {
+	*x = DiffTopRequest{}
+	mi := &file_perfuse_query_v1_query_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DiffTopRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DiffTopRequest) ProtoMessage() {}
+
+func (x *DiffTopRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_perfuse_query_v1_query_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DiffTopRequest.ProtoReflect.Descriptor instead.
+func (*DiffTopRequest) Descriptor() ([]byte, []int) {
+	return file_perfuse_query_v1_query_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *DiffTopRequest) GetBefore() *Selection {
+	if x != nil {
+		return x.Before
+	}
+	return nil
+}
+
+func (x *DiffTopRequest) GetAfter() *Selection {
+	if x != nil {
+		return x.After
+	}
+	return nil
+}
+
+func (x *DiffTopRequest) GetFilter() *StackFilter {
+	if x != nil {
+		return x.Filter
+	}
+	return nil
+}
+
+func (x *DiffTopRequest) GetScale() DiffScale {
+	if x != nil {
+		return x.Scale
+	}
+	return DiffScale_DIFF_SCALE_NONE
+}
+
+func (x *DiffTopRequest) GetLimit() int32 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+func (x *DiffTopRequest) GetOrder() DiffTopOrder {
+	if x != nil {
+		return x.Order
+	}
+	return DiffTopOrder_DIFF_TOP_ORDER_SELF
+}
+
+type DiffTopResponse struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Unit      string                 `protobuf:"bytes,1,opt,name=unit,proto3" json:"unit,omitempty"`
+	Before    *DiffSide              `protobuf:"bytes,2,opt,name=before,proto3" json:"before,omitempty"`
+	After     *DiffSide              `protobuf:"bytes,3,opt,name=after,proto3" json:"after,omitempty"`
+	Functions []*DiffFunction        `protobuf:"bytes,4,rep,name=functions,proto3" json:"functions,omitempty"`
+	// How many functions there are in all.
+	FunctionCount int64 `protobuf:"varint,5,opt,name=function_count,json=functionCount,proto3" json:"function_count,omitempty"`
+	Truncated     bool  `protobuf:"varint,6,opt,name=truncated,proto3" json:"truncated,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DiffTopResponse) Reset() {
+	*x = DiffTopResponse{}
+	mi := &file_perfuse_query_v1_query_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DiffTopResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DiffTopResponse) ProtoMessage() {}
+
+func (x *DiffTopResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_perfuse_query_v1_query_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DiffTopResponse.ProtoReflect.Descriptor instead.
+func (*DiffTopResponse) Descriptor() ([]byte, []int) {
+	return file_perfuse_query_v1_query_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *DiffTopResponse) GetUnit() string {
+	if x != nil {
+		return x.Unit
+	}
+	return ""
+}
+
+func (x *DiffTopResponse) GetBefore() *DiffSide {
+	if x != nil {
+		return x.Before
+	}
+	return nil
+}
+
+func (x *DiffTopResponse) GetAfter() *DiffSide {
+	if x != nil {
+		return x.After
+	}
+	return nil
+}
+
+func (x *DiffTopResponse) GetFunctions() []*DiffFunction {
+	if x != nil {
+		return x.Functions
+	}
+	return nil
+}
+
+func (x *DiffTopResponse) GetFunctionCount() int64 {
+	if x != nil {
+		return x.FunctionCount
+	}
+	return 0
+}
+
+func (x *DiffTopResponse) GetTruncated() bool {
+	if x != nil {
+		return x.Truncated
+	}
+	return false
+}
+
+type DiffFunction struct {
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	Name       string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	File       string                 `protobuf:"bytes,2,opt,name=file,proto3" json:"file,omitempty"`
+	Mapping    string                 `protobuf:"bytes,3,opt,name=mapping,proto3" json:"mapping,omitempty"`
+	Kind       FrameKind              `protobuf:"varint,4,opt,name=kind,proto3,enum=perfuse.query.v1.FrameKind" json:"kind,omitempty"`
+	SelfBefore int64                  `protobuf:"varint,5,opt,name=self_before,json=selfBefore,proto3" json:"self_before,omitempty"`
+	SelfAfter  int64                  `protobuf:"varint,6,opt,name=self_after,json=selfAfter,proto3" json:"self_after,omitempty"`
+	// Recursion is counted once per stack.
+	TotalBefore   int64 `protobuf:"varint,7,opt,name=total_before,json=totalBefore,proto3" json:"total_before,omitempty"`
+	TotalAfter    int64 `protobuf:"varint,8,opt,name=total_after,json=totalAfter,proto3" json:"total_after,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DiffFunction) Reset() {
+	*x = DiffFunction{}
+	mi := &file_perfuse_query_v1_query_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DiffFunction) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DiffFunction) ProtoMessage() {}
+
+func (x *DiffFunction) ProtoReflect() protoreflect.Message {
+	mi := &file_perfuse_query_v1_query_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DiffFunction.ProtoReflect.Descriptor instead.
+func (*DiffFunction) Descriptor() ([]byte, []int) {
+	return file_perfuse_query_v1_query_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *DiffFunction) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *DiffFunction) GetFile() string {
+	if x != nil {
+		return x.File
+	}
+	return ""
+}
+
+func (x *DiffFunction) GetMapping() string {
+	if x != nil {
+		return x.Mapping
+	}
+	return ""
+}
+
+func (x *DiffFunction) GetKind() FrameKind {
+	if x != nil {
+		return x.Kind
+	}
+	return FrameKind_FRAME_KIND_NATIVE
+}
+
+func (x *DiffFunction) GetSelfBefore() int64 {
+	if x != nil {
+		return x.SelfBefore
+	}
+	return 0
+}
+
+func (x *DiffFunction) GetSelfAfter() int64 {
+	if x != nil {
+		return x.SelfAfter
+	}
+	return 0
+}
+
+func (x *DiffFunction) GetTotalBefore() int64 {
+	if x != nil {
+		return x.TotalBefore
+	}
+	return 0
+}
+
+func (x *DiffFunction) GetTotalAfter() int64 {
+	if x != nil {
+		return x.TotalAfter
+	}
+	return 0
+}
+
+type SandwichRequest struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Selection *Selection             `protobuf:"bytes,1,opt,name=selection,proto3" json:"selection,omitempty"`
+	// The function's name, exactly. Functions of that name in several files are one.
+	Function string       `protobuf:"bytes,2,opt,name=function,proto3" json:"function,omitempty"`
+	Filter   *StackFilter `protobuf:"bytes,3,opt,name=filter,proto3" json:"filter,omitempty"`
+	// As in FlameGraphRequest, of the function's total.
+	MinShare float64 `protobuf:"fixed64,4,opt,name=min_share,json=minShare,proto3" json:"min_share,omitempty"`
+	// Root to node: only the subtree below these paths of function names, for expanding what was cut.
+	CallersPath   []string `protobuf:"bytes,5,rep,name=callers_path,json=callersPath,proto3" json:"callers_path,omitempty"`
+	CalleesPath   []string `protobuf:"bytes,6,rep,name=callees_path,json=calleesPath,proto3" json:"callees_path,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SandwichRequest) Reset() {
+	*x = SandwichRequest{}
+	mi := &file_perfuse_query_v1_query_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SandwichRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SandwichRequest) ProtoMessage() {}
+
+func (x *SandwichRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_perfuse_query_v1_query_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SandwichRequest.ProtoReflect.Descriptor instead.
+func (*SandwichRequest) Descriptor() ([]byte, []int) {
+	return file_perfuse_query_v1_query_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *SandwichRequest) GetSelection() *Selection {
+	if x != nil {
+		return x.Selection
+	}
+	return nil
+}
+
+func (x *SandwichRequest) GetFunction() string {
+	if x != nil {
+		return x.Function
+	}
+	return ""
+}
+
+func (x *SandwichRequest) GetFilter() *StackFilter {
+	if x != nil {
+		return x.Filter
+	}
+	return nil
+}
+
+func (x *SandwichRequest) GetMinShare() float64 {
+	if x != nil {
+		return x.MinShare
+	}
+	return 0
+}
+
+func (x *SandwichRequest) GetCallersPath() []string {
+	if x != nil {
+		return x.CallersPath
+	}
+	return nil
+}
+
+func (x *SandwichRequest) GetCalleesPath() []string {
+	if x != nil {
+		return x.CalleesPath
+	}
+	return nil
+}
+
+// Stacks that have the function are parted at the first of them, seen from the stack's root, so that one with
+// recursion counts once. The roots of both trees stand for the function.
+type SandwichResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Unit  string                 `protobuf:"bytes,1,opt,name=unit,proto3" json:"unit,omitempty"`
+	// The sum of all stacks that have the function, each once.
+	Total int64 `protobuf:"varint,2,opt,name=total,proto3" json:"total,omitempty"`
+	// The sum of those that end in it.
+	Self int64 `protobuf:"varint,3,opt,name=self,proto3" json:"self,omitempty"`
+	// The sum of everything that was selected, whatever filter left out.
+	UnfilteredTotal int64 `protobuf:"varint,4,opt,name=unfiltered_total,json=unfilteredTotal,proto3" json:"unfiltered_total,omitempty"`
+	// Upside down: the root's children are the direct callers. A node's self value is that of stacks that begin there.
+	Callers *FlameTree `protobuf:"bytes,5,opt,name=callers,proto3" json:"callers,omitempty"`
+	// The root's self value is what the function cost itself where it was not called by itself: recursion is a child.
+	Callees *FlameTree `protobuf:"bytes,6,opt,name=callees,proto3" json:"callees,omitempty"`
+	// How many distinct stacks were looked at, and how many series matched.
+	StackCount    int64 `protobuf:"varint,7,opt,name=stack_count,json=stackCount,proto3" json:"stack_count,omitempty"`
+	SeriesCount   int64 `protobuf:"varint,8,opt,name=series_count,json=seriesCount,proto3" json:"series_count,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SandwichResponse) Reset() {
+	*x = SandwichResponse{}
+	mi := &file_perfuse_query_v1_query_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SandwichResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SandwichResponse) ProtoMessage() {}
+
+func (x *SandwichResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_perfuse_query_v1_query_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SandwichResponse.ProtoReflect.Descriptor instead.
+func (*SandwichResponse) Descriptor() ([]byte, []int) {
+	return file_perfuse_query_v1_query_proto_rawDescGZIP(), []int{32}
+}
+
+func (x *SandwichResponse) GetUnit() string {
+	if x != nil {
+		return x.Unit
+	}
+	return ""
+}
+
+func (x *SandwichResponse) GetTotal() int64 {
+	if x != nil {
+		return x.Total
+	}
+	return 0
+}
+
+func (x *SandwichResponse) GetSelf() int64 {
+	if x != nil {
+		return x.Self
+	}
+	return 0
+}
+
+func (x *SandwichResponse) GetUnfilteredTotal() int64 {
+	if x != nil {
+		return x.UnfilteredTotal
+	}
+	return 0
+}
+
+func (x *SandwichResponse) GetCallers() *FlameTree {
+	if x != nil {
+		return x.Callers
+	}
+	return nil
+}
+
+func (x *SandwichResponse) GetCallees() *FlameTree {
+	if x != nil {
+		return x.Callees
+	}
+	return nil
+}
+
+func (x *SandwichResponse) GetStackCount() int64 {
+	if x != nil {
+		return x.StackCount
+	}
+	return 0
+}
+
+func (x *SandwichResponse) GetSeriesCount() int64 {
+	if x != nil {
+		return x.SeriesCount
+	}
+	return 0
+}
+
+// The fields are those of FlameGraphResponse.
+type FlameTree struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Strings       []string               `protobuf:"bytes,1,rep,name=strings,proto3" json:"strings,omitempty"`
+	Frames        []*FlameFrame          `protobuf:"bytes,2,rep,name=frames,proto3" json:"frames,omitempty"`
+	Nodes         []byte                 `protobuf:"bytes,3,opt,name=nodes,proto3" json:"nodes,omitempty"`
+	NodeCount     int64                  `protobuf:"varint,4,opt,name=node_count,json=nodeCount,proto3" json:"node_count,omitempty"`
+	CutCount      int64                  `protobuf:"varint,5,opt,name=cut_count,json=cutCount,proto3" json:"cut_count,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FlameTree) Reset() {
+	*x = FlameTree{}
+	mi := &file_perfuse_query_v1_query_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FlameTree) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FlameTree) ProtoMessage() {}
+
+func (x *FlameTree) ProtoReflect() protoreflect.Message {
+	mi := &file_perfuse_query_v1_query_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FlameTree.ProtoReflect.Descriptor instead.
+func (*FlameTree) Descriptor() ([]byte, []int) {
+	return file_perfuse_query_v1_query_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *FlameTree) GetStrings() []string {
+	if x != nil {
+		return x.Strings
+	}
+	return nil
+}
+
+func (x *FlameTree) GetFrames() []*FlameFrame {
+	if x != nil {
+		return x.Frames
+	}
+	return nil
+}
+
+func (x *FlameTree) GetNodes() []byte {
+	if x != nil {
+		return x.Nodes
+	}
+	return nil
+}
+
+func (x *FlameTree) GetNodeCount() int64 {
+	if x != nil {
+		return x.NodeCount
+	}
+	return 0
+}
+
+func (x *FlameTree) GetCutCount() int64 {
+	if x != nil {
+		return x.CutCount
+	}
+	return 0
+}
+
 var File_perfuse_query_v1_query_proto protoreflect.FileDescriptor
 
 const file_perfuse_query_v1_query_proto_rawDesc = "" +
 	"\n" +
-	"\x1cperfuse/query/v1/query.proto\x12\x10perfuse.query.v1\"\x96\x01\n" +
+	"\x1cperfuse/query/v1/query.proto\x12\x10perfuse.query.v1\"\xed\x01\n" +
 	"\tSelection\x12!\n" +
 	"\fprofile_type\x18\x01 \x01(\tR\vprofileType\x12\x1a\n" +
 	"\bselector\x18\x02 \x01(\tR\bselector\x12&\n" +
 	"\x0fstart_unix_nano\x18\x03 \x01(\x03R\rstartUnixNano\x12\"\n" +
-	"\rend_unix_nano\x18\x04 \x01(\x03R\vendUnixNano\"\xcb\x01\n" +
+	"\rend_unix_nano\x18\x04 \x01(\x03R\vendUnixNano\x12\x1b\n" +
+	"\ttrace_ids\x18\x05 \x03(\tR\btraceIds\x12\x19\n" +
+	"\bspan_ids\x18\x06 \x03(\tR\aspanIds\x12\x1d\n" +
+	"\n" +
+	"span_names\x18\a \x03(\tR\tspanNames\"\x92\x01\n" +
+	"\vStackFilter\x12\x1b\n" +
+	"\tcall_site\x18\x01 \x03(\tR\bcallSite\x122\n" +
+	"\x04keep\x18\x02 \x03(\v2\x1e.perfuse.query.v1.FrameMatcherR\x04keep\x122\n" +
+	"\x04drop\x18\x03 \x03(\v2\x1e.perfuse.query.v1.FrameMatcherR\x04drop\"p\n" +
+	"\fFrameMatcher\x122\n" +
+	"\x05field\x18\x01 \x01(\x0e2\x1c.perfuse.query.v1.FrameFieldR\x05field\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value\x12\x16\n" +
+	"\x06regexp\x18\x03 \x01(\bR\x06regexp\"\xcb\x01\n" +
 	"\vProfileType\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x1f\n" +
@@ -1709,11 +2910,13 @@ const file_perfuse_query_v1_query_proto_rawDesc = "" +
 	"TimeSeries\x12/\n" +
 	"\x06labels\x18\x01 \x03(\v2\x17.perfuse.query.v1.LabelR\x06labels\x12$\n" +
 	"\x0etime_unix_nano\x18\x02 \x03(\x03R\ftimeUnixNano\x12\x16\n" +
-	"\x06values\x18\x03 \x03(\x03R\x06values\"\x7f\n" +
+	"\x06values\x18\x03 \x03(\x03R\x06values\"\xd1\x01\n" +
 	"\x11FlameGraphRequest\x129\n" +
 	"\tselection\x18\x01 \x01(\v2\x1b.perfuse.query.v1.SelectionR\tselection\x12\x1b\n" +
 	"\tmin_share\x18\x02 \x01(\x01R\bminShare\x12\x12\n" +
-	"\x04path\x18\x03 \x03(\tR\x04path\"\xa4\x02\n" +
+	"\x04path\x18\x03 \x03(\tR\x04path\x125\n" +
+	"\x06filter\x18\x04 \x01(\v2\x1d.perfuse.query.v1.StackFilterR\x06filter\x12\x19\n" +
+	"\bgroup_by\x18\x05 \x03(\tR\agroupBy\"\xcf\x02\n" +
 	"\x12FlameGraphResponse\x12\x12\n" +
 	"\x04unit\x18\x01 \x01(\tR\x04unit\x12\x14\n" +
 	"\x05total\x18\x02 \x01(\x03R\x05total\x12\x18\n" +
@@ -1725,7 +2928,9 @@ const file_perfuse_query_v1_query_proto_rawDesc = "" +
 	"\tcut_count\x18\a \x01(\x03R\bcutCount\x12\x1f\n" +
 	"\vstack_count\x18\b \x01(\x03R\n" +
 	"stackCount\x12!\n" +
-	"\fseries_count\x18\t \x01(\x03R\vseriesCount\"\xb8\x01\n" +
+	"\fseries_count\x18\t \x01(\x03R\vseriesCount\x12)\n" +
+	"\x10unfiltered_total\x18\n" +
+	" \x01(\x03R\x0funfilteredTotal\"\xb8\x01\n" +
 	"\n" +
 	"FlameFrame\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\rR\x04name\x12\x12\n" +
@@ -1734,30 +2939,113 @@ const file_perfuse_query_v1_query_proto_rawDesc = "" +
 	"\x04kind\x18\x04 \x01(\x0e2\x1b.perfuse.query.v1.FrameKindR\x04kind\x12\x18\n" +
 	"\ainlined\x18\x05 \x01(\bR\ainlined\x12\x1d\n" +
 	"\n" +
-	"start_line\x18\x06 \x01(\x05R\tstartLine\"\x8f\x01\n" +
+	"start_line\x18\x06 \x01(\x05R\tstartLine\"\xc6\x01\n" +
 	"\n" +
 	"TopRequest\x129\n" +
 	"\tselection\x18\x01 \x01(\v2\x1b.perfuse.query.v1.SelectionR\tselection\x12\x14\n" +
 	"\x05limit\x18\x02 \x01(\x05R\x05limit\x120\n" +
-	"\x05order\x18\x03 \x01(\x0e2\x1a.perfuse.query.v1.TopOrderR\x05order\"\xb9\x01\n" +
+	"\x05order\x18\x03 \x01(\x0e2\x1a.perfuse.query.v1.TopOrderR\x05order\x125\n" +
+	"\x06filter\x18\x04 \x01(\v2\x1d.perfuse.query.v1.StackFilterR\x06filter\"\xe4\x01\n" +
 	"\vTopResponse\x12\x12\n" +
 	"\x04unit\x18\x01 \x01(\tR\x04unit\x12\x14\n" +
 	"\x05total\x18\x02 \x01(\x03R\x05total\x12;\n" +
 	"\tfunctions\x18\x03 \x03(\v2\x1d.perfuse.query.v1.TopFunctionR\tfunctions\x12%\n" +
 	"\x0efunction_count\x18\x04 \x01(\x03R\rfunctionCount\x12\x1c\n" +
-	"\ttruncated\x18\x05 \x01(\bR\ttruncated\"\xaa\x01\n" +
+	"\ttruncated\x18\x05 \x01(\bR\ttruncated\x12)\n" +
+	"\x10unfiltered_total\x18\x06 \x01(\x03R\x0funfilteredTotal\"\xaa\x01\n" +
 	"\vTopFunction\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04file\x18\x02 \x01(\tR\x04file\x12\x18\n" +
 	"\amapping\x18\x03 \x01(\tR\amapping\x12/\n" +
 	"\x04kind\x18\x04 \x01(\x0e2\x1b.perfuse.query.v1.FrameKindR\x04kind\x12\x12\n" +
 	"\x04self\x18\x05 \x01(\x03R\x04self\x12\x14\n" +
-	"\x05total\x18\x06 \x01(\x03R\x05total\"\x82\x01\n" +
+	"\x05total\x18\x06 \x01(\x03R\x05total\"\xb9\x01\n" +
 	"\rExportRequest\x129\n" +
 	"\tselection\x18\x01 \x01(\v2\x1b.perfuse.query.v1.SelectionR\tselection\x126\n" +
-	"\x06format\x18\x02 \x01(\x0e2\x1e.perfuse.query.v1.ExportFormatR\x06format\"$\n" +
+	"\x06format\x18\x02 \x01(\x0e2\x1e.perfuse.query.v1.ExportFormatR\x06format\x125\n" +
+	"\x06filter\x18\x03 \x01(\v2\x1d.perfuse.query.v1.StackFilterR\x06filter\"$\n" +
 	"\x0eExportResponse\x12\x12\n" +
-	"\x04data\x18\x01 \x01(\fR\x04data*\xa9\x01\n" +
+	"\x04data\x18\x01 \x01(\fR\x04data\"\x90\x02\n" +
+	"\vDiffRequest\x123\n" +
+	"\x06before\x18\x01 \x01(\v2\x1b.perfuse.query.v1.SelectionR\x06before\x121\n" +
+	"\x05after\x18\x02 \x01(\v2\x1b.perfuse.query.v1.SelectionR\x05after\x125\n" +
+	"\x06filter\x18\x03 \x01(\v2\x1d.perfuse.query.v1.StackFilterR\x06filter\x121\n" +
+	"\x05scale\x18\x04 \x01(\x0e2\x1b.perfuse.query.v1.DiffScaleR\x05scale\x12\x1b\n" +
+	"\tmin_share\x18\x05 \x01(\x01R\bminShare\x12\x12\n" +
+	"\x04path\x18\x06 \x03(\tR\x04path\"\xca\x01\n" +
+	"\bDiffSide\x12\x14\n" +
+	"\x05total\x18\x01 \x01(\x03R\x05total\x12)\n" +
+	"\x10unfiltered_total\x18\x02 \x01(\x03R\x0funfilteredTotal\x12#\n" +
+	"\rduration_nano\x18\x03 \x01(\x03R\fdurationNano\x12\x14\n" +
+	"\x05scale\x18\x04 \x01(\x01R\x05scale\x12\x1f\n" +
+	"\vstack_count\x18\x05 \x01(\x03R\n" +
+	"stackCount\x12!\n" +
+	"\fseries_count\x18\x06 \x01(\x03R\vseriesCount\"\xaa\x02\n" +
+	"\fDiffResponse\x12\x12\n" +
+	"\x04unit\x18\x01 \x01(\tR\x04unit\x122\n" +
+	"\x06before\x18\x02 \x01(\v2\x1a.perfuse.query.v1.DiffSideR\x06before\x120\n" +
+	"\x05after\x18\x03 \x01(\v2\x1a.perfuse.query.v1.DiffSideR\x05after\x12\x18\n" +
+	"\astrings\x18\x04 \x03(\tR\astrings\x124\n" +
+	"\x06frames\x18\x05 \x03(\v2\x1c.perfuse.query.v1.FlameFrameR\x06frames\x12\x14\n" +
+	"\x05nodes\x18\x06 \x01(\fR\x05nodes\x12\x1d\n" +
+	"\n" +
+	"node_count\x18\a \x01(\x03R\tnodeCount\x12\x1b\n" +
+	"\tcut_count\x18\b \x01(\x03R\bcutCount\"\xae\x02\n" +
+	"\x0eDiffTopRequest\x123\n" +
+	"\x06before\x18\x01 \x01(\v2\x1b.perfuse.query.v1.SelectionR\x06before\x121\n" +
+	"\x05after\x18\x02 \x01(\v2\x1b.perfuse.query.v1.SelectionR\x05after\x125\n" +
+	"\x06filter\x18\x03 \x01(\v2\x1d.perfuse.query.v1.StackFilterR\x06filter\x121\n" +
+	"\x05scale\x18\x04 \x01(\x0e2\x1b.perfuse.query.v1.DiffScaleR\x05scale\x12\x14\n" +
+	"\x05limit\x18\x05 \x01(\x05R\x05limit\x124\n" +
+	"\x05order\x18\x06 \x01(\x0e2\x1e.perfuse.query.v1.DiffTopOrderR\x05order\"\x8e\x02\n" +
+	"\x0fDiffTopResponse\x12\x12\n" +
+	"\x04unit\x18\x01 \x01(\tR\x04unit\x122\n" +
+	"\x06before\x18\x02 \x01(\v2\x1a.perfuse.query.v1.DiffSideR\x06before\x120\n" +
+	"\x05after\x18\x03 \x01(\v2\x1a.perfuse.query.v1.DiffSideR\x05after\x12<\n" +
+	"\tfunctions\x18\x04 \x03(\v2\x1e.perfuse.query.v1.DiffFunctionR\tfunctions\x12%\n" +
+	"\x0efunction_count\x18\x05 \x01(\x03R\rfunctionCount\x12\x1c\n" +
+	"\ttruncated\x18\x06 \x01(\bR\ttruncated\"\x85\x02\n" +
+	"\fDiffFunction\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
+	"\x04file\x18\x02 \x01(\tR\x04file\x12\x18\n" +
+	"\amapping\x18\x03 \x01(\tR\amapping\x12/\n" +
+	"\x04kind\x18\x04 \x01(\x0e2\x1b.perfuse.query.v1.FrameKindR\x04kind\x12\x1f\n" +
+	"\vself_before\x18\x05 \x01(\x03R\n" +
+	"selfBefore\x12\x1d\n" +
+	"\n" +
+	"self_after\x18\x06 \x01(\x03R\tselfAfter\x12!\n" +
+	"\ftotal_before\x18\a \x01(\x03R\vtotalBefore\x12\x1f\n" +
+	"\vtotal_after\x18\b \x01(\x03R\n" +
+	"totalAfter\"\x82\x02\n" +
+	"\x0fSandwichRequest\x129\n" +
+	"\tselection\x18\x01 \x01(\v2\x1b.perfuse.query.v1.SelectionR\tselection\x12\x1a\n" +
+	"\bfunction\x18\x02 \x01(\tR\bfunction\x125\n" +
+	"\x06filter\x18\x03 \x01(\v2\x1d.perfuse.query.v1.StackFilterR\x06filter\x12\x1b\n" +
+	"\tmin_share\x18\x04 \x01(\x01R\bminShare\x12!\n" +
+	"\fcallers_path\x18\x05 \x03(\tR\vcallersPath\x12!\n" +
+	"\fcallees_path\x18\x06 \x03(\tR\vcalleesPath\"\xad\x02\n" +
+	"\x10SandwichResponse\x12\x12\n" +
+	"\x04unit\x18\x01 \x01(\tR\x04unit\x12\x14\n" +
+	"\x05total\x18\x02 \x01(\x03R\x05total\x12\x12\n" +
+	"\x04self\x18\x03 \x01(\x03R\x04self\x12)\n" +
+	"\x10unfiltered_total\x18\x04 \x01(\x03R\x0funfilteredTotal\x125\n" +
+	"\acallers\x18\x05 \x01(\v2\x1b.perfuse.query.v1.FlameTreeR\acallers\x125\n" +
+	"\acallees\x18\x06 \x01(\v2\x1b.perfuse.query.v1.FlameTreeR\acallees\x12\x1f\n" +
+	"\vstack_count\x18\a \x01(\x03R\n" +
+	"stackCount\x12!\n" +
+	"\fseries_count\x18\b \x01(\x03R\vseriesCount\"\xad\x01\n" +
+	"\tFlameTree\x12\x18\n" +
+	"\astrings\x18\x01 \x03(\tR\astrings\x124\n" +
+	"\x06frames\x18\x02 \x03(\v2\x1c.perfuse.query.v1.FlameFrameR\x06frames\x12\x14\n" +
+	"\x05nodes\x18\x03 \x01(\fR\x05nodes\x12\x1d\n" +
+	"\n" +
+	"node_count\x18\x04 \x01(\x03R\tnodeCount\x12\x1b\n" +
+	"\tcut_count\x18\x05 \x01(\x03R\bcutCount*T\n" +
+	"\n" +
+	"FrameField\x12\x18\n" +
+	"\x14FRAME_FIELD_FUNCTION\x10\x00\x12\x14\n" +
+	"\x10FRAME_FIELD_FILE\x10\x01\x12\x16\n" +
+	"\x12FRAME_FIELD_BINARY\x10\x02*\xbf\x01\n" +
 	"\tFrameKind\x12\x15\n" +
 	"\x11FRAME_KIND_NATIVE\x10\x00\x12\x15\n" +
 	"\x11FRAME_KIND_KERNEL\x10\x01\x12\x12\n" +
@@ -1765,13 +3053,21 @@ const file_perfuse_query_v1_query_proto_rawDesc = "" +
 	"\x16FRAME_KIND_INTERPRETED\x10\x03\x12\x15\n" +
 	"\x11FRAME_KIND_UNWIND\x10\x04\x12\x12\n" +
 	"\x0eFRAME_KIND_CUT\x10\x05\x12\x13\n" +
-	"\x0fFRAME_KIND_ROOT\x10\x06*3\n" +
+	"\x0fFRAME_KIND_ROOT\x10\x06\x12\x14\n" +
+	"\x10FRAME_KIND_LABEL\x10\a*3\n" +
 	"\bTopOrder\x12\x12\n" +
 	"\x0eTOP_ORDER_SELF\x10\x00\x12\x13\n" +
 	"\x0fTOP_ORDER_TOTAL\x10\x01*A\n" +
 	"\fExportFormat\x12\x17\n" +
 	"\x13EXPORT_FORMAT_PPROF\x10\x00\x12\x18\n" +
-	"\x14EXPORT_FORMAT_FOLDED\x10\x012\xa6\x05\n" +
+	"\x14EXPORT_FORMAT_FOLDED\x10\x01*K\n" +
+	"\tDiffScale\x12\x13\n" +
+	"\x0fDIFF_SCALE_NONE\x10\x00\x12\x13\n" +
+	"\x0fDIFF_SCALE_TIME\x10\x01\x12\x14\n" +
+	"\x10DIFF_SCALE_TOTAL\x10\x02*A\n" +
+	"\fDiffTopOrder\x12\x17\n" +
+	"\x13DIFF_TOP_ORDER_SELF\x10\x00\x12\x18\n" +
+	"\x14DIFF_TOP_ORDER_TOTAL\x10\x012\x90\a\n" +
 	"\fQueryService\x12]\n" +
 	"\fProfileTypes\x12%.perfuse.query.v1.ProfileTypesRequest\x1a&.perfuse.query.v1.ProfileTypesResponse\x12W\n" +
 	"\n" +
@@ -1782,7 +3078,10 @@ const file_perfuse_query_v1_query_proto_rawDesc = "" +
 	"\n" +
 	"FlameGraph\x12#.perfuse.query.v1.FlameGraphRequest\x1a$.perfuse.query.v1.FlameGraphResponse\x12B\n" +
 	"\x03Top\x12\x1c.perfuse.query.v1.TopRequest\x1a\x1d.perfuse.query.v1.TopResponse\x12K\n" +
-	"\x06Export\x12\x1f.perfuse.query.v1.ExportRequest\x1a .perfuse.query.v1.ExportResponseB;Z9github.com/perfuse/perfuse/proto/perfuse/query/v1;queryv1b\x06proto3"
+	"\x06Export\x12\x1f.perfuse.query.v1.ExportRequest\x1a .perfuse.query.v1.ExportResponse\x12E\n" +
+	"\x04Diff\x12\x1d.perfuse.query.v1.DiffRequest\x1a\x1e.perfuse.query.v1.DiffResponse\x12N\n" +
+	"\aDiffTop\x12 .perfuse.query.v1.DiffTopRequest\x1a!.perfuse.query.v1.DiffTopResponse\x12Q\n" +
+	"\bSandwich\x12!.perfuse.query.v1.SandwichRequest\x1a\".perfuse.query.v1.SandwichResponseB;Z9github.com/perfuse/perfuse/proto/perfuse/query/v1;queryv1b\x06proto3"
 
 var (
 	file_perfuse_query_v1_query_proto_rawDescOnce sync.Once
@@ -1796,76 +3095,123 @@ func file_perfuse_query_v1_query_proto_rawDescGZIP() []byte {
 	return file_perfuse_query_v1_query_proto_rawDescData
 }
 
-var file_perfuse_query_v1_query_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_perfuse_query_v1_query_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
+var file_perfuse_query_v1_query_proto_enumTypes = make([]protoimpl.EnumInfo, 6)
+var file_perfuse_query_v1_query_proto_msgTypes = make([]protoimpl.MessageInfo, 34)
 var file_perfuse_query_v1_query_proto_goTypes = []any{
-	(FrameKind)(0),               // 0: perfuse.query.v1.FrameKind
-	(TopOrder)(0),                // 1: perfuse.query.v1.TopOrder
-	(ExportFormat)(0),            // 2: perfuse.query.v1.ExportFormat
-	(*Selection)(nil),            // 3: perfuse.query.v1.Selection
-	(*ProfileType)(nil),          // 4: perfuse.query.v1.ProfileType
-	(*ProfileTypesRequest)(nil),  // 5: perfuse.query.v1.ProfileTypesRequest
-	(*ProfileTypesResponse)(nil), // 6: perfuse.query.v1.ProfileTypesResponse
-	(*LabelNamesRequest)(nil),    // 7: perfuse.query.v1.LabelNamesRequest
-	(*LabelNamesResponse)(nil),   // 8: perfuse.query.v1.LabelNamesResponse
-	(*LabelValuesRequest)(nil),   // 9: perfuse.query.v1.LabelValuesRequest
-	(*LabelValuesResponse)(nil),  // 10: perfuse.query.v1.LabelValuesResponse
-	(*LabelsRequest)(nil),        // 11: perfuse.query.v1.LabelsRequest
-	(*LabelsResponse)(nil),       // 12: perfuse.query.v1.LabelsResponse
-	(*LabelSet)(nil),             // 13: perfuse.query.v1.LabelSet
-	(*Label)(nil),                // 14: perfuse.query.v1.Label
-	(*SeriesRequest)(nil),        // 15: perfuse.query.v1.SeriesRequest
-	(*SeriesResponse)(nil),       // 16: perfuse.query.v1.SeriesResponse
-	(*TimeSeries)(nil),           // 17: perfuse.query.v1.TimeSeries
-	(*FlameGraphRequest)(nil),    // 18: perfuse.query.v1.FlameGraphRequest
-	(*FlameGraphResponse)(nil),   // 19: perfuse.query.v1.FlameGraphResponse
-	(*FlameFrame)(nil),           // 20: perfuse.query.v1.FlameFrame
-	(*TopRequest)(nil),           // 21: perfuse.query.v1.TopRequest
-	(*TopResponse)(nil),          // 22: perfuse.query.v1.TopResponse
-	(*TopFunction)(nil),          // 23: perfuse.query.v1.TopFunction
-	(*ExportRequest)(nil),        // 24: perfuse.query.v1.ExportRequest
-	(*ExportResponse)(nil),       // 25: perfuse.query.v1.ExportResponse
+	(FrameField)(0),              // 0: perfuse.query.v1.FrameField
+	(FrameKind)(0),               // 1: perfuse.query.v1.FrameKind
+	(TopOrder)(0),                // 2: perfuse.query.v1.TopOrder
+	(ExportFormat)(0),            // 3: perfuse.query.v1.ExportFormat
+	(DiffScale)(0),               // 4: perfuse.query.v1.DiffScale
+	(DiffTopOrder)(0),            // 5: perfuse.query.v1.DiffTopOrder
+	(*Selection)(nil),            // 6: perfuse.query.v1.Selection
+	(*StackFilter)(nil),          // 7: perfuse.query.v1.StackFilter
+	(*FrameMatcher)(nil),         // 8: perfuse.query.v1.FrameMatcher
+	(*ProfileType)(nil),          // 9: perfuse.query.v1.ProfileType
+	(*ProfileTypesRequest)(nil),  // 10: perfuse.query.v1.ProfileTypesRequest
+	(*ProfileTypesResponse)(nil), // 11: perfuse.query.v1.ProfileTypesResponse
+	(*LabelNamesRequest)(nil),    // 12: perfuse.query.v1.LabelNamesRequest
+	(*LabelNamesResponse)(nil),   // 13: perfuse.query.v1.LabelNamesResponse
+	(*LabelValuesRequest)(nil),   // 14: perfuse.query.v1.LabelValuesRequest
+	(*LabelValuesResponse)(nil),  // 15: perfuse.query.v1.LabelValuesResponse
+	(*LabelsRequest)(nil),        // 16: perfuse.query.v1.LabelsRequest
+	(*LabelsResponse)(nil),       // 17: perfuse.query.v1.LabelsResponse
+	(*LabelSet)(nil),             // 18: perfuse.query.v1.LabelSet
+	(*Label)(nil),                // 19: perfuse.query.v1.Label
+	(*SeriesRequest)(nil),        // 20: perfuse.query.v1.SeriesRequest
+	(*SeriesResponse)(nil),       // 21: perfuse.query.v1.SeriesResponse
+	(*TimeSeries)(nil),           // 22: perfuse.query.v1.TimeSeries
+	(*FlameGraphRequest)(nil),    // 23: perfuse.query.v1.FlameGraphRequest
+	(*FlameGraphResponse)(nil),   // 24: perfuse.query.v1.FlameGraphResponse
+	(*FlameFrame)(nil),           // 25: perfuse.query.v1.FlameFrame
+	(*TopRequest)(nil),           // 26: perfuse.query.v1.TopRequest
+	(*TopResponse)(nil),          // 27: perfuse.query.v1.TopResponse
+	(*TopFunction)(nil),          // 28: perfuse.query.v1.TopFunction
+	(*ExportRequest)(nil),        // 29: perfuse.query.v1.ExportRequest
+	(*ExportResponse)(nil),       // 30: perfuse.query.v1.ExportResponse
+	(*DiffRequest)(nil),          // 31: perfuse.query.v1.DiffRequest
+	(*DiffSide)(nil),             // 32: perfuse.query.v1.DiffSide
+	(*DiffResponse)(nil),         // 33: perfuse.query.v1.DiffResponse
+	(*DiffTopRequest)(nil),       // 34: perfuse.query.v1.DiffTopRequest
+	(*DiffTopResponse)(nil),      // 35: perfuse.query.v1.DiffTopResponse
+	(*DiffFunction)(nil),         // 36: perfuse.query.v1.DiffFunction
+	(*SandwichRequest)(nil),      // 37: perfuse.query.v1.SandwichRequest
+	(*SandwichResponse)(nil),     // 38: perfuse.query.v1.SandwichResponse
+	(*FlameTree)(nil),            // 39: perfuse.query.v1.FlameTree
 }
 var file_perfuse_query_v1_query_proto_depIdxs = []int32{
-	4,  // 0: perfuse.query.v1.ProfileTypesResponse.types:type_name -> perfuse.query.v1.ProfileType
-	3,  // 1: perfuse.query.v1.LabelNamesRequest.selection:type_name -> perfuse.query.v1.Selection
-	3,  // 2: perfuse.query.v1.LabelValuesRequest.selection:type_name -> perfuse.query.v1.Selection
-	3,  // 3: perfuse.query.v1.LabelsRequest.selection:type_name -> perfuse.query.v1.Selection
-	13, // 4: perfuse.query.v1.LabelsResponse.sets:type_name -> perfuse.query.v1.LabelSet
-	14, // 5: perfuse.query.v1.LabelSet.labels:type_name -> perfuse.query.v1.Label
-	3,  // 6: perfuse.query.v1.SeriesRequest.selection:type_name -> perfuse.query.v1.Selection
-	17, // 7: perfuse.query.v1.SeriesResponse.series:type_name -> perfuse.query.v1.TimeSeries
-	14, // 8: perfuse.query.v1.TimeSeries.labels:type_name -> perfuse.query.v1.Label
-	3,  // 9: perfuse.query.v1.FlameGraphRequest.selection:type_name -> perfuse.query.v1.Selection
-	20, // 10: perfuse.query.v1.FlameGraphResponse.frames:type_name -> perfuse.query.v1.FlameFrame
-	0,  // 11: perfuse.query.v1.FlameFrame.kind:type_name -> perfuse.query.v1.FrameKind
-	3,  // 12: perfuse.query.v1.TopRequest.selection:type_name -> perfuse.query.v1.Selection
-	1,  // 13: perfuse.query.v1.TopRequest.order:type_name -> perfuse.query.v1.TopOrder
-	23, // 14: perfuse.query.v1.TopResponse.functions:type_name -> perfuse.query.v1.TopFunction
-	0,  // 15: perfuse.query.v1.TopFunction.kind:type_name -> perfuse.query.v1.FrameKind
-	3,  // 16: perfuse.query.v1.ExportRequest.selection:type_name -> perfuse.query.v1.Selection
-	2,  // 17: perfuse.query.v1.ExportRequest.format:type_name -> perfuse.query.v1.ExportFormat
-	5,  // 18: perfuse.query.v1.QueryService.ProfileTypes:input_type -> perfuse.query.v1.ProfileTypesRequest
-	7,  // 19: perfuse.query.v1.QueryService.LabelNames:input_type -> perfuse.query.v1.LabelNamesRequest
-	9,  // 20: perfuse.query.v1.QueryService.LabelValues:input_type -> perfuse.query.v1.LabelValuesRequest
-	11, // 21: perfuse.query.v1.QueryService.Labels:input_type -> perfuse.query.v1.LabelsRequest
-	15, // 22: perfuse.query.v1.QueryService.Series:input_type -> perfuse.query.v1.SeriesRequest
-	18, // 23: perfuse.query.v1.QueryService.FlameGraph:input_type -> perfuse.query.v1.FlameGraphRequest
-	21, // 24: perfuse.query.v1.QueryService.Top:input_type -> perfuse.query.v1.TopRequest
-	24, // 25: perfuse.query.v1.QueryService.Export:input_type -> perfuse.query.v1.ExportRequest
-	6,  // 26: perfuse.query.v1.QueryService.ProfileTypes:output_type -> perfuse.query.v1.ProfileTypesResponse
-	8,  // 27: perfuse.query.v1.QueryService.LabelNames:output_type -> perfuse.query.v1.LabelNamesResponse
-	10, // 28: perfuse.query.v1.QueryService.LabelValues:output_type -> perfuse.query.v1.LabelValuesResponse
-	12, // 29: perfuse.query.v1.QueryService.Labels:output_type -> perfuse.query.v1.LabelsResponse
-	16, // 30: perfuse.query.v1.QueryService.Series:output_type -> perfuse.query.v1.SeriesResponse
-	19, // 31: perfuse.query.v1.QueryService.FlameGraph:output_type -> perfuse.query.v1.FlameGraphResponse
-	22, // 32: perfuse.query.v1.QueryService.Top:output_type -> perfuse.query.v1.TopResponse
-	25, // 33: perfuse.query.v1.QueryService.Export:output_type -> perfuse.query.v1.ExportResponse
-	26, // [26:34] is the sub-list for method output_type
-	18, // [18:26] is the sub-list for method input_type
-	18, // [18:18] is the sub-list for extension type_name
-	18, // [18:18] is the sub-list for extension extendee
-	0,  // [0:18] is the sub-list for field type_name
+	8,  // 0: perfuse.query.v1.StackFilter.keep:type_name -> perfuse.query.v1.FrameMatcher
+	8,  // 1: perfuse.query.v1.StackFilter.drop:type_name -> perfuse.query.v1.FrameMatcher
+	0,  // 2: perfuse.query.v1.FrameMatcher.field:type_name -> perfuse.query.v1.FrameField
+	9,  // 3: perfuse.query.v1.ProfileTypesResponse.types:type_name -> perfuse.query.v1.ProfileType
+	6,  // 4: perfuse.query.v1.LabelNamesRequest.selection:type_name -> perfuse.query.v1.Selection
+	6,  // 5: perfuse.query.v1.LabelValuesRequest.selection:type_name -> perfuse.query.v1.Selection
+	6,  // 6: perfuse.query.v1.LabelsRequest.selection:type_name -> perfuse.query.v1.Selection
+	18, // 7: perfuse.query.v1.LabelsResponse.sets:type_name -> perfuse.query.v1.LabelSet
+	19, // 8: perfuse.query.v1.LabelSet.labels:type_name -> perfuse.query.v1.Label
+	6,  // 9: perfuse.query.v1.SeriesRequest.selection:type_name -> perfuse.query.v1.Selection
+	22, // 10: perfuse.query.v1.SeriesResponse.series:type_name -> perfuse.query.v1.TimeSeries
+	19, // 11: perfuse.query.v1.TimeSeries.labels:type_name -> perfuse.query.v1.Label
+	6,  // 12: perfuse.query.v1.FlameGraphRequest.selection:type_name -> perfuse.query.v1.Selection
+	7,  // 13: perfuse.query.v1.FlameGraphRequest.filter:type_name -> perfuse.query.v1.StackFilter
+	25, // 14: perfuse.query.v1.FlameGraphResponse.frames:type_name -> perfuse.query.v1.FlameFrame
+	1,  // 15: perfuse.query.v1.FlameFrame.kind:type_name -> perfuse.query.v1.FrameKind
+	6,  // 16: perfuse.query.v1.TopRequest.selection:type_name -> perfuse.query.v1.Selection
+	2,  // 17: perfuse.query.v1.TopRequest.order:type_name -> perfuse.query.v1.TopOrder
+	7,  // 18: perfuse.query.v1.TopRequest.filter:type_name -> perfuse.query.v1.StackFilter
+	28, // 19: perfuse.query.v1.TopResponse.functions:type_name -> perfuse.query.v1.TopFunction
+	1,  // 20: perfuse.query.v1.TopFunction.kind:type_name -> perfuse.query.v1.FrameKind
+	6,  // 21: perfuse.query.v1.ExportRequest.selection:type_name -> perfuse.query.v1.Selection
+	3,  // 22: perfuse.query.v1.ExportRequest.format:type_name -> perfuse.query.v1.ExportFormat
+	7,  // 23: perfuse.query.v1.ExportRequest.filter:type_name -> perfuse.query.v1.StackFilter
+	6,  // 24: perfuse.query.v1.DiffRequest.before:type_name -> perfuse.query.v1.Selection
+	6,  // 25: perfuse.query.v1.DiffRequest.after:type_name -> perfuse.query.v1.Selection
+	7,  // 26: perfuse.query.v1.DiffRequest.filter:type_name -> perfuse.query.v1.StackFilter
+	4,  // 27: perfuse.query.v1.DiffRequest.scale:type_name -> perfuse.query.v1.DiffScale
+	32, // 28: perfuse.query.v1.DiffResponse.before:type_name -> perfuse.query.v1.DiffSide
+	32, // 29: perfuse.query.v1.DiffResponse.after:type_name -> perfuse.query.v1.DiffSide
+	25, // 30: perfuse.query.v1.DiffResponse.frames:type_name -> perfuse.query.v1.FlameFrame
+	6,  // 31: perfuse.query.v1.DiffTopRequest.before:type_name -> perfuse.query.v1.Selection
+	6,  // 32: perfuse.query.v1.DiffTopRequest.after:type_name -> perfuse.query.v1.Selection
+	7,  // 33: perfuse.query.v1.DiffTopRequest.filter:type_name -> perfuse.query.v1.StackFilter
+	4,  // 34: perfuse.query.v1.DiffTopRequest.scale:type_name -> perfuse.query.v1.DiffScale
+	5,  // 35: perfuse.query.v1.DiffTopRequest.order:type_name -> perfuse.query.v1.DiffTopOrder
+	32, // 36: perfuse.query.v1.DiffTopResponse.before:type_name -> perfuse.query.v1.DiffSide
+	32, // 37: perfuse.query.v1.DiffTopResponse.after:type_name -> perfuse.query.v1.DiffSide
+	36, // 38: perfuse.query.v1.DiffTopResponse.functions:type_name -> perfuse.query.v1.DiffFunction
+	1,  // 39: perfuse.query.v1.DiffFunction.kind:type_name -> perfuse.query.v1.FrameKind
+	6,  // 40: perfuse.query.v1.SandwichRequest.selection:type_name -> perfuse.query.v1.Selection
+	7,  // 41: perfuse.query.v1.SandwichRequest.filter:type_name -> perfuse.query.v1.StackFilter
+	39, // 42: perfuse.query.v1.SandwichResponse.callers:type_name -> perfuse.query.v1.FlameTree
+	39, // 43: perfuse.query.v1.SandwichResponse.callees:type_name -> perfuse.query.v1.FlameTree
+	25, // 44: perfuse.query.v1.FlameTree.frames:type_name -> perfuse.query.v1.FlameFrame
+	10, // 45: perfuse.query.v1.QueryService.ProfileTypes:input_type -> perfuse.query.v1.ProfileTypesRequest
+	12, // 46: perfuse.query.v1.QueryService.LabelNames:input_type -> perfuse.query.v1.LabelNamesRequest
+	14, // 47: perfuse.query.v1.QueryService.LabelValues:input_type -> perfuse.query.v1.LabelValuesRequest
+	16, // 48: perfuse.query.v1.QueryService.Labels:input_type -> perfuse.query.v1.LabelsRequest
+	20, // 49: perfuse.query.v1.QueryService.Series:input_type -> perfuse.query.v1.SeriesRequest
+	23, // 50: perfuse.query.v1.QueryService.FlameGraph:input_type -> perfuse.query.v1.FlameGraphRequest
+	26, // 51: perfuse.query.v1.QueryService.Top:input_type -> perfuse.query.v1.TopRequest
+	29, // 52: perfuse.query.v1.QueryService.Export:input_type -> perfuse.query.v1.ExportRequest
+	31, // 53: perfuse.query.v1.QueryService.Diff:input_type -> perfuse.query.v1.DiffRequest
+	34, // 54: perfuse.query.v1.QueryService.DiffTop:input_type -> perfuse.query.v1.DiffTopRequest
+	37, // 55: perfuse.query.v1.QueryService.Sandwich:input_type -> perfuse.query.v1.SandwichRequest
+	11, // 56: perfuse.query.v1.QueryService.ProfileTypes:output_type -> perfuse.query.v1.ProfileTypesResponse
+	13, // 57: perfuse.query.v1.QueryService.LabelNames:output_type -> perfuse.query.v1.LabelNamesResponse
+	15, // 58: perfuse.query.v1.QueryService.LabelValues:output_type -> perfuse.query.v1.LabelValuesResponse
+	17, // 59: perfuse.query.v1.QueryService.Labels:output_type -> perfuse.query.v1.LabelsResponse
+	21, // 60: perfuse.query.v1.QueryService.Series:output_type -> perfuse.query.v1.SeriesResponse
+	24, // 61: perfuse.query.v1.QueryService.FlameGraph:output_type -> perfuse.query.v1.FlameGraphResponse
+	27, // 62: perfuse.query.v1.QueryService.Top:output_type -> perfuse.query.v1.TopResponse
+	30, // 63: perfuse.query.v1.QueryService.Export:output_type -> perfuse.query.v1.ExportResponse
+	33, // 64: perfuse.query.v1.QueryService.Diff:output_type -> perfuse.query.v1.DiffResponse
+	35, // 65: perfuse.query.v1.QueryService.DiffTop:output_type -> perfuse.query.v1.DiffTopResponse
+	38, // 66: perfuse.query.v1.QueryService.Sandwich:output_type -> perfuse.query.v1.SandwichResponse
+	56, // [56:67] is the sub-list for method output_type
+	45, // [45:56] is the sub-list for method input_type
+	45, // [45:45] is the sub-list for extension type_name
+	45, // [45:45] is the sub-list for extension extendee
+	0,  // [0:45] is the sub-list for field type_name
 }
 
 func init() { file_perfuse_query_v1_query_proto_init() }
@@ -1878,8 +3224,8 @@ func file_perfuse_query_v1_query_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_perfuse_query_v1_query_proto_rawDesc), len(file_perfuse_query_v1_query_proto_rawDesc)),
-			NumEnums:      3,
-			NumMessages:   23,
+			NumEnums:      6,
+			NumMessages:   34,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

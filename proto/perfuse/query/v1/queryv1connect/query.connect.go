@@ -53,6 +53,12 @@ const (
 	QueryServiceTopProcedure = "/perfuse.query.v1.QueryService/Top"
 	// QueryServiceExportProcedure is the fully-qualified name of the QueryService's Export RPC.
 	QueryServiceExportProcedure = "/perfuse.query.v1.QueryService/Export"
+	// QueryServiceDiffProcedure is the fully-qualified name of the QueryService's Diff RPC.
+	QueryServiceDiffProcedure = "/perfuse.query.v1.QueryService/Diff"
+	// QueryServiceDiffTopProcedure is the fully-qualified name of the QueryService's DiffTop RPC.
+	QueryServiceDiffTopProcedure = "/perfuse.query.v1.QueryService/DiffTop"
+	// QueryServiceSandwichProcedure is the fully-qualified name of the QueryService's Sandwich RPC.
+	QueryServiceSandwichProcedure = "/perfuse.query.v1.QueryService/Sandwich"
 )
 
 // QueryServiceClient is a client for the perfuse.query.v1.QueryService service.
@@ -73,6 +79,12 @@ type QueryServiceClient interface {
 	Top(context.Context, *v1.TopRequest) (*v1.TopResponse, error)
 	// The merged profile as a file: pprof or folded text.
 	Export(context.Context, *v1.ExportRequest) (*v1.ExportResponse, error)
+	// Two selections laid over each other as one flame graph.
+	Diff(context.Context, *v1.DiffRequest) (*v1.DiffResponse, error)
+	// Functions with their values in two selections.
+	DiffTop(context.Context, *v1.DiffTopRequest) (*v1.DiffTopResponse, error)
+	// What calls one function and what it calls.
+	Sandwich(context.Context, *v1.SandwichRequest) (*v1.SandwichResponse, error)
 }
 
 // NewQueryServiceClient constructs a client for the perfuse.query.v1.QueryService service. By
@@ -134,6 +146,24 @@ func NewQueryServiceClient(httpClient connect.HTTPClient, baseURL string, opts .
 			connect.WithSchema(queryServiceMethods.ByName("Export")),
 			connect.WithClientOptions(opts...),
 		),
+		diff: connect.NewClient[v1.DiffRequest, v1.DiffResponse](
+			httpClient,
+			baseURL+QueryServiceDiffProcedure,
+			connect.WithSchema(queryServiceMethods.ByName("Diff")),
+			connect.WithClientOptions(opts...),
+		),
+		diffTop: connect.NewClient[v1.DiffTopRequest, v1.DiffTopResponse](
+			httpClient,
+			baseURL+QueryServiceDiffTopProcedure,
+			connect.WithSchema(queryServiceMethods.ByName("DiffTop")),
+			connect.WithClientOptions(opts...),
+		),
+		sandwich: connect.NewClient[v1.SandwichRequest, v1.SandwichResponse](
+			httpClient,
+			baseURL+QueryServiceSandwichProcedure,
+			connect.WithSchema(queryServiceMethods.ByName("Sandwich")),
+			connect.WithClientOptions(opts...),
+		),
 	}
 }
 
@@ -147,6 +177,9 @@ type queryServiceClient struct {
 	flameGraph   *connect.Client[v1.FlameGraphRequest, v1.FlameGraphResponse]
 	top          *connect.Client[v1.TopRequest, v1.TopResponse]
 	export       *connect.Client[v1.ExportRequest, v1.ExportResponse]
+	diff         *connect.Client[v1.DiffRequest, v1.DiffResponse]
+	diffTop      *connect.Client[v1.DiffTopRequest, v1.DiffTopResponse]
+	sandwich     *connect.Client[v1.SandwichRequest, v1.SandwichResponse]
 }
 
 // ProfileTypes calls perfuse.query.v1.QueryService.ProfileTypes.
@@ -221,6 +254,33 @@ func (c *queryServiceClient) Export(ctx context.Context, req *v1.ExportRequest) 
 	return nil, err
 }
 
+// Diff calls perfuse.query.v1.QueryService.Diff.
+func (c *queryServiceClient) Diff(ctx context.Context, req *v1.DiffRequest) (*v1.DiffResponse, error) {
+	response, err := c.diff.CallUnary(ctx, connect.NewRequest(req))
+	if response != nil {
+		return response.Msg, err
+	}
+	return nil, err
+}
+
+// DiffTop calls perfuse.query.v1.QueryService.DiffTop.
+func (c *queryServiceClient) DiffTop(ctx context.Context, req *v1.DiffTopRequest) (*v1.DiffTopResponse, error) {
+	response, err := c.diffTop.CallUnary(ctx, connect.NewRequest(req))
+	if response != nil {
+		return response.Msg, err
+	}
+	return nil, err
+}
+
+// Sandwich calls perfuse.query.v1.QueryService.Sandwich.
+func (c *queryServiceClient) Sandwich(ctx context.Context, req *v1.SandwichRequest) (*v1.SandwichResponse, error) {
+	response, err := c.sandwich.CallUnary(ctx, connect.NewRequest(req))
+	if response != nil {
+		return response.Msg, err
+	}
+	return nil, err
+}
+
 // QueryServiceHandler is an implementation of the perfuse.query.v1.QueryService service.
 type QueryServiceHandler interface {
 	// Which profile types have samples in the range.
@@ -239,6 +299,12 @@ type QueryServiceHandler interface {
 	Top(context.Context, *v1.TopRequest) (*v1.TopResponse, error)
 	// The merged profile as a file: pprof or folded text.
 	Export(context.Context, *v1.ExportRequest) (*v1.ExportResponse, error)
+	// Two selections laid over each other as one flame graph.
+	Diff(context.Context, *v1.DiffRequest) (*v1.DiffResponse, error)
+	// Functions with their values in two selections.
+	DiffTop(context.Context, *v1.DiffTopRequest) (*v1.DiffTopResponse, error)
+	// What calls one function and what it calls.
+	Sandwich(context.Context, *v1.SandwichRequest) (*v1.SandwichResponse, error)
 }
 
 // NewQueryServiceHandler builds an HTTP handler from the service implementation. It returns the
@@ -296,6 +362,24 @@ func NewQueryServiceHandler(svc QueryServiceHandler, opts ...connect.HandlerOpti
 		connect.WithSchema(queryServiceMethods.ByName("Export")),
 		connect.WithHandlerOptions(opts...),
 	)
+	queryServiceDiffHandler := connect.NewUnaryHandlerSimple(
+		QueryServiceDiffProcedure,
+		svc.Diff,
+		connect.WithSchema(queryServiceMethods.ByName("Diff")),
+		connect.WithHandlerOptions(opts...),
+	)
+	queryServiceDiffTopHandler := connect.NewUnaryHandlerSimple(
+		QueryServiceDiffTopProcedure,
+		svc.DiffTop,
+		connect.WithSchema(queryServiceMethods.ByName("DiffTop")),
+		connect.WithHandlerOptions(opts...),
+	)
+	queryServiceSandwichHandler := connect.NewUnaryHandlerSimple(
+		QueryServiceSandwichProcedure,
+		svc.Sandwich,
+		connect.WithSchema(queryServiceMethods.ByName("Sandwich")),
+		connect.WithHandlerOptions(opts...),
+	)
 	return "/perfuse.query.v1.QueryService/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case QueryServiceProfileTypesProcedure:
@@ -314,6 +398,12 @@ func NewQueryServiceHandler(svc QueryServiceHandler, opts ...connect.HandlerOpti
 			queryServiceTopHandler.ServeHTTP(w, r)
 		case QueryServiceExportProcedure:
 			queryServiceExportHandler.ServeHTTP(w, r)
+		case QueryServiceDiffProcedure:
+			queryServiceDiffHandler.ServeHTTP(w, r)
+		case QueryServiceDiffTopProcedure:
+			queryServiceDiffTopHandler.ServeHTTP(w, r)
+		case QueryServiceSandwichProcedure:
+			queryServiceSandwichHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -353,4 +443,16 @@ func (UnimplementedQueryServiceHandler) Top(context.Context, *v1.TopRequest) (*v
 
 func (UnimplementedQueryServiceHandler) Export(context.Context, *v1.ExportRequest) (*v1.ExportResponse, error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("perfuse.query.v1.QueryService.Export is not implemented"))
+}
+
+func (UnimplementedQueryServiceHandler) Diff(context.Context, *v1.DiffRequest) (*v1.DiffResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("perfuse.query.v1.QueryService.Diff is not implemented"))
+}
+
+func (UnimplementedQueryServiceHandler) DiffTop(context.Context, *v1.DiffTopRequest) (*v1.DiffTopResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("perfuse.query.v1.QueryService.DiffTop is not implemented"))
+}
+
+func (UnimplementedQueryServiceHandler) Sandwich(context.Context, *v1.SandwichRequest) (*v1.SandwichResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("perfuse.query.v1.QueryService.Sandwich is not implemented"))
 }

@@ -13,7 +13,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file perfuse/query/v1/query.proto.
  */
 export const file_perfuse_query_v1_query: GenFile = /*@__PURE__*/
-  fileDesc("ChxwZXJmdXNlL3F1ZXJ5L3YxL3F1ZXJ5LnByb3RvEhBwZXJmdXNlLnF1ZXJ5LnYxImMKCVNlbGVjdGlvbhIUCgxwcm9maWxlX3R5cGUYASABKAkSEAoIc2VsZWN0b3IYAiABKAkSFwoPc3RhcnRfdW5peF9uYW5vGAMgASgDEhUKDWVuZF91bml4X25hbm8YBCABKAMiigEKC1Byb2ZpbGVUeXBlEgoKAmlkGAEgASgJEgwKBG5hbWUYAiABKAkSEwoLc2FtcGxlX3R5cGUYAyABKAkSEwoLc2FtcGxlX3VuaXQYBCABKAkSEwoLcGVyaW9kX3R5cGUYBSABKAkSEwoLcGVyaW9kX3VuaXQYBiABKAkSDQoFZGVsdGEYByABKAgiRQoTUHJvZmlsZVR5cGVzUmVxdWVzdBIXCg9zdGFydF91bml4X25hbm8YASABKAMSFQoNZW5kX3VuaXhfbmFubxgCIAEoAyJEChRQcm9maWxlVHlwZXNSZXNwb25zZRIsCgV0eXBlcxgBIAMoCzIdLnBlcmZ1c2UucXVlcnkudjEuUHJvZmlsZVR5cGUiQwoRTGFiZWxOYW1lc1JlcXVlc3QSLgoJc2VsZWN0aW9uGAEgASgLMhsucGVyZnVzZS5xdWVyeS52MS5TZWxlY3Rpb24iIwoSTGFiZWxOYW1lc1Jlc3BvbnNlEg0KBW5hbWVzGAEgAygJInEKEkxhYmVsVmFsdWVzUmVxdWVzdBIuCglzZWxlY3Rpb24YASABKAsyGy5wZXJmdXNlLnF1ZXJ5LnYxLlNlbGVjdGlvbhIMCgRuYW1lGAIgASgJEg4KBnByZWZpeBgDIAEoCRINCgVsaW1pdBgEIAEoBSI4ChNMYWJlbFZhbHVlc1Jlc3BvbnNlEg4KBnZhbHVlcxgBIAMoCRIRCgl0cnVuY2F0ZWQYAiABKAgiTgoNTGFiZWxzUmVxdWVzdBIuCglzZWxlY3Rpb24YASABKAsyGy5wZXJmdXNlLnF1ZXJ5LnYxLlNlbGVjdGlvbhINCgVsaW1pdBgCIAEoBSJNCg5MYWJlbHNSZXNwb25zZRIoCgRzZXRzGAEgAygLMhoucGVyZnVzZS5xdWVyeS52MS5MYWJlbFNldBIRCgl0cnVuY2F0ZWQYAiABKAgiMwoITGFiZWxTZXQSJwoGbGFiZWxzGAEgAygLMhcucGVyZnVzZS5xdWVyeS52MS5MYWJlbCIkCgVMYWJlbBIMCgRuYW1lGAEgASgJEg0KBXZhbHVlGAIgASgJInMKDVNlcmllc1JlcXVlc3QSLgoJc2VsZWN0aW9uGAEgASgLMhsucGVyZnVzZS5xdWVyeS52MS5TZWxlY3Rpb24SEAoIZ3JvdXBfYnkYAiADKAkSEQoJc3RlcF9uYW5vGAMgASgDEg0KBWxpbWl0GAQgASgFInIKDlNlcmllc1Jlc3BvbnNlEiwKBnNlcmllcxgBIAMoCzIcLnBlcmZ1c2UucXVlcnkudjEuVGltZVNlcmllcxIRCglzdGVwX25hbm8YAiABKAMSDAoEdW5pdBgDIAEoCRIRCgl0cnVuY2F0ZWQYBCABKAgiXQoKVGltZVNlcmllcxInCgZsYWJlbHMYASADKAsyFy5wZXJmdXNlLnF1ZXJ5LnYxLkxhYmVsEhYKDnRpbWVfdW5peF9uYW5vGAIgAygDEg4KBnZhbHVlcxgDIAMoAyJkChFGbGFtZUdyYXBoUmVxdWVzdBIuCglzZWxlY3Rpb24YASABKAsyGy5wZXJmdXNlLnF1ZXJ5LnYxLlNlbGVjdGlvbhIRCgltaW5fc2hhcmUYAiABKAESDAoEcGF0aBgDIAMoCSLRAQoSRmxhbWVHcmFwaFJlc3BvbnNlEgwKBHVuaXQYASABKAkSDQoFdG90YWwYAiABKAMSDwoHc3RyaW5ncxgDIAMoCRIsCgZmcmFtZXMYBCADKAsyHC5wZXJmdXNlLnF1ZXJ5LnYxLkZsYW1lRnJhbWUSDQoFbm9kZXMYBSABKAwSEgoKbm9kZV9jb3VudBgGIAEoAxIRCgljdXRfY291bnQYByABKAMSEwoLc3RhY2tfY291bnQYCCABKAMSFAoMc2VyaWVzX2NvdW50GAkgASgDIokBCgpGbGFtZUZyYW1lEgwKBG5hbWUYASABKA0SDAoEZmlsZRgCIAEoDRIPCgdtYXBwaW5nGAMgASgNEikKBGtpbmQYBCABKA4yGy5wZXJmdXNlLnF1ZXJ5LnYxLkZyYW1lS2luZBIPCgdpbmxpbmVkGAUgASgIEhIKCnN0YXJ0X2xpbmUYBiABKAUidgoKVG9wUmVxdWVzdBIuCglzZWxlY3Rpb24YASABKAsyGy5wZXJmdXNlLnF1ZXJ5LnYxLlNlbGVjdGlvbhINCgVsaW1pdBgCIAEoBRIpCgVvcmRlchgDIAEoDjIaLnBlcmZ1c2UucXVlcnkudjEuVG9wT3JkZXIihwEKC1RvcFJlc3BvbnNlEgwKBHVuaXQYASABKAkSDQoFdG90YWwYAiABKAMSMAoJZnVuY3Rpb25zGAMgAygLMh0ucGVyZnVzZS5xdWVyeS52MS5Ub3BGdW5jdGlvbhIWCg5mdW5jdGlvbl9jb3VudBgEIAEoAxIRCgl0cnVuY2F0ZWQYBSABKAgiggEKC1RvcEZ1bmN0aW9uEgwKBG5hbWUYASABKAkSDAoEZmlsZRgCIAEoCRIPCgdtYXBwaW5nGAMgASgJEikKBGtpbmQYBCABKA4yGy5wZXJmdXNlLnF1ZXJ5LnYxLkZyYW1lS2luZBIMCgRzZWxmGAUgASgDEg0KBXRvdGFsGAYgASgDIm8KDUV4cG9ydFJlcXVlc3QSLgoJc2VsZWN0aW9uGAEgASgLMhsucGVyZnVzZS5xdWVyeS52MS5TZWxlY3Rpb24SLgoGZm9ybWF0GAIgASgOMh4ucGVyZnVzZS5xdWVyeS52MS5FeHBvcnRGb3JtYXQiHgoORXhwb3J0UmVzcG9uc2USDAoEZGF0YRgBIAEoDCqpAQoJRnJhbWVLaW5kEhUKEUZSQU1FX0tJTkRfTkFUSVZFEAASFQoRRlJBTUVfS0lORF9LRVJORUwQARISCg5GUkFNRV9LSU5EX0pJVBACEhoKFkZSQU1FX0tJTkRfSU5URVJQUkVURUQQAxIVChFGUkFNRV9LSU5EX1VOV0lORBAEEhIKDkZSQU1FX0tJTkRfQ1VUEAUSEwoPRlJBTUVfS0lORF9ST09UEAYqMwoIVG9wT3JkZXISEgoOVE9QX09SREVSX1NFTEYQABITCg9UT1BfT1JERVJfVE9UQUwQASpBCgxFeHBvcnRGb3JtYXQSFwoTRVhQT1JUX0ZPUk1BVF9QUFJPRhAAEhgKFEVYUE9SVF9GT1JNQVRfRk9MREVEEAEypgUKDFF1ZXJ5U2VydmljZRJdCgxQcm9maWxlVHlwZXMSJS5wZXJmdXNlLnF1ZXJ5LnYxLlByb2ZpbGVUeXBlc1JlcXVlc3QaJi5wZXJmdXNlLnF1ZXJ5LnYxLlByb2ZpbGVUeXBlc1Jlc3BvbnNlElcKCkxhYmVsTmFtZXMSIy5wZXJmdXNlLnF1ZXJ5LnYxLkxhYmVsTmFtZXNSZXF1ZXN0GiQucGVyZnVzZS5xdWVyeS52MS5MYWJlbE5hbWVzUmVzcG9uc2USWgoLTGFiZWxWYWx1ZXMSJC5wZXJmdXNlLnF1ZXJ5LnYxLkxhYmVsVmFsdWVzUmVxdWVzdBolLnBlcmZ1c2UucXVlcnkudjEuTGFiZWxWYWx1ZXNSZXNwb25zZRJLCgZMYWJlbHMSHy5wZXJmdXNlLnF1ZXJ5LnYxLkxhYmVsc1JlcXVlc3QaIC5wZXJmdXNlLnF1ZXJ5LnYxLkxhYmVsc1Jlc3BvbnNlEksKBlNlcmllcxIfLnBlcmZ1c2UucXVlcnkudjEuU2VyaWVzUmVxdWVzdBogLnBlcmZ1c2UucXVlcnkudjEuU2VyaWVzUmVzcG9uc2USVwoKRmxhbWVHcmFwaBIjLnBlcmZ1c2UucXVlcnkudjEuRmxhbWVHcmFwaFJlcXVlc3QaJC5wZXJmdXNlLnF1ZXJ5LnYxLkZsYW1lR3JhcGhSZXNwb25zZRJCCgNUb3ASHC5wZXJmdXNlLnF1ZXJ5LnYxLlRvcFJlcXVlc3QaHS5wZXJmdXNlLnF1ZXJ5LnYxLlRvcFJlc3BvbnNlEksKBkV4cG9ydBIfLnBlcmZ1c2UucXVlcnkudjEuRXhwb3J0UmVxdWVzdBogLnBlcmZ1c2UucXVlcnkudjEuRXhwb3J0UmVzcG9uc2VCO1o5Z2l0aHViLmNvbS9wZXJmdXNlL3BlcmZ1c2UvcHJvdG8vcGVyZnVzZS9xdWVyeS92MTtxdWVyeXYxYgZwcm90bzM");
+  fileDesc("ChxwZXJmdXNlL3F1ZXJ5L3YxL3F1ZXJ5LnByb3RvEhBwZXJmdXNlLnF1ZXJ5LnYxIpwBCglTZWxlY3Rpb24SFAoMcHJvZmlsZV90eXBlGAEgASgJEhAKCHNlbGVjdG9yGAIgASgJEhcKD3N0YXJ0X3VuaXhfbmFubxgDIAEoAxIVCg1lbmRfdW5peF9uYW5vGAQgASgDEhEKCXRyYWNlX2lkcxgFIAMoCRIQCghzcGFuX2lkcxgGIAMoCRISCgpzcGFuX25hbWVzGAcgAygJInwKC1N0YWNrRmlsdGVyEhEKCWNhbGxfc2l0ZRgBIAMoCRIsCgRrZWVwGAIgAygLMh4ucGVyZnVzZS5xdWVyeS52MS5GcmFtZU1hdGNoZXISLAoEZHJvcBgDIAMoCzIeLnBlcmZ1c2UucXVlcnkudjEuRnJhbWVNYXRjaGVyIloKDEZyYW1lTWF0Y2hlchIrCgVmaWVsZBgBIAEoDjIcLnBlcmZ1c2UucXVlcnkudjEuRnJhbWVGaWVsZBINCgV2YWx1ZRgCIAEoCRIOCgZyZWdleHAYAyABKAgiigEKC1Byb2ZpbGVUeXBlEgoKAmlkGAEgASgJEgwKBG5hbWUYAiABKAkSEwoLc2FtcGxlX3R5cGUYAyABKAkSEwoLc2FtcGxlX3VuaXQYBCABKAkSEwoLcGVyaW9kX3R5cGUYBSABKAkSEwoLcGVyaW9kX3VuaXQYBiABKAkSDQoFZGVsdGEYByABKAgiRQoTUHJvZmlsZVR5cGVzUmVxdWVzdBIXCg9zdGFydF91bml4X25hbm8YASABKAMSFQoNZW5kX3VuaXhfbmFubxgCIAEoAyJEChRQcm9maWxlVHlwZXNSZXNwb25zZRIsCgV0eXBlcxgBIAMoCzIdLnBlcmZ1c2UucXVlcnkudjEuUHJvZmlsZVR5cGUiQwoRTGFiZWxOYW1lc1JlcXVlc3QSLgoJc2VsZWN0aW9uGAEgASgLMhsucGVyZnVzZS5xdWVyeS52MS5TZWxlY3Rpb24iIwoSTGFiZWxOYW1lc1Jlc3BvbnNlEg0KBW5hbWVzGAEgAygJInEKEkxhYmVsVmFsdWVzUmVxdWVzdBIuCglzZWxlY3Rpb24YASABKAsyGy5wZXJmdXNlLnF1ZXJ5LnYxLlNlbGVjdGlvbhIMCgRuYW1lGAIgASgJEg4KBnByZWZpeBgDIAEoCRINCgVsaW1pdBgEIAEoBSI4ChNMYWJlbFZhbHVlc1Jlc3BvbnNlEg4KBnZhbHVlcxgBIAMoCRIRCgl0cnVuY2F0ZWQYAiABKAgiTgoNTGFiZWxzUmVxdWVzdBIuCglzZWxlY3Rpb24YASABKAsyGy5wZXJmdXNlLnF1ZXJ5LnYxLlNlbGVjdGlvbhINCgVsaW1pdBgCIAEoBSJNCg5MYWJlbHNSZXNwb25zZRIoCgRzZXRzGAEgAygLMhoucGVyZnVzZS5xdWVyeS52MS5MYWJlbFNldBIRCgl0cnVuY2F0ZWQYAiABKAgiMwoITGFiZWxTZXQSJwoGbGFiZWxzGAEgAygLMhcucGVyZnVzZS5xdWVyeS52MS5MYWJlbCIkCgVMYWJlbBIMCgRuYW1lGAEgASgJEg0KBXZhbHVlGAIgASgJInMKDVNlcmllc1JlcXVlc3QSLgoJc2VsZWN0aW9uGAEgASgLMhsucGVyZnVzZS5xdWVyeS52MS5TZWxlY3Rpb24SEAoIZ3JvdXBfYnkYAiADKAkSEQoJc3RlcF9uYW5vGAMgASgDEg0KBWxpbWl0GAQgASgFInIKDlNlcmllc1Jlc3BvbnNlEiwKBnNlcmllcxgBIAMoCzIcLnBlcmZ1c2UucXVlcnkudjEuVGltZVNlcmllcxIRCglzdGVwX25hbm8YAiABKAMSDAoEdW5pdBgDIAEoCRIRCgl0cnVuY2F0ZWQYBCABKAgiXQoKVGltZVNlcmllcxInCgZsYWJlbHMYASADKAsyFy5wZXJmdXNlLnF1ZXJ5LnYxLkxhYmVsEhYKDnRpbWVfdW5peF9uYW5vGAIgAygDEg4KBnZhbHVlcxgDIAMoAyKlAQoRRmxhbWVHcmFwaFJlcXVlc3QSLgoJc2VsZWN0aW9uGAEgASgLMhsucGVyZnVzZS5xdWVyeS52MS5TZWxlY3Rpb24SEQoJbWluX3NoYXJlGAIgASgBEgwKBHBhdGgYAyADKAkSLQoGZmlsdGVyGAQgASgLMh0ucGVyZnVzZS5xdWVyeS52MS5TdGFja0ZpbHRlchIQCghncm91cF9ieRgFIAMoCSLrAQoSRmxhbWVHcmFwaFJlc3BvbnNlEgwKBHVuaXQYASABKAkSDQoFdG90YWwYAiABKAMSDwoHc3RyaW5ncxgDIAMoCRIsCgZmcmFtZXMYBCADKAsyHC5wZXJmdXNlLnF1ZXJ5LnYxLkZsYW1lRnJhbWUSDQoFbm9kZXMYBSABKAwSEgoKbm9kZV9jb3VudBgGIAEoAxIRCgljdXRfY291bnQYByABKAMSEwoLc3RhY2tfY291bnQYCCABKAMSFAoMc2VyaWVzX2NvdW50GAkgASgDEhgKEHVuZmlsdGVyZWRfdG90YWwYCiABKAMiiQEKCkZsYW1lRnJhbWUSDAoEbmFtZRgBIAEoDRIMCgRmaWxlGAIgASgNEg8KB21hcHBpbmcYAyABKA0SKQoEa2luZBgEIAEoDjIbLnBlcmZ1c2UucXVlcnkudjEuRnJhbWVLaW5kEg8KB2lubGluZWQYBSABKAgSEgoKc3RhcnRfbGluZRgGIAEoBSKlAQoKVG9wUmVxdWVzdBIuCglzZWxlY3Rpb24YASABKAsyGy5wZXJmdXNlLnF1ZXJ5LnYxLlNlbGVjdGlvbhINCgVsaW1pdBgCIAEoBRIpCgVvcmRlchgDIAEoDjIaLnBlcmZ1c2UucXVlcnkudjEuVG9wT3JkZXISLQoGZmlsdGVyGAQgASgLMh0ucGVyZnVzZS5xdWVyeS52MS5TdGFja0ZpbHRlciKhAQoLVG9wUmVzcG9uc2USDAoEdW5pdBgBIAEoCRINCgV0b3RhbBgCIAEoAxIwCglmdW5jdGlvbnMYAyADKAsyHS5wZXJmdXNlLnF1ZXJ5LnYxLlRvcEZ1bmN0aW9uEhYKDmZ1bmN0aW9uX2NvdW50GAQgASgDEhEKCXRydW5jYXRlZBgFIAEoCBIYChB1bmZpbHRlcmVkX3RvdGFsGAYgASgDIoIBCgtUb3BGdW5jdGlvbhIMCgRuYW1lGAEgASgJEgwKBGZpbGUYAiABKAkSDwoHbWFwcGluZxgDIAEoCRIpCgRraW5kGAQgASgOMhsucGVyZnVzZS5xdWVyeS52MS5GcmFtZUtpbmQSDAoEc2VsZhgFIAEoAxINCgV0b3RhbBgGIAEoAyKeAQoNRXhwb3J0UmVxdWVzdBIuCglzZWxlY3Rpb24YASABKAsyGy5wZXJmdXNlLnF1ZXJ5LnYxLlNlbGVjdGlvbhIuCgZmb3JtYXQYAiABKA4yHi5wZXJmdXNlLnF1ZXJ5LnYxLkV4cG9ydEZvcm1hdBItCgZmaWx0ZXIYAyABKAsyHS5wZXJmdXNlLnF1ZXJ5LnYxLlN0YWNrRmlsdGVyIh4KDkV4cG9ydFJlc3BvbnNlEgwKBGRhdGEYASABKAwi4gEKC0RpZmZSZXF1ZXN0EisKBmJlZm9yZRgBIAEoCzIbLnBlcmZ1c2UucXVlcnkudjEuU2VsZWN0aW9uEioKBWFmdGVyGAIgASgLMhsucGVyZnVzZS5xdWVyeS52MS5TZWxlY3Rpb24SLQoGZmlsdGVyGAMgASgLMh0ucGVyZnVzZS5xdWVyeS52MS5TdGFja0ZpbHRlchIqCgVzY2FsZRgEIAEoDjIbLnBlcmZ1c2UucXVlcnkudjEuRGlmZlNjYWxlEhEKCW1pbl9zaGFyZRgFIAEoARIMCgRwYXRoGAYgAygJIoQBCghEaWZmU2lkZRINCgV0b3RhbBgBIAEoAxIYChB1bmZpbHRlcmVkX3RvdGFsGAIgASgDEhUKDWR1cmF0aW9uX25hbm8YAyABKAMSDQoFc2NhbGUYBCABKAESEwoLc3RhY2tfY291bnQYBSABKAMSFAoMc2VyaWVzX2NvdW50GAYgASgDIugBCgxEaWZmUmVzcG9uc2USDAoEdW5pdBgBIAEoCRIqCgZiZWZvcmUYAiABKAsyGi5wZXJmdXNlLnF1ZXJ5LnYxLkRpZmZTaWRlEikKBWFmdGVyGAMgASgLMhoucGVyZnVzZS5xdWVyeS52MS5EaWZmU2lkZRIPCgdzdHJpbmdzGAQgAygJEiwKBmZyYW1lcxgFIAMoCzIcLnBlcmZ1c2UucXVlcnkudjEuRmxhbWVGcmFtZRINCgVub2RlcxgGIAEoDBISCgpub2RlX2NvdW50GAcgASgDEhEKCWN1dF9jb3VudBgIIAEoAyKCAgoORGlmZlRvcFJlcXVlc3QSKwoGYmVmb3JlGAEgASgLMhsucGVyZnVzZS5xdWVyeS52MS5TZWxlY3Rpb24SKgoFYWZ0ZXIYAiABKAsyGy5wZXJmdXNlLnF1ZXJ5LnYxLlNlbGVjdGlvbhItCgZmaWx0ZXIYAyABKAsyHS5wZXJmdXNlLnF1ZXJ5LnYxLlN0YWNrRmlsdGVyEioKBXNjYWxlGAQgASgOMhsucGVyZnVzZS5xdWVyeS52MS5EaWZmU2NhbGUSDQoFbGltaXQYBSABKAUSLQoFb3JkZXIYBiABKA4yHi5wZXJmdXNlLnF1ZXJ5LnYxLkRpZmZUb3BPcmRlciLUAQoPRGlmZlRvcFJlc3BvbnNlEgwKBHVuaXQYASABKAkSKgoGYmVmb3JlGAIgASgLMhoucGVyZnVzZS5xdWVyeS52MS5EaWZmU2lkZRIpCgVhZnRlchgDIAEoCzIaLnBlcmZ1c2UucXVlcnkudjEuRGlmZlNpZGUSMQoJZnVuY3Rpb25zGAQgAygLMh4ucGVyZnVzZS5xdWVyeS52MS5EaWZmRnVuY3Rpb24SFgoOZnVuY3Rpb25fY291bnQYBSABKAMSEQoJdHJ1bmNhdGVkGAYgASgIIroBCgxEaWZmRnVuY3Rpb24SDAoEbmFtZRgBIAEoCRIMCgRmaWxlGAIgASgJEg8KB21hcHBpbmcYAyABKAkSKQoEa2luZBgEIAEoDjIbLnBlcmZ1c2UucXVlcnkudjEuRnJhbWVLaW5kEhMKC3NlbGZfYmVmb3JlGAUgASgDEhIKCnNlbGZfYWZ0ZXIYBiABKAMSFAoMdG90YWxfYmVmb3JlGAcgASgDEhMKC3RvdGFsX2FmdGVyGAggASgDIsEBCg9TYW5kd2ljaFJlcXVlc3QSLgoJc2VsZWN0aW9uGAEgASgLMhsucGVyZnVzZS5xdWVyeS52MS5TZWxlY3Rpb24SEAoIZnVuY3Rpb24YAiABKAkSLQoGZmlsdGVyGAMgASgLMh0ucGVyZnVzZS5xdWVyeS52MS5TdGFja0ZpbHRlchIRCgltaW5fc2hhcmUYBCABKAESFAoMY2FsbGVyc19wYXRoGAUgAygJEhQKDGNhbGxlZXNfcGF0aBgGIAMoCSLeAQoQU2FuZHdpY2hSZXNwb25zZRIMCgR1bml0GAEgASgJEg0KBXRvdGFsGAIgASgDEgwKBHNlbGYYAyABKAMSGAoQdW5maWx0ZXJlZF90b3RhbBgEIAEoAxIsCgdjYWxsZXJzGAUgASgLMhsucGVyZnVzZS5xdWVyeS52MS5GbGFtZVRyZWUSLAoHY2FsbGVlcxgGIAEoCzIbLnBlcmZ1c2UucXVlcnkudjEuRmxhbWVUcmVlEhMKC3N0YWNrX2NvdW50GAcgASgDEhQKDHNlcmllc19jb3VudBgIIAEoAyKAAQoJRmxhbWVUcmVlEg8KB3N0cmluZ3MYASADKAkSLAoGZnJhbWVzGAIgAygLMhwucGVyZnVzZS5xdWVyeS52MS5GbGFtZUZyYW1lEg0KBW5vZGVzGAMgASgMEhIKCm5vZGVfY291bnQYBCABKAMSEQoJY3V0X2NvdW50GAUgASgDKlQKCkZyYW1lRmllbGQSGAoURlJBTUVfRklFTERfRlVOQ1RJT04QABIUChBGUkFNRV9GSUVMRF9GSUxFEAESFgoSRlJBTUVfRklFTERfQklOQVJZEAIqvwEKCUZyYW1lS2luZBIVChFGUkFNRV9LSU5EX05BVElWRRAAEhUKEUZSQU1FX0tJTkRfS0VSTkVMEAESEgoORlJBTUVfS0lORF9KSVQQAhIaChZGUkFNRV9LSU5EX0lOVEVSUFJFVEVEEAMSFQoRRlJBTUVfS0lORF9VTldJTkQQBBISCg5GUkFNRV9LSU5EX0NVVBAFEhMKD0ZSQU1FX0tJTkRfUk9PVBAGEhQKEEZSQU1FX0tJTkRfTEFCRUwQByozCghUb3BPcmRlchISCg5UT1BfT1JERVJfU0VMRhAAEhMKD1RPUF9PUkRFUl9UT1RBTBABKkEKDEV4cG9ydEZvcm1hdBIXChNFWFBPUlRfRk9STUFUX1BQUk9GEAASGAoURVhQT1JUX0ZPUk1BVF9GT0xERUQQASpLCglEaWZmU2NhbGUSEwoPRElGRl9TQ0FMRV9OT05FEAASEwoPRElGRl9TQ0FMRV9USU1FEAESFAoQRElGRl9TQ0FMRV9UT1RBTBACKkEKDERpZmZUb3BPcmRlchIXChNESUZGX1RPUF9PUkRFUl9TRUxGEAASGAoURElGRl9UT1BfT1JERVJfVE9UQUwQATKQBwoMUXVlcnlTZXJ2aWNlEl0KDFByb2ZpbGVUeXBlcxIlLnBlcmZ1c2UucXVlcnkudjEuUHJvZmlsZVR5cGVzUmVxdWVzdBomLnBlcmZ1c2UucXVlcnkudjEuUHJvZmlsZVR5cGVzUmVzcG9uc2USVwoKTGFiZWxOYW1lcxIjLnBlcmZ1c2UucXVlcnkudjEuTGFiZWxOYW1lc1JlcXVlc3QaJC5wZXJmdXNlLnF1ZXJ5LnYxLkxhYmVsTmFtZXNSZXNwb25zZRJaCgtMYWJlbFZhbHVlcxIkLnBlcmZ1c2UucXVlcnkudjEuTGFiZWxWYWx1ZXNSZXF1ZXN0GiUucGVyZnVzZS5xdWVyeS52MS5MYWJlbFZhbHVlc1Jlc3BvbnNlEksKBkxhYmVscxIfLnBlcmZ1c2UucXVlcnkudjEuTGFiZWxzUmVxdWVzdBogLnBlcmZ1c2UucXVlcnkudjEuTGFiZWxzUmVzcG9uc2USSwoGU2VyaWVzEh8ucGVyZnVzZS5xdWVyeS52MS5TZXJpZXNSZXF1ZXN0GiAucGVyZnVzZS5xdWVyeS52MS5TZXJpZXNSZXNwb25zZRJXCgpGbGFtZUdyYXBoEiMucGVyZnVzZS5xdWVyeS52MS5GbGFtZUdyYXBoUmVxdWVzdBokLnBlcmZ1c2UucXVlcnkudjEuRmxhbWVHcmFwaFJlc3BvbnNlEkIKA1RvcBIcLnBlcmZ1c2UucXVlcnkudjEuVG9wUmVxdWVzdBodLnBlcmZ1c2UucXVlcnkudjEuVG9wUmVzcG9uc2USSwoGRXhwb3J0Eh8ucGVyZnVzZS5xdWVyeS52MS5FeHBvcnRSZXF1ZXN0GiAucGVyZnVzZS5xdWVyeS52MS5FeHBvcnRSZXNwb25zZRJFCgREaWZmEh0ucGVyZnVzZS5xdWVyeS52MS5EaWZmUmVxdWVzdBoeLnBlcmZ1c2UucXVlcnkudjEuRGlmZlJlc3BvbnNlEk4KB0RpZmZUb3ASIC5wZXJmdXNlLnF1ZXJ5LnYxLkRpZmZUb3BSZXF1ZXN0GiEucGVyZnVzZS5xdWVyeS52MS5EaWZmVG9wUmVzcG9uc2USUQoIU2FuZHdpY2gSIS5wZXJmdXNlLnF1ZXJ5LnYxLlNhbmR3aWNoUmVxdWVzdBoiLnBlcmZ1c2UucXVlcnkudjEuU2FuZHdpY2hSZXNwb25zZUI7WjlnaXRodWIuY29tL3BlcmZ1c2UvcGVyZnVzZS9wcm90by9wZXJmdXNlL3F1ZXJ5L3YxO3F1ZXJ5djFiBnByb3RvMw");
 
 /**
  * What a query is about.
@@ -47,6 +47,24 @@ export type Selection = Message<"perfuse.query.v1.Selection"> & {
    * @generated from field: int64 end_unix_nano = 4;
    */
   endUnixNano: bigint;
+
+  /**
+   * Only samples that were taken while one of these was served: trace ids are 32 hexadecimal digits, span ids 16.
+   * Of several lists that are not empty, a sample must be in each. Label queries look at them too.
+   *
+   * @generated from field: repeated string trace_ids = 5;
+   */
+  traceIds: string[];
+
+  /**
+   * @generated from field: repeated string span_ids = 6;
+   */
+  spanIds: string[];
+
+  /**
+   * @generated from field: repeated string span_names = 7;
+   */
+  spanNames: string[];
 };
 
 /**
@@ -55,6 +73,72 @@ export type Selection = Message<"perfuse.query.v1.Selection"> & {
  */
 export const SelectionSchema: GenMessage<Selection> = /*@__PURE__*/
   messageDesc(file_perfuse_query_v1_query, 0);
+
+/**
+ * Which of the selected stacks count. What it leaves out is still in an answer's unfiltered_total.
+ *
+ * @generated from message perfuse.query.v1.StackFilter
+ */
+export type StackFilter = Message<"perfuse.query.v1.StackFilter"> & {
+  /**
+   * Only stacks that begin with these functions, by name, the root first.
+   *
+   * @generated from field: repeated string call_site = 1;
+   */
+  callSite: string[];
+
+  /**
+   * Only stacks that have, for each of these, a function that meets it.
+   *
+   * @generated from field: repeated perfuse.query.v1.FrameMatcher keep = 2;
+   */
+  keep: FrameMatcher[];
+
+  /**
+   * No stacks that have a function that meets any of these. keep and drop have 64 conditions at most.
+   *
+   * @generated from field: repeated perfuse.query.v1.FrameMatcher drop = 3;
+   */
+  drop: FrameMatcher[];
+};
+
+/**
+ * Describes the message perfuse.query.v1.StackFilter.
+ * Use `create(StackFilterSchema)` to create a new message.
+ */
+export const StackFilterSchema: GenMessage<StackFilter> = /*@__PURE__*/
+  messageDesc(file_perfuse_query_v1_query, 1);
+
+/**
+ * A condition on one function of a stack; inlined ones count as well.
+ *
+ * @generated from message perfuse.query.v1.FrameMatcher
+ */
+export type FrameMatcher = Message<"perfuse.query.v1.FrameMatcher"> & {
+  /**
+   * @generated from field: perfuse.query.v1.FrameField field = 1;
+   */
+  field: FrameField;
+
+  /**
+   * What the field is; with regexp an expression (RE2) that matches a part of it.
+   *
+   * @generated from field: string value = 2;
+   */
+  value: string;
+
+  /**
+   * @generated from field: bool regexp = 3;
+   */
+  regexp: boolean;
+};
+
+/**
+ * Describes the message perfuse.query.v1.FrameMatcher.
+ * Use `create(FrameMatcherSchema)` to create a new message.
+ */
+export const FrameMatcherSchema: GenMessage<FrameMatcher> = /*@__PURE__*/
+  messageDesc(file_perfuse_query_v1_query, 2);
 
 /**
  * @generated from message perfuse.query.v1.ProfileType
@@ -103,7 +187,7 @@ export type ProfileType = Message<"perfuse.query.v1.ProfileType"> & {
  * Use `create(ProfileTypeSchema)` to create a new message.
  */
 export const ProfileTypeSchema: GenMessage<ProfileType> = /*@__PURE__*/
-  messageDesc(file_perfuse_query_v1_query, 1);
+  messageDesc(file_perfuse_query_v1_query, 3);
 
 /**
  * @generated from message perfuse.query.v1.ProfileTypesRequest
@@ -125,7 +209,7 @@ export type ProfileTypesRequest = Message<"perfuse.query.v1.ProfileTypesRequest"
  * Use `create(ProfileTypesRequestSchema)` to create a new message.
  */
 export const ProfileTypesRequestSchema: GenMessage<ProfileTypesRequest> = /*@__PURE__*/
-  messageDesc(file_perfuse_query_v1_query, 2);
+  messageDesc(file_perfuse_query_v1_query, 4);
 
 /**
  * @generated from message perfuse.query.v1.ProfileTypesResponse
@@ -142,7 +226,7 @@ export type ProfileTypesResponse = Message<"perfuse.query.v1.ProfileTypesRespons
  * Use `create(ProfileTypesResponseSchema)` to create a new message.
  */
 export const ProfileTypesResponseSchema: GenMessage<ProfileTypesResponse> = /*@__PURE__*/
-  messageDesc(file_perfuse_query_v1_query, 3);
+  messageDesc(file_perfuse_query_v1_query, 5);
 
 /**
  * @generated from message perfuse.query.v1.LabelNamesRequest
@@ -161,7 +245,7 @@ export type LabelNamesRequest = Message<"perfuse.query.v1.LabelNamesRequest"> & 
  * Use `create(LabelNamesRequestSchema)` to create a new message.
  */
 export const LabelNamesRequestSchema: GenMessage<LabelNamesRequest> = /*@__PURE__*/
-  messageDesc(file_perfuse_query_v1_query, 4);
+  messageDesc(file_perfuse_query_v1_query, 6);
 
 /**
  * @generated from message perfuse.query.v1.LabelNamesResponse
@@ -178,7 +262,7 @@ export type LabelNamesResponse = Message<"perfuse.query.v1.LabelNamesResponse"> 
  * Use `create(LabelNamesResponseSchema)` to create a new message.
  */
 export const LabelNamesResponseSchema: GenMessage<LabelNamesResponse> = /*@__PURE__*/
-  messageDesc(file_perfuse_query_v1_query, 5);
+  messageDesc(file_perfuse_query_v1_query, 7);
 
 /**
  * @generated from message perfuse.query.v1.LabelValuesRequest
@@ -214,7 +298,7 @@ export type LabelValuesRequest = Message<"perfuse.query.v1.LabelValuesRequest"> 
  * Use `create(LabelValuesRequestSchema)` to create a new message.
  */
 export const LabelValuesRequestSchema: GenMessage<LabelValuesRequest> = /*@__PURE__*/
-  messageDesc(file_perfuse_query_v1_query, 6);
+  messageDesc(file_perfuse_query_v1_query, 8);
 
 /**
  * @generated from message perfuse.query.v1.LabelValuesResponse
@@ -238,7 +322,7 @@ export type LabelValuesResponse = Message<"perfuse.query.v1.LabelValuesResponse"
  * Use `create(LabelValuesResponseSchema)` to create a new message.
  */
 export const LabelValuesResponseSchema: GenMessage<LabelValuesResponse> = /*@__PURE__*/
-  messageDesc(file_perfuse_query_v1_query, 7);
+  messageDesc(file_perfuse_query_v1_query, 9);
 
 /**
  * @generated from message perfuse.query.v1.LabelsRequest
@@ -260,7 +344,7 @@ export type LabelsRequest = Message<"perfuse.query.v1.LabelsRequest"> & {
  * Use `create(LabelsRequestSchema)` to create a new message.
  */
 export const LabelsRequestSchema: GenMessage<LabelsRequest> = /*@__PURE__*/
-  messageDesc(file_perfuse_query_v1_query, 8);
+  messageDesc(file_perfuse_query_v1_query, 10);
 
 /**
  * @generated from message perfuse.query.v1.LabelsResponse
@@ -282,7 +366,7 @@ export type LabelsResponse = Message<"perfuse.query.v1.LabelsResponse"> & {
  * Use `create(LabelsResponseSchema)` to create a new message.
  */
 export const LabelsResponseSchema: GenMessage<LabelsResponse> = /*@__PURE__*/
-  messageDesc(file_perfuse_query_v1_query, 9);
+  messageDesc(file_perfuse_query_v1_query, 11);
 
 /**
  * @generated from message perfuse.query.v1.LabelSet
@@ -299,7 +383,7 @@ export type LabelSet = Message<"perfuse.query.v1.LabelSet"> & {
  * Use `create(LabelSetSchema)` to create a new message.
  */
 export const LabelSetSchema: GenMessage<LabelSet> = /*@__PURE__*/
-  messageDesc(file_perfuse_query_v1_query, 10);
+  messageDesc(file_perfuse_query_v1_query, 12);
 
 /**
  * @generated from message perfuse.query.v1.Label
@@ -321,7 +405,7 @@ export type Label = Message<"perfuse.query.v1.Label"> & {
  * Use `create(LabelSchema)` to create a new message.
  */
 export const LabelSchema: GenMessage<Label> = /*@__PURE__*/
-  messageDesc(file_perfuse_query_v1_query, 11);
+  messageDesc(file_perfuse_query_v1_query, 13);
 
 /**
  * @generated from message perfuse.query.v1.SeriesRequest
@@ -359,7 +443,7 @@ export type SeriesRequest = Message<"perfuse.query.v1.SeriesRequest"> & {
  * Use `create(SeriesRequestSchema)` to create a new message.
  */
 export const SeriesRequestSchema: GenMessage<SeriesRequest> = /*@__PURE__*/
-  messageDesc(file_perfuse_query_v1_query, 12);
+  messageDesc(file_perfuse_query_v1_query, 14);
 
 /**
  * @generated from message perfuse.query.v1.SeriesResponse
@@ -393,7 +477,7 @@ export type SeriesResponse = Message<"perfuse.query.v1.SeriesResponse"> & {
  * Use `create(SeriesResponseSchema)` to create a new message.
  */
 export const SeriesResponseSchema: GenMessage<SeriesResponse> = /*@__PURE__*/
-  messageDesc(file_perfuse_query_v1_query, 13);
+  messageDesc(file_perfuse_query_v1_query, 15);
 
 /**
  * @generated from message perfuse.query.v1.TimeSeries
@@ -423,7 +507,7 @@ export type TimeSeries = Message<"perfuse.query.v1.TimeSeries"> & {
  * Use `create(TimeSeriesSchema)` to create a new message.
  */
 export const TimeSeriesSchema: GenMessage<TimeSeries> = /*@__PURE__*/
-  messageDesc(file_perfuse_query_v1_query, 14);
+  messageDesc(file_perfuse_query_v1_query, 16);
 
 /**
  * @generated from message perfuse.query.v1.FlameGraphRequest
@@ -443,11 +527,25 @@ export type FlameGraphRequest = Message<"perfuse.query.v1.FlameGraphRequest"> & 
   minShare: number;
 
   /**
-   * Root to node: only the subtree below this path of function names, for expanding what was cut.
+   * Root to node: only the subtree below this path of function names, for expanding what was cut. total is that
+   * subtree's then.
    *
    * @generated from field: repeated string path = 3;
    */
   path: string[];
+
+  /**
+   * @generated from field: perfuse.query.v1.StackFilter filter = 4;
+   */
+  filter?: StackFilter | undefined;
+
+  /**
+   * The first levels of the tree are values of these labels: nodes named "pod=a", or "pod=" for none, of kind
+   * LABEL, in order of the value. They are part of path, and no part of filter.call_site.
+   *
+   * @generated from field: repeated string group_by = 5;
+   */
+  groupBy: string[];
 };
 
 /**
@@ -455,7 +553,7 @@ export type FlameGraphRequest = Message<"perfuse.query.v1.FlameGraphRequest"> & 
  * Use `create(FlameGraphRequestSchema)` to create a new message.
  */
 export const FlameGraphRequestSchema: GenMessage<FlameGraphRequest> = /*@__PURE__*/
-  messageDesc(file_perfuse_query_v1_query, 15);
+  messageDesc(file_perfuse_query_v1_query, 17);
 
 /**
  * A tree in the order of a depth-first walk.
@@ -523,6 +621,13 @@ export type FlameGraphResponse = Message<"perfuse.query.v1.FlameGraphResponse"> 
    * @generated from field: int64 series_count = 9;
    */
   seriesCount: bigint;
+
+  /**
+   * The sum of everything that was selected, whatever filter and path left out.
+   *
+   * @generated from field: int64 unfiltered_total = 10;
+   */
+  unfilteredTotal: bigint;
 };
 
 /**
@@ -530,7 +635,7 @@ export type FlameGraphResponse = Message<"perfuse.query.v1.FlameGraphResponse"> 
  * Use `create(FlameGraphResponseSchema)` to create a new message.
  */
 export const FlameGraphResponseSchema: GenMessage<FlameGraphResponse> = /*@__PURE__*/
-  messageDesc(file_perfuse_query_v1_query, 16);
+  messageDesc(file_perfuse_query_v1_query, 18);
 
 /**
  * What a node shows. Indices point into strings.
@@ -578,7 +683,7 @@ export type FlameFrame = Message<"perfuse.query.v1.FlameFrame"> & {
  * Use `create(FlameFrameSchema)` to create a new message.
  */
 export const FlameFrameSchema: GenMessage<FlameFrame> = /*@__PURE__*/
-  messageDesc(file_perfuse_query_v1_query, 17);
+  messageDesc(file_perfuse_query_v1_query, 19);
 
 /**
  * @generated from message perfuse.query.v1.TopRequest
@@ -600,6 +705,11 @@ export type TopRequest = Message<"perfuse.query.v1.TopRequest"> & {
    * @generated from field: perfuse.query.v1.TopOrder order = 3;
    */
   order: TopOrder;
+
+  /**
+   * @generated from field: perfuse.query.v1.StackFilter filter = 4;
+   */
+  filter?: StackFilter | undefined;
 };
 
 /**
@@ -607,7 +717,7 @@ export type TopRequest = Message<"perfuse.query.v1.TopRequest"> & {
  * Use `create(TopRequestSchema)` to create a new message.
  */
 export const TopRequestSchema: GenMessage<TopRequest> = /*@__PURE__*/
-  messageDesc(file_perfuse_query_v1_query, 18);
+  messageDesc(file_perfuse_query_v1_query, 20);
 
 /**
  * @generated from message perfuse.query.v1.TopResponse
@@ -639,6 +749,13 @@ export type TopResponse = Message<"perfuse.query.v1.TopResponse"> & {
    * @generated from field: bool truncated = 5;
    */
   truncated: boolean;
+
+  /**
+   * The sum of everything that was selected, whatever filter left out.
+   *
+   * @generated from field: int64 unfiltered_total = 6;
+   */
+  unfilteredTotal: bigint;
 };
 
 /**
@@ -646,7 +763,7 @@ export type TopResponse = Message<"perfuse.query.v1.TopResponse"> & {
  * Use `create(TopResponseSchema)` to create a new message.
  */
 export const TopResponseSchema: GenMessage<TopResponse> = /*@__PURE__*/
-  messageDesc(file_perfuse_query_v1_query, 19);
+  messageDesc(file_perfuse_query_v1_query, 21);
 
 /**
  * @generated from message perfuse.query.v1.TopFunction
@@ -690,7 +807,7 @@ export type TopFunction = Message<"perfuse.query.v1.TopFunction"> & {
  * Use `create(TopFunctionSchema)` to create a new message.
  */
 export const TopFunctionSchema: GenMessage<TopFunction> = /*@__PURE__*/
-  messageDesc(file_perfuse_query_v1_query, 20);
+  messageDesc(file_perfuse_query_v1_query, 22);
 
 /**
  * @generated from message perfuse.query.v1.ExportRequest
@@ -705,6 +822,11 @@ export type ExportRequest = Message<"perfuse.query.v1.ExportRequest"> & {
    * @generated from field: perfuse.query.v1.ExportFormat format = 2;
    */
   format: ExportFormat;
+
+  /**
+   * @generated from field: perfuse.query.v1.StackFilter filter = 3;
+   */
+  filter?: StackFilter | undefined;
 };
 
 /**
@@ -712,7 +834,7 @@ export type ExportRequest = Message<"perfuse.query.v1.ExportRequest"> & {
  * Use `create(ExportRequestSchema)` to create a new message.
  */
 export const ExportRequestSchema: GenMessage<ExportRequest> = /*@__PURE__*/
-  messageDesc(file_perfuse_query_v1_query, 21);
+  messageDesc(file_perfuse_query_v1_query, 23);
 
 /**
  * @generated from message perfuse.query.v1.ExportResponse
@@ -729,7 +851,501 @@ export type ExportResponse = Message<"perfuse.query.v1.ExportResponse"> & {
  * Use `create(ExportResponseSchema)` to create a new message.
  */
 export const ExportResponseSchema: GenMessage<ExportResponse> = /*@__PURE__*/
-  messageDesc(file_perfuse_query_v1_query, 22);
+  messageDesc(file_perfuse_query_v1_query, 24);
+
+/**
+ * @generated from message perfuse.query.v1.DiffRequest
+ */
+export type DiffRequest = Message<"perfuse.query.v1.DiffRequest"> & {
+  /**
+   * The types must have one unit.
+   *
+   * @generated from field: perfuse.query.v1.Selection before = 1;
+   */
+  before?: Selection | undefined;
+
+  /**
+   * @generated from field: perfuse.query.v1.Selection after = 2;
+   */
+  after?: Selection | undefined;
+
+  /**
+   * Holds for both sides.
+   *
+   * @generated from field: perfuse.query.v1.StackFilter filter = 3;
+   */
+  filter?: StackFilter | undefined;
+
+  /**
+   * @generated from field: perfuse.query.v1.DiffScale scale = 4;
+   */
+  scale: DiffScale;
+
+  /**
+   * As in FlameGraphRequest, of the larger of both sides: a node is kept if it is large enough on one of them.
+   *
+   * @generated from field: double min_share = 5;
+   */
+  minShare: number;
+
+  /**
+   * As in FlameGraphRequest.
+   *
+   * @generated from field: repeated string path = 6;
+   */
+  path: string[];
+};
+
+/**
+ * Describes the message perfuse.query.v1.DiffRequest.
+ * Use `create(DiffRequestSchema)` to create a new message.
+ */
+export const DiffRequestSchema: GenMessage<DiffRequest> = /*@__PURE__*/
+  messageDesc(file_perfuse_query_v1_query, 25);
+
+/**
+ * One side of a difference.
+ *
+ * @generated from message perfuse.query.v1.DiffSide
+ */
+export type DiffSide = Message<"perfuse.query.v1.DiffSide"> & {
+  /**
+   * The sum of all values; with a path, of those below it.
+   *
+   * @generated from field: int64 total = 1;
+   */
+  total: bigint;
+
+  /**
+   * The sum of everything that was selected, whatever filter and path left out.
+   *
+   * @generated from field: int64 unfiltered_total = 2;
+   */
+  unfilteredTotal: bigint;
+
+  /**
+   * The time from the beginning of the first profile to the end of the last. Where profiles say no duration, the
+   * selection's.
+   *
+   * @generated from field: int64 duration_nano = 3;
+   */
+  durationNano: bigint;
+
+  /**
+   * What the side's values are to be multiplied by; 0 if there is nothing to compare.
+   *
+   * @generated from field: double scale = 4;
+   */
+  scale: number;
+
+  /**
+   * @generated from field: int64 stack_count = 5;
+   */
+  stackCount: bigint;
+
+  /**
+   * 0 means that the selection is empty.
+   *
+   * @generated from field: int64 series_count = 6;
+   */
+  seriesCount: bigint;
+};
+
+/**
+ * Describes the message perfuse.query.v1.DiffSide.
+ * Use `create(DiffSideSchema)` to create a new message.
+ */
+export const DiffSideSchema: GenMessage<DiffSide> = /*@__PURE__*/
+  messageDesc(file_perfuse_query_v1_query, 26);
+
+/**
+ * One tree that has every node of both sides.
+ *
+ * @generated from message perfuse.query.v1.DiffResponse
+ */
+export type DiffResponse = Message<"perfuse.query.v1.DiffResponse"> & {
+  /**
+   * @generated from field: string unit = 1;
+   */
+  unit: string;
+
+  /**
+   * @generated from field: perfuse.query.v1.DiffSide before = 2;
+   */
+  before?: DiffSide | undefined;
+
+  /**
+   * @generated from field: perfuse.query.v1.DiffSide after = 3;
+   */
+  after?: DiffSide | undefined;
+
+  /**
+   * As in FlameGraphResponse.
+   *
+   * @generated from field: repeated string strings = 4;
+   */
+  strings: string[];
+
+  /**
+   * @generated from field: repeated perfuse.query.v1.FlameFrame frames = 5;
+   */
+  frames: FlameFrame[];
+
+  /**
+   * As in FlameGraphResponse, but each node is four varints: number of children, index into frames, self value
+   * before, self value after.
+   *
+   * @generated from field: bytes nodes = 6;
+   */
+  nodes: Uint8Array;
+
+  /**
+   * @generated from field: int64 node_count = 7;
+   */
+  nodeCount: bigint;
+
+  /**
+   * @generated from field: int64 cut_count = 8;
+   */
+  cutCount: bigint;
+};
+
+/**
+ * Describes the message perfuse.query.v1.DiffResponse.
+ * Use `create(DiffResponseSchema)` to create a new message.
+ */
+export const DiffResponseSchema: GenMessage<DiffResponse> = /*@__PURE__*/
+  messageDesc(file_perfuse_query_v1_query, 27);
+
+/**
+ * @generated from message perfuse.query.v1.DiffTopRequest
+ */
+export type DiffTopRequest = Message<"perfuse.query.v1.DiffTopRequest"> & {
+  /**
+   * As in DiffRequest.
+   *
+   * @generated from field: perfuse.query.v1.Selection before = 1;
+   */
+  before?: Selection | undefined;
+
+  /**
+   * @generated from field: perfuse.query.v1.Selection after = 2;
+   */
+  after?: Selection | undefined;
+
+  /**
+   * @generated from field: perfuse.query.v1.StackFilter filter = 3;
+   */
+  filter?: StackFilter | undefined;
+
+  /**
+   * @generated from field: perfuse.query.v1.DiffScale scale = 4;
+   */
+  scale: DiffScale;
+
+  /**
+   * At most so many functions; 0: 100.
+   *
+   * @generated from field: int32 limit = 5;
+   */
+  limit: number;
+
+  /**
+   * @generated from field: perfuse.query.v1.DiffTopOrder order = 6;
+   */
+  order: DiffTopOrder;
+};
+
+/**
+ * Describes the message perfuse.query.v1.DiffTopRequest.
+ * Use `create(DiffTopRequestSchema)` to create a new message.
+ */
+export const DiffTopRequestSchema: GenMessage<DiffTopRequest> = /*@__PURE__*/
+  messageDesc(file_perfuse_query_v1_query, 28);
+
+/**
+ * @generated from message perfuse.query.v1.DiffTopResponse
+ */
+export type DiffTopResponse = Message<"perfuse.query.v1.DiffTopResponse"> & {
+  /**
+   * @generated from field: string unit = 1;
+   */
+  unit: string;
+
+  /**
+   * @generated from field: perfuse.query.v1.DiffSide before = 2;
+   */
+  before?: DiffSide | undefined;
+
+  /**
+   * @generated from field: perfuse.query.v1.DiffSide after = 3;
+   */
+  after?: DiffSide | undefined;
+
+  /**
+   * @generated from field: repeated perfuse.query.v1.DiffFunction functions = 4;
+   */
+  functions: DiffFunction[];
+
+  /**
+   * How many functions there are in all.
+   *
+   * @generated from field: int64 function_count = 5;
+   */
+  functionCount: bigint;
+
+  /**
+   * @generated from field: bool truncated = 6;
+   */
+  truncated: boolean;
+};
+
+/**
+ * Describes the message perfuse.query.v1.DiffTopResponse.
+ * Use `create(DiffTopResponseSchema)` to create a new message.
+ */
+export const DiffTopResponseSchema: GenMessage<DiffTopResponse> = /*@__PURE__*/
+  messageDesc(file_perfuse_query_v1_query, 29);
+
+/**
+ * @generated from message perfuse.query.v1.DiffFunction
+ */
+export type DiffFunction = Message<"perfuse.query.v1.DiffFunction"> & {
+  /**
+   * @generated from field: string name = 1;
+   */
+  name: string;
+
+  /**
+   * @generated from field: string file = 2;
+   */
+  file: string;
+
+  /**
+   * @generated from field: string mapping = 3;
+   */
+  mapping: string;
+
+  /**
+   * @generated from field: perfuse.query.v1.FrameKind kind = 4;
+   */
+  kind: FrameKind;
+
+  /**
+   * @generated from field: int64 self_before = 5;
+   */
+  selfBefore: bigint;
+
+  /**
+   * @generated from field: int64 self_after = 6;
+   */
+  selfAfter: bigint;
+
+  /**
+   * Recursion is counted once per stack.
+   *
+   * @generated from field: int64 total_before = 7;
+   */
+  totalBefore: bigint;
+
+  /**
+   * @generated from field: int64 total_after = 8;
+   */
+  totalAfter: bigint;
+};
+
+/**
+ * Describes the message perfuse.query.v1.DiffFunction.
+ * Use `create(DiffFunctionSchema)` to create a new message.
+ */
+export const DiffFunctionSchema: GenMessage<DiffFunction> = /*@__PURE__*/
+  messageDesc(file_perfuse_query_v1_query, 30);
+
+/**
+ * @generated from message perfuse.query.v1.SandwichRequest
+ */
+export type SandwichRequest = Message<"perfuse.query.v1.SandwichRequest"> & {
+  /**
+   * @generated from field: perfuse.query.v1.Selection selection = 1;
+   */
+  selection?: Selection | undefined;
+
+  /**
+   * The function's name, exactly. Functions of that name in several files are one.
+   *
+   * @generated from field: string function = 2;
+   */
+  function: string;
+
+  /**
+   * @generated from field: perfuse.query.v1.StackFilter filter = 3;
+   */
+  filter?: StackFilter | undefined;
+
+  /**
+   * As in FlameGraphRequest, of the function's total.
+   *
+   * @generated from field: double min_share = 4;
+   */
+  minShare: number;
+
+  /**
+   * Root to node: only the subtree below these paths of function names, for expanding what was cut.
+   *
+   * @generated from field: repeated string callers_path = 5;
+   */
+  callersPath: string[];
+
+  /**
+   * @generated from field: repeated string callees_path = 6;
+   */
+  calleesPath: string[];
+};
+
+/**
+ * Describes the message perfuse.query.v1.SandwichRequest.
+ * Use `create(SandwichRequestSchema)` to create a new message.
+ */
+export const SandwichRequestSchema: GenMessage<SandwichRequest> = /*@__PURE__*/
+  messageDesc(file_perfuse_query_v1_query, 31);
+
+/**
+ * Stacks that have the function are parted at the first of them, seen from the stack's root, so that one with
+ * recursion counts once. The roots of both trees stand for the function.
+ *
+ * @generated from message perfuse.query.v1.SandwichResponse
+ */
+export type SandwichResponse = Message<"perfuse.query.v1.SandwichResponse"> & {
+  /**
+   * @generated from field: string unit = 1;
+   */
+  unit: string;
+
+  /**
+   * The sum of all stacks that have the function, each once.
+   *
+   * @generated from field: int64 total = 2;
+   */
+  total: bigint;
+
+  /**
+   * The sum of those that end in it.
+   *
+   * @generated from field: int64 self = 3;
+   */
+  self: bigint;
+
+  /**
+   * The sum of everything that was selected, whatever filter left out.
+   *
+   * @generated from field: int64 unfiltered_total = 4;
+   */
+  unfilteredTotal: bigint;
+
+  /**
+   * Upside down: the root's children are the direct callers. A node's self value is that of stacks that begin there.
+   *
+   * @generated from field: perfuse.query.v1.FlameTree callers = 5;
+   */
+  callers?: FlameTree | undefined;
+
+  /**
+   * The root's self value is what the function cost itself where it was not called by itself: recursion is a child.
+   *
+   * @generated from field: perfuse.query.v1.FlameTree callees = 6;
+   */
+  callees?: FlameTree | undefined;
+
+  /**
+   * How many distinct stacks were looked at, and how many series matched.
+   *
+   * @generated from field: int64 stack_count = 7;
+   */
+  stackCount: bigint;
+
+  /**
+   * @generated from field: int64 series_count = 8;
+   */
+  seriesCount: bigint;
+};
+
+/**
+ * Describes the message perfuse.query.v1.SandwichResponse.
+ * Use `create(SandwichResponseSchema)` to create a new message.
+ */
+export const SandwichResponseSchema: GenMessage<SandwichResponse> = /*@__PURE__*/
+  messageDesc(file_perfuse_query_v1_query, 32);
+
+/**
+ * The fields are those of FlameGraphResponse.
+ *
+ * @generated from message perfuse.query.v1.FlameTree
+ */
+export type FlameTree = Message<"perfuse.query.v1.FlameTree"> & {
+  /**
+   * @generated from field: repeated string strings = 1;
+   */
+  strings: string[];
+
+  /**
+   * @generated from field: repeated perfuse.query.v1.FlameFrame frames = 2;
+   */
+  frames: FlameFrame[];
+
+  /**
+   * @generated from field: bytes nodes = 3;
+   */
+  nodes: Uint8Array;
+
+  /**
+   * @generated from field: int64 node_count = 4;
+   */
+  nodeCount: bigint;
+
+  /**
+   * @generated from field: int64 cut_count = 5;
+   */
+  cutCount: bigint;
+};
+
+/**
+ * Describes the message perfuse.query.v1.FlameTree.
+ * Use `create(FlameTreeSchema)` to create a new message.
+ */
+export const FlameTreeSchema: GenMessage<FlameTree> = /*@__PURE__*/
+  messageDesc(file_perfuse_query_v1_query, 33);
+
+/**
+ * @generated from enum perfuse.query.v1.FrameField
+ */
+export enum FrameField {
+  /**
+   * The function's name as flame graphs show it.
+   *
+   * @generated from enum value: FRAME_FIELD_FUNCTION = 0;
+   */
+  FUNCTION = 0,
+
+  /**
+   * The source file's path.
+   *
+   * @generated from enum value: FRAME_FIELD_FILE = 1;
+   */
+  FILE = 1,
+
+  /**
+   * The executable file's path.
+   *
+   * @generated from enum value: FRAME_FIELD_BINARY = 2;
+   */
+  BINARY = 2,
+}
+
+/**
+ * Describes the enum perfuse.query.v1.FrameField.
+ */
+export const FrameFieldSchema: GenEnum<FrameField> = /*@__PURE__*/
+  enumDesc(file_perfuse_query_v1_query, 0);
 
 /**
  * @generated from enum perfuse.query.v1.FrameKind
@@ -775,13 +1391,20 @@ export enum FrameKind {
    * @generated from enum value: FRAME_KIND_ROOT = 6;
    */
   ROOT = 6,
+
+  /**
+   * A label's value, as in "pod=a".
+   *
+   * @generated from enum value: FRAME_KIND_LABEL = 7;
+   */
+  LABEL = 7,
 }
 
 /**
  * Describes the enum perfuse.query.v1.FrameKind.
  */
 export const FrameKindSchema: GenEnum<FrameKind> = /*@__PURE__*/
-  enumDesc(file_perfuse_query_v1_query, 0);
+  enumDesc(file_perfuse_query_v1_query, 1);
 
 /**
  * @generated from enum perfuse.query.v1.TopOrder
@@ -802,7 +1425,7 @@ export enum TopOrder {
  * Describes the enum perfuse.query.v1.TopOrder.
  */
 export const TopOrderSchema: GenEnum<TopOrder> = /*@__PURE__*/
-  enumDesc(file_perfuse_query_v1_query, 1);
+  enumDesc(file_perfuse_query_v1_query, 2);
 
 /**
  * @generated from enum perfuse.query.v1.ExportFormat
@@ -827,7 +1450,65 @@ export enum ExportFormat {
  * Describes the enum perfuse.query.v1.ExportFormat.
  */
 export const ExportFormatSchema: GenEnum<ExportFormat> = /*@__PURE__*/
-  enumDesc(file_perfuse_query_v1_query, 2);
+  enumDesc(file_perfuse_query_v1_query, 3);
+
+/**
+ * What makes the values of two selections comparable. Values travel as they are; those that compare are the
+ * values times the side's scale.
+ *
+ * @generated from enum perfuse.query.v1.DiffScale
+ */
+export enum DiffScale {
+  /**
+   * As they are: both scales are 1.
+   *
+   * @generated from enum value: DIFF_SCALE_NONE = 0;
+   */
+  NONE = 0,
+
+  /**
+   * Per second of the time that each side's profiles cover. Of levels (bytes in use): the mean level.
+   *
+   * @generated from enum value: DIFF_SCALE_TIME = 1;
+   */
+  TIME = 1,
+
+  /**
+   * As a share of each side's unfiltered_total.
+   *
+   * @generated from enum value: DIFF_SCALE_TOTAL = 2;
+   */
+  TOTAL = 2,
+}
+
+/**
+ * Describes the enum perfuse.query.v1.DiffScale.
+ */
+export const DiffScaleSchema: GenEnum<DiffScale> = /*@__PURE__*/
+  enumDesc(file_perfuse_query_v1_query, 4);
+
+/**
+ * @generated from enum perfuse.query.v1.DiffTopOrder
+ */
+export enum DiffTopOrder {
+  /**
+   * The largest change of the scaled self value first, whatever its direction.
+   *
+   * @generated from enum value: DIFF_TOP_ORDER_SELF = 0;
+   */
+  SELF = 0,
+
+  /**
+   * @generated from enum value: DIFF_TOP_ORDER_TOTAL = 1;
+   */
+  TOTAL = 1,
+}
+
+/**
+ * Describes the enum perfuse.query.v1.DiffTopOrder.
+ */
+export const DiffTopOrderSchema: GenEnum<DiffTopOrder> = /*@__PURE__*/
+  enumDesc(file_perfuse_query_v1_query, 5);
 
 /**
  * @generated from service perfuse.query.v1.QueryService
@@ -912,6 +1593,36 @@ export const QueryService: GenService<{
     methodKind: "unary";
     input: typeof ExportRequestSchema;
     output: typeof ExportResponseSchema;
+  },
+  /**
+   * Two selections laid over each other as one flame graph.
+   *
+   * @generated from rpc perfuse.query.v1.QueryService.Diff
+   */
+  diff: {
+    methodKind: "unary";
+    input: typeof DiffRequestSchema;
+    output: typeof DiffResponseSchema;
+  },
+  /**
+   * Functions with their values in two selections.
+   *
+   * @generated from rpc perfuse.query.v1.QueryService.DiffTop
+   */
+  diffTop: {
+    methodKind: "unary";
+    input: typeof DiffTopRequestSchema;
+    output: typeof DiffTopResponseSchema;
+  },
+  /**
+   * What calls one function and what it calls.
+   *
+   * @generated from rpc perfuse.query.v1.QueryService.Sandwich
+   */
+  sandwich: {
+    methodKind: "unary";
+    input: typeof SandwichRequestSchema;
+    output: typeof SandwichResponseSchema;
   },
 }> = /*@__PURE__*/
   serviceDesc(file_perfuse_query_v1_query, 0);

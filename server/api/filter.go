@@ -1,0 +1,114 @@
+package api
+
+import (
+	"context"
+	"encoding/hex"
+	"fmt"
+	"slices"
+
+	"github.com/perfuse/perfuse/profile"
+	queryv1 "github.com/perfuse/perfuse/proto/perfuse/query/v1"
+	"github.com/perfuse/perfuse/server/limits"
+	"github.com/perfuse/perfuse/server/query"
+)
+
+// question reads what FlameGraph, Top, Export, Diff and Sandwich have in common.
+func (s queryService) question(ctx context.Context, sel *queryv1.Selection, filter *queryv1.StackFilter, by []string) (q query.Question, err error) {
+	if slices.Contains(by, "") {
+		return q, invalid("group_by has an empty name: want names of labels")
+	}
+	for i, name := range by {
+		if slices.Contains(by[:i], name) {
+			return q, invalid("group_by has %s twice", name)
+		}
+	}
+	q.By = by
+	if q.Filter, err = s.filter(filter); err != nil {
+		return q, err
+	}
+	q.Selection, err = s.selection(ctx, sel, false)
+	return q, err
+}
+
+// filter reads a filter of stacks; errors name the field.
+func (a *API) filter(in *queryv1.StackFilter) (f profile.StackFilter, err error) {
+	if err := a.terms("filter.call_site", len(in.GetCallSite())); err != nil {
+		return f, err
+	}
+	if n := len(in.GetKeep()) + len(in.GetDrop()); n > profile.MaxMatchers {
+		return f, invalid("filter.keep and filter.drop have %d conditions: want at most %d (one regular expression can stand for many names)", n, profile.MaxMatchers)
+	}
+	f.CallSite = in.GetCallSite()
+	if f.Keep, err = a.matchers("filter.keep", in.GetKeep()); err != nil {
+		return f, err
+	}
+	f.Drop, err = a.matchers("filter.drop", in.GetDrop())
+	return f, err
+}
+
+func (a *API) matchers(field string, in []*queryv1.FrameMatcher) ([]profile.FrameMatcher, error) {
+	var out []profile.FrameMatcher
+	for i, m := range in {
+		at := fmt.Sprintf("%s[%d]", field, i)
+		var of profile.FrameField
+		switch m.GetField() {
+		case queryv1.FrameField_FRAME_FIELD_FUNCTION:
+			of = profile.FieldFunction
+		case queryv1.FrameField_FRAME_FIELD_FILE:
+			of = profile.FieldFile
+		case queryv1.FrameField_FRAME_FIELD_BINARY:
+			of = profile.FieldBinary
+		default:
+			return nil, invalid("%s.field is %d: want FRAME_FIELD_FUNCTION, FRAME_FIELD_FILE or FRAME_FIELD_BINARY", at, m.GetField())
+		}
+		if m.GetValue() == "" {
+			return nil, invalid("%s.value is empty: want a %s or a part of one", at, of)
+		}
+		if m.GetRegexp() {
+			if err := limits.Count(limits.PatternBytes, int64(len(m.GetValue())), a.limits.PatternBytes,
+				"%s.value is a regular expression of %d bytes", at, len(m.GetValue())); err != nil {
+				return nil, err
+			}
+		}
+		matcher, err := profile.NewFrameMatcher(of, m.GetValue(), m.GetRegexp())
+		if err != nil {
+			return nil, invalid("%s.value: %v", at, err)
+		}
+		out = append(out, matcher)
+	}
+	return out, nil
+}
+
+// terms bounds a list in a query.
+func (a *API) terms(field string, n int) error {
+	return limits.Count(limits.QueryTerms, int64(n), a.limits.QueryTerms, "%s has %d entries", field, n)
+}
+
+// functionsAtMost is atMost for a table of functions.
+func (a *API) functionsAtMost(asked int32) (int, error) {
+	most, err := a.atMost(asked)
+	if asked == 0 {
+		most = min(most, 100)
+	}
+	return most, err
+}
+
+// readIDs reads ids in hexadecimal, each of as many bytes as id has, and hands them to add. An id of zeros would mean
+// "none".
+func (a *API) readIDs(field string, in []string, id []byte, add func()) error {
+	if err := a.terms("selection."+field, len(in)); err != nil {
+		return err
+	}
+	for i, s := range in {
+		ok := len(s) == hex.EncodedLen(len(id))
+		if ok {
+			_, err := hex.Decode(id, []byte(s))
+			ok = err == nil && slices.ContainsFunc(id, func(b byte) bool { return b != 0 })
+		}
+		if !ok {
+			return invalid("selection.%s[%d] is %.80q: want %d hexadecimal digits, not all of them 0", field, i, s, hex.EncodedLen(len(id)))
+		}
+		add()
+	}
+	return nil
+}
