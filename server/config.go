@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"path/filepath"
 	"reflect"
 	"regexp"
 	"slices"
@@ -16,6 +17,7 @@ import (
 	"time"
 
 	"github.com/perfuse/perfuse/server/limits"
+	"github.com/perfuse/perfuse/server/scrape"
 	"go.yaml.in/yaml/v3"
 )
 
@@ -39,6 +41,7 @@ import (
 //	  drop_attributes: [thread.id]                     # OTLP attributes that never become labels
 //	limits:                                            # see package limits
 //	  body_bytes: 33554432
+//	scrape_configs: []                                 # see package scrape
 //	agent:                                             # for the agent of perfuse up, see package agent
 //	  relabel_configs: []
 //
@@ -52,6 +55,8 @@ type Config struct {
 	Storage       StorageConfig `yaml:"storage"`
 	Ingest        IngestConfig  `yaml:"ingest"`
 	Limits        limits.Limits `yaml:"limits"`
+	// ScrapeConfigs are jobs that fetch profiles.
+	ScrapeConfigs []scrape.Config `yaml:"scrape_configs,omitempty"`
 	// Agent is the section of the agent's own, which knows what may be in it.
 	Agent yaml.Node `yaml:"agent,omitempty"`
 }
@@ -60,7 +65,7 @@ type Config struct {
 func (c Config) Options() Options {
 	return Options{
 		HTTPAddress: c.HTTPAddress, OTLPAddresses: c.OTLPAddresses, AllowedHosts: c.AllowedHosts,
-		Limits: c.Limits, DropAttributes: c.Ingest.DropAttributes, Settings: c,
+		Limits: c.Limits, DropAttributes: c.Ingest.DropAttributes, Scrape: c.ScrapeConfigs, Settings: c,
 	}
 }
 
@@ -85,6 +90,9 @@ func loadConfig(path string, environ []string) (Config, error) {
 		}
 		if err := parseConfig(data, &c); err != nil {
 			return Config{}, fmt.Errorf("reading configuration %s: %w", path, err)
+		}
+		for i := range c.ScrapeConfigs {
+			c.ScrapeConfigs[i].SetDirectory(filepath.Dir(path))
 		}
 	}
 	if err := applyEnvironment(&c, environ); err != nil {
@@ -190,7 +198,7 @@ func keysOf(name string) []string {
 		}
 		return keys
 	}
-	return nil
+	return scrape.Keys(name)
 }
 
 func yamlKey(f reflect.StructField) string {
@@ -226,6 +234,7 @@ func collectFields(prefix string, v reflect.Value, out map[string]reflect.Value)
 		name := prefix + "_" + strings.ToUpper(yamlKey(v.Type().Field(i)))
 		switch f := v.Field(i); {
 		case f.Type() == reflect.TypeFor[yaml.Node](): // somebody else's
+		case f.Type() == reflect.TypeFor[[]scrape.Config](): // too much for a variable
 		case reflect.PointerTo(f.Type()).Implements(reflect.TypeFor[encoding.TextUnmarshaler]()):
 			out[name] = f
 		case f.Kind() == reflect.Struct:
@@ -269,6 +278,9 @@ func setField(f reflect.Value, text string) error {
 }
 
 func (c *Config) check() error {
+	if err := scrape.Check(c.ScrapeConfigs); err != nil {
+		return err
+	}
 	addresses := slices.Clone(c.OTLPAddresses)
 	if c.HTTPAddress != "" {
 		addresses = append(addresses, c.HTTPAddress)

@@ -78,6 +78,7 @@ table { border-collapse: collapse } td, th { text-align: left; vertical-align: t
 <li><a href="/debug/build">build</a>: version, revision and modules</li>
 <li><a href="/debug/status">status</a>: store, queues and drops, as JSON</li>
 <li><a href="/debug/storage">storage</a>: blocks, sizes, series, labels with most values, dictionary, as JSON (<code>?top=20</code>)</li>
+<li><a href="/debug/targets">targets</a>: what is scraped, and how that goes</li>
 <li><a href="/debug/errors">errors</a>: the last errors, as JSON</li>
 <li><a href="/metrics">metrics</a></li>
 </ul>

@@ -34,6 +34,7 @@ func (s *Server) handler() http.Handler {
 	mux.HandleFunc("/debug/status", s.debugStatus)
 	mux.HandleFunc("/debug/storage", s.debugStorage)
 	mux.HandleFunc("/debug/errors", s.debugErrors)
+	mux.HandleFunc("/debug/targets", s.debugTargets)
 	mux.HandleFunc("/debug/build", debugBuild)
 	mux.HandleFunc("/debug/pprof/", pprof.Index)
 	mux.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)

@@ -31,6 +31,7 @@ import (
 	"github.com/perfuse/perfuse/server/ingest"
 	"github.com/perfuse/perfuse/server/limits"
 	"github.com/perfuse/perfuse/server/query"
+	"github.com/perfuse/perfuse/server/scrape"
 	"github.com/perfuse/perfuse/storage"
 	"github.com/perfuse/perfuse/symbolize"
 	"github.com/perfuse/perfuse/web"
@@ -74,6 +75,8 @@ type Options struct {
 	Limits limits.Limits
 	// DropAttributes are OTLP attributes that never become labels. Default: ingest.DefaultDropAttributes.
 	DropAttributes []string
+	// Scrape are jobs that fetch profiles, as they come out of a configuration file. Default: none.
+	Scrape []scrape.Config
 
 	// Logger gets a line per change of state. Default: none.
 	Logger log.Logger
@@ -153,6 +156,7 @@ func (r *requests) Wait() {
 type backend struct {
 	Backends
 	http, otlp http.Handler
+	scraper    *scrape.Manager
 }
 
 // New takes the ports. If the server is not run, Close gives them back.
@@ -271,7 +275,9 @@ func (s *Server) Run(ctx context.Context) error {
 			opened = nil
 			if running = err == nil; running {
 				open = true
-				if b := s.backend.Load(); b.Run != nil {
+				b := s.backend.Load()
+				background.Go(func() { b.scraper.Run(work) })
+				if b.Run != nil {
 					background.Go(func() {
 						if err := b.Run(work); err != nil {
 							failed <- fmt.Errorf("working in the background: %w", err)
@@ -378,6 +384,13 @@ func (s *Server) compose(b *backend) error {
 	services, err := api.New(api.Options{
 		Store: b.Store, Engine: engine, Debuginfo: b.Debuginfo, Limits: s.opts.Limits, Refusals: s.refusals,
 		Logger: log.With(s.logger, "room", "api"), Registerer: s.registry, OnError: s.errors.add,
+	})
+	if err != nil {
+		return err
+	}
+	b.scraper, err = scrape.New(scrape.Options{
+		Ingester: in, Configs: s.opts.Scrape, Limits: s.opts.Limits,
+		Logger: log.With(s.logger, "room", "scrape"), Registerer: s.registry, OnError: s.errors.add,
 	})
 	if err != nil {
 		return err

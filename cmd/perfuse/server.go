@@ -150,6 +150,7 @@ func newServer(c server.Config, logger log.Logger, registry *prometheus.Registry
 		AllowedHosts:   c.AllowedHosts,
 		Limits:         c.Limits,
 		DropAttributes: c.Ingest.DropAttributes,
+		Scrape:         c.ScrapeConfigs,
 		Page:           web.Handler(),
 		Logger:         logger,
 		Registry:       registry,
