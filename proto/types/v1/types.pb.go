@@ -578,7 +578,9 @@ func (x *LabelNamesResponse) GetNames() []string {
 type StackTraceSelector struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Only stacks that begin with these functions, root first; empty: all.
-	CallSite      []*Location `protobuf:"bytes,1,rep,name=call_site,json=callSite,proto3" json:"call_site,omitempty"`
+	CallSite []*Location `protobuf:"bytes,1,rep,name=call_site,json=callSite,proto3" json:"call_site,omitempty"`
+	// Not served.
+	GoPgo         *GoPGO `protobuf:"bytes,2,opt,name=go_pgo,json=goPgo,proto3" json:"go_pgo,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -620,6 +622,49 @@ func (x *StackTraceSelector) GetCallSite() []*Location {
 	return nil
 }
 
+func (x *StackTraceSelector) GetGoPgo() *GoPGO {
+	if x != nil {
+		return x.GoPgo
+	}
+	return nil
+}
+
+type GoPGO struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GoPGO) Reset() {
+	*x = GoPGO{}
+	mi := &file_types_v1_types_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GoPGO) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GoPGO) ProtoMessage() {}
+
+func (x *GoPGO) ProtoReflect() protoreflect.Message {
+	mi := &file_types_v1_types_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GoPGO.ProtoReflect.Descriptor instead.
+func (*GoPGO) Descriptor() ([]byte, []int) {
+	return file_types_v1_types_proto_rawDescGZIP(), []int{10}
+}
+
 type Location struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
@@ -629,7 +674,7 @@ type Location struct {
 
 func (x *Location) Reset() {
 	*x = Location{}
-	mi := &file_types_v1_types_proto_msgTypes[10]
+	mi := &file_types_v1_types_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -641,7 +686,7 @@ func (x *Location) String() string {
 func (*Location) ProtoMessage() {}
 
 func (x *Location) ProtoReflect() protoreflect.Message {
-	mi := &file_types_v1_types_proto_msgTypes[10]
+	mi := &file_types_v1_types_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -654,7 +699,7 @@ func (x *Location) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Location.ProtoReflect.Descriptor instead.
 func (*Location) Descriptor() ([]byte, []int) {
-	return file_types_v1_types_proto_rawDescGZIP(), []int{10}
+	return file_types_v1_types_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Location) GetName() string {
@@ -672,7 +717,7 @@ type GetProfileStatsRequest struct {
 
 func (x *GetProfileStatsRequest) Reset() {
 	*x = GetProfileStatsRequest{}
-	mi := &file_types_v1_types_proto_msgTypes[11]
+	mi := &file_types_v1_types_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -684,7 +729,7 @@ func (x *GetProfileStatsRequest) String() string {
 func (*GetProfileStatsRequest) ProtoMessage() {}
 
 func (x *GetProfileStatsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_types_v1_types_proto_msgTypes[11]
+	mi := &file_types_v1_types_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -697,7 +742,7 @@ func (x *GetProfileStatsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetProfileStatsRequest.ProtoReflect.Descriptor instead.
 func (*GetProfileStatsRequest) Descriptor() ([]byte, []int) {
-	return file_types_v1_types_proto_rawDescGZIP(), []int{11}
+	return file_types_v1_types_proto_rawDescGZIP(), []int{12}
 }
 
 type GetProfileStatsResponse struct {
@@ -712,7 +757,7 @@ type GetProfileStatsResponse struct {
 
 func (x *GetProfileStatsResponse) Reset() {
 	*x = GetProfileStatsResponse{}
-	mi := &file_types_v1_types_proto_msgTypes[12]
+	mi := &file_types_v1_types_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -724,7 +769,7 @@ func (x *GetProfileStatsResponse) String() string {
 func (*GetProfileStatsResponse) ProtoMessage() {}
 
 func (x *GetProfileStatsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_types_v1_types_proto_msgTypes[12]
+	mi := &file_types_v1_types_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -737,7 +782,7 @@ func (x *GetProfileStatsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetProfileStatsResponse.ProtoReflect.Descriptor instead.
 func (*GetProfileStatsResponse) Descriptor() ([]byte, []int) {
-	return file_types_v1_types_proto_rawDescGZIP(), []int{12}
+	return file_types_v1_types_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *GetProfileStatsResponse) GetDataIngested() bool {
@@ -800,9 +845,11 @@ const file_types_v1_types_proto_rawDesc = "" +
 	"\x05start\x18\x02 \x01(\x03R\x05start\x12\x10\n" +
 	"\x03end\x18\x03 \x01(\x03R\x03end\"*\n" +
 	"\x12LabelNamesResponse\x12\x14\n" +
-	"\x05names\x18\x01 \x03(\tR\x05names\"E\n" +
+	"\x05names\x18\x01 \x03(\tR\x05names\"m\n" +
 	"\x12StackTraceSelector\x12/\n" +
-	"\tcall_site\x18\x01 \x03(\v2\x12.types.v1.LocationR\bcallSite\"\x1e\n" +
+	"\tcall_site\x18\x01 \x03(\v2\x12.types.v1.LocationR\bcallSite\x12&\n" +
+	"\x06go_pgo\x18\x02 \x01(\v2\x0f.types.v1.GoPGOR\x05goPgo\"\a\n" +
+	"\x05GoPGO\"\x1e\n" +
 	"\bLocation\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\"\x18\n" +
 	"\x16GetProfileStatsRequest\"\x9e\x01\n" +
@@ -827,7 +874,7 @@ func file_types_v1_types_proto_rawDescGZIP() []byte {
 }
 
 var file_types_v1_types_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_types_v1_types_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
+var file_types_v1_types_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
 var file_types_v1_types_proto_goTypes = []any{
 	(TimeSeriesAggregationType)(0),  // 0: types.v1.TimeSeriesAggregationType
 	(*LabelPair)(nil),               // 1: types.v1.LabelPair
@@ -840,20 +887,22 @@ var file_types_v1_types_proto_goTypes = []any{
 	(*LabelNamesRequest)(nil),       // 8: types.v1.LabelNamesRequest
 	(*LabelNamesResponse)(nil),      // 9: types.v1.LabelNamesResponse
 	(*StackTraceSelector)(nil),      // 10: types.v1.StackTraceSelector
-	(*Location)(nil),                // 11: types.v1.Location
-	(*GetProfileStatsRequest)(nil),  // 12: types.v1.GetProfileStatsRequest
-	(*GetProfileStatsResponse)(nil), // 13: types.v1.GetProfileStatsResponse
+	(*GoPGO)(nil),                   // 11: types.v1.GoPGO
+	(*Location)(nil),                // 12: types.v1.Location
+	(*GetProfileStatsRequest)(nil),  // 13: types.v1.GetProfileStatsRequest
+	(*GetProfileStatsResponse)(nil), // 14: types.v1.GetProfileStatsResponse
 }
 var file_types_v1_types_proto_depIdxs = []int32{
 	1,  // 0: types.v1.Labels.labels:type_name -> types.v1.LabelPair
 	1,  // 1: types.v1.Series.labels:type_name -> types.v1.LabelPair
 	5,  // 2: types.v1.Series.points:type_name -> types.v1.Point
-	11, // 3: types.v1.StackTraceSelector.call_site:type_name -> types.v1.Location
-	4,  // [4:4] is the sub-list for method output_type
-	4,  // [4:4] is the sub-list for method input_type
-	4,  // [4:4] is the sub-list for extension type_name
-	4,  // [4:4] is the sub-list for extension extendee
-	0,  // [0:4] is the sub-list for field type_name
+	12, // 3: types.v1.StackTraceSelector.call_site:type_name -> types.v1.Location
+	11, // 4: types.v1.StackTraceSelector.go_pgo:type_name -> types.v1.GoPGO
+	5,  // [5:5] is the sub-list for method output_type
+	5,  // [5:5] is the sub-list for method input_type
+	5,  // [5:5] is the sub-list for extension type_name
+	5,  // [5:5] is the sub-list for extension extendee
+	0,  // [0:5] is the sub-list for field type_name
 }
 
 func init() { file_types_v1_types_proto_init() }
@@ -867,7 +916,7 @@ func file_types_v1_types_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_types_v1_types_proto_rawDesc), len(file_types_v1_types_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   13,
+			NumMessages:   14,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
