@@ -4,6 +4,9 @@
 //	/                                          the page
 //	/perfuse.query.v1.QueryService/…           Connect, gRPC, gRPC-web
 //	/perfuse.debuginfo.v1.DebuginfoService/…   Connect, gRPC, gRPC-web
+//	/querier.v1.QuerierService/…               Pyroscope's clients: Connect, gRPC, gRPC-web
+//	/pyroscope/render, /pyroscope/render-diff  Pyroscope's clients: JSON
+//	/parca.query.v1alpha1.QueryService/…       Parca's clients: gRPC, gRPC-web, Connect
 //	/opentelemetry.proto.collector.…/Export    OTLP over gRPC (also on 4317 and 4318)
 //	/v1development/profiles                    OTLP over HTTP (also on 4317 and 4318)
 //	/metrics /healthz /readyz /debug/          for those who run it
@@ -30,6 +33,8 @@ import (
 	"github.com/perfuse/perfuse/server/api"
 	"github.com/perfuse/perfuse/server/ingest"
 	"github.com/perfuse/perfuse/server/limits"
+	"github.com/perfuse/perfuse/server/parca"
+	"github.com/perfuse/perfuse/server/pyroscope"
 	"github.com/perfuse/perfuse/server/query"
 	"github.com/perfuse/perfuse/server/scrape"
 	"github.com/perfuse/perfuse/storage"
@@ -404,6 +409,16 @@ func (s *Server) compose(b *backend) error {
 	all.Handle(ingest.PushProcedure, in.Push())
 	all.Handle(ingest.WriteRawProcedure, in.WriteRaw())
 	services.Mount(all)
+	toPyroscope, err := pyroscope.New(pyroscope.Options{API: services, Store: b.Store, Engine: engine, Limits: s.opts.Limits})
+	if err != nil {
+		return err
+	}
+	toPyroscope.Mount(all)
+	toParca, err := parca.New(parca.Options{API: services, Store: b.Store, Engine: engine, Limits: s.opts.Limits})
+	if err != nil {
+		return err
+	}
+	toParca.Mount(all)
 	all.Handle("/", s.page())
 	b.http, b.otlp = all, otlp
 	return nil
