@@ -1,6 +1,7 @@
 package scrape
 
 import (
+	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -9,6 +10,8 @@ import (
 
 	"github.com/cockroachdb/datadriven"
 	"go.yaml.in/yaml/v3"
+
+	"github.com/perfuse/perfuse/profile/relabel"
 )
 
 // TestConfig runs testdata/config: "fetches" prints what the jobs fetch of each target, "show" what the debug page
@@ -61,6 +64,45 @@ func TestSetDirectory(t *testing.T) {
 	c[0].SetDirectory("/etc/perfuse")
 	got := fmt.Sprint(c[0].File[0].Files, c[0].HTTP.BasicAuth.PasswordFile, c[0].Kubernetes[0].HTTP.TLSConfig.CAFile)
 	if want := "[/etc/perfuse/t/*.yaml /abs/x.json]/etc/perfuse/secret/etc/perfuse/ca.crt"; strings.ReplaceAll(got, "] /", "]/") != want && got != want {
+		t.Errorf("%s\nwant %s", got, want)
+	}
+}
+
+// The example in the documentation is a configuration, with what is commented out as well.
+func TestExample(t *testing.T) {
+	b, err := os.ReadFile("../../docs/operate/scrape.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, list, _ := strings.Cut(string(b), "scrape_configs:\n")
+	configs, err := parse(strings.ReplaceAll(list, "\n#  ", "\n  "))
+	if err != nil || Check(configs) != nil || len(configs) != 3 {
+		t.Fatal(err, len(configs))
+	}
+	pods := &configs[2]
+	rules, err := relabel.New(pods.Relabel, maxLabelBytes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var p pod
+	if err := json.Unmarshal([]byte(`{"metadata": {"name": "api-0", "namespace": "prod", "annotations": {"profiles.perfuse.dev/port": "6060"}},
+		"spec": {"containers": [{"name": "main", "ports": [{"containerPort": 80}, {"containerPort": 6060}]}, {"name": "sidecar"}]},
+		"status": {"phase": "Running", "podIP": "10.0.0.1"}}`), &p); err != nil {
+		t.Fatal(err)
+	}
+	all, err := p.targets()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, ls := range all {
+		if tgt, err := newTarget(pods, rules, ls); err != nil {
+			t.Error(err)
+		} else if tgt != nil {
+			got = append(got, tgt.labels.String())
+		}
+	}
+	if want := `[{container="main", instance="10.0.0.1:6060", job="pods", namespace="prod", pod="api-0", service_name="pods"}]`; fmt.Sprint(got) != want {
 		t.Errorf("%s\nwant %s", got, want)
 	}
 }

@@ -10,6 +10,7 @@ import (
 	_ "net/http/pprof"
 	"runtime"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -35,19 +36,19 @@ const memory = `- job_name: api
 func TestDeltas(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := &keeper{}
-		var lines []string
+		var lines atomic.Pointer[[]string]
 		m := newManager(t, memory, Options{Ingester: k}, transportFunc(func(r *http.Request) (*http.Response, error) {
-			if lines == nil {
+			if len(*lines.Load()) == 0 {
 				return answer(503, nil), nil
 			}
-			return answer(200, encode(heapTypes, time.Now(), lines...)), nil
+			return answer(200, encode(heapTypes, time.Now(), *lines.Load()...)), nil
 		}))
 		go m.Run(t.Context())
 		synctest.Wait()
 		<-time.After(time.Until(m.jobs[0].running[firstKey(m)].target.next(time.Now(), 10*time.Second)) - time.Second)
 		f := func(want string, next ...string) {
 			t.Helper()
-			lines = next
+			lines.Store(&next)
 			<-time.After(10 * time.Second)
 			synctest.Wait()
 			var got []string
@@ -72,7 +73,7 @@ func TestDeltas(t *testing.T) {
 		f("")
 		f("alloc_space 20s, main;b 1", "main;a 1300 0", "main;b 501 0", "main;c 7 0")
 		// Not stored, then stored with what comes after.
-		k.fail = errors.New("the disk is full")
+		k.failNext(errors.New("the disk is full"))
 		f("", "main;a 1400 0", "main;b 501 0", "main;c 7 0")
 		f("alloc_space 20s, main;a 101", "main;a 1401 0", "main;b 501 0", "main;c 7 0")
 		// A counter falls by less than a thousandth and comes back: no restart, and nothing is told twice.

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -155,12 +156,12 @@ func TestConcurrency(t *testing.T) {
 // A target's health follows its last round; up says it, too.
 func TestHealth(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var do transportFunc
+		var do atomic.Pointer[transportFunc]
 		var told []string
 		reg := prometheus.NewPedanticRegistry()
 		m := newManager(t, goroutines(1, "  params: {token: [hush]}\n"), Options{Ingester: &keeper{}, Registerer: reg, OnError: func(where string, err error) {
 			told = append(told, where+": "+err.Error())
-		}}, transportFunc(func(r *http.Request) (*http.Response, error) { return do(r) }))
+		}}, transportFunc(func(r *http.Request) (*http.Response, error) { return (*do.Load())(r) }))
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
 		go m.Run(ctx)
@@ -174,7 +175,7 @@ func TestHealth(t *testing.T) {
 		}
 		f := func(want Health, wantErr string, next transportFunc) {
 			t.Helper()
-			do = next
+			do.Store(&next)
 			<-time.After(m.jobs[0].running[firstKey(m)].target.next(time.Now(), 10*time.Second).Sub(time.Now()))
 			<-time.After(9 * time.Second) // within the same interval, but after the longest wait below
 			synctest.Wait()

@@ -81,6 +81,12 @@ func (k *keeper) Scraped(_ context.Context, s ingest.Scraped) error {
 	return nil
 }
 
+func (k *keeper) failNext(err error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.fail = err
+}
+
 // take returns what was kept, a line a profile and one a stack, and forgets it.
 func (k *keeper) take() string {
 	k.mu.Lock()
