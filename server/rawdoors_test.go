@@ -3,6 +3,7 @@ package server
 import (
 	"bytes"
 	"net/http"
+	"strings"
 	"testing"
 	"time"
 
@@ -62,5 +63,28 @@ func TestRawDoors(t *testing.T) {
 	_, err := pushv1connect.NewPusherServiceClient(http.DefaultClient, s.url).Push(t.Context(), &pushv1.PushRequest{})
 	if connect.CodeOf(err) != connect.CodeInvalidArgument {
 		t.Errorf("an empty request: %v", err)
+	}
+}
+
+// TestIngestDoor posts folded text to Pyroscope's /ingest, by both of its names, and asks for it.
+func TestIngestDoor(t *testing.T) {
+	s := start(t, Options{})
+	want := int64(0)
+	for _, path := range []string{"/ingest", "/pyroscope/ingest"} {
+		status, answer := s.post(t, path+"?name=shop.cpu%7Bregion%3Deu%7D&sampleRate=1000", strings.NewReader("main;work 30\n"))
+		if status != http.StatusOK {
+			t.Fatalf("%s: %d %s", path, status, answer)
+		}
+		want += 30_000_000
+		resp, err := s.query().FlameGraph(t.Context(), &queryv1.FlameGraphRequest{Selection: &queryv1.Selection{ProfileType: "cpu", Selector: `{service_name="shop", region="eu"}`}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if resp.Total != want {
+			t.Errorf("%s: total %d, want %d", path, resp.Total, want)
+		}
+	}
+	if status, answer := s.post(t, "/ingest?name=shop", strings.NewReader("")); status != http.StatusBadRequest || !strings.Contains(answer, "the body is empty") {
+		t.Errorf("an empty body: %d %s", status, answer)
 	}
 }

@@ -408,6 +408,11 @@ func (s *Server) compose(b *backend) error {
 	}
 	all.Handle(ingest.PushProcedure, in.Push())
 	all.Handle(ingest.WriteRawProcedure, in.WriteRaw())
+	all.Handle(ingest.WriteArrowProcedure, in.WriteArrow())
+	all.Handle(ingest.WriteProcedure, in.Write())
+	for _, path := range []string{ingest.IngestPath, ingest.PyroscopeIngestPath} {
+		all.Handle(path, in.Ingest())
+	}
 	services.Mount(all)
 	toPyroscope, err := pyroscope.New(pyroscope.Options{API: services, Store: b.Store, Engine: engine, Limits: s.opts.Limits})
 	if err != nil {

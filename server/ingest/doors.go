@@ -33,6 +33,9 @@ const (
 
 	PushProcedure     = pushv1connect.PusherServicePushProcedure
 	WriteRawProcedure = profilestorev1alpha1connect.ProfileStoreServiceWriteRawProcedure
+	// Parca's agents.
+	WriteProcedure      = profilestorev1alpha1connect.ProfileStoreServiceWriteProcedure
+	WriteArrowProcedure = profilestorev1alpha1connect.ProfileStoreServiceWriteArrowProcedure
 
 	// Pyroscope's door for everything, under the two names that its clients call it by.
 	IngestPath          = "/ingest"
@@ -43,6 +46,9 @@ const (
 	doorPush     = "pyroscope_push"
 	doorIngest   = "pyroscope_ingest"
 	doorWriteRaw = "parca_write_raw"
+
+	doorWrite      = "parca_write"
+	doorWriteArrow = "parca_write_arrow"
 )
 
 // RPC returns the handler of ExportProcedure: gRPC, gRPC-web and Connect.
@@ -63,6 +69,13 @@ func (g *Ingester) Push() http.Handler {
 func (g *Ingester) WriteRaw() http.Handler {
 	return g.rpc(WriteRawProcedure, doorWriteRaw, func(ctx context.Context, raw *rawRequest) (proto.Message, error) {
 		return &profilestorev1alpha1.WriteRawResponse{}, g.writeRaw(ctx, raw)
+	})
+}
+
+// WriteArrow returns the handler of WriteArrowProcedure: Parca's agents, stacks with samples.
+func (g *Ingester) WriteArrow() http.Handler {
+	return g.rpc(WriteArrowProcedure, doorWriteArrow, func(ctx context.Context, raw *rawRequest) (proto.Message, error) {
+		return &profilestorev1alpha1.WriteArrowResponse{}, g.writeArrow(ctx, raw)
 	})
 }
 

@@ -44,18 +44,34 @@ func newGate(lim *limits.Limits) *gate {
 
 // enter reads a body and waits for a turn. The caller calls leave when it is done with both.
 func (g *gate) enter(ctx context.Context, r io.Reader) (body []byte, leave func(), err error) {
-	in := &heldReader{r: limits.Reader(r, limits.BodyBytes, g.limits.BodyBytes, "the request body", nil), gate: g}
+	in := g.hold(r)
 	var buf bytes.Buffer
 	if _, err := buf.ReadFrom(in); err != nil {
-		g.wire.Add(-in.held)
+		in.release()
 		return nil, nil, readError("", err)
 	}
-	if err := wait(ctx, g.turns, 1); err != nil {
-		g.wire.Add(-in.held)
+	end, err := g.turn(ctx)
+	if err != nil {
+		in.release()
 		return nil, nil, err
 	}
 	return buf.Bytes(), func() {
-		g.wire.Add(-in.held)
+		in.release()
+		end()
+	}, nil
+}
+
+// hold returns a reader of a body that is not read at once.
+func (g *gate) hold(r io.Reader) *heldReader {
+	return &heldReader{r: limits.Reader(r, limits.BodyBytes, g.limits.BodyBytes, "the request body", nil), gate: g}
+}
+
+// turn waits for a turn.
+func (g *gate) turn(ctx context.Context) (end func(), err error) {
+	if err := wait(ctx, g.turns, 1); err != nil {
+		return nil, err
+	}
+	return func() {
 		if g.turns != nil {
 			g.turns.Release(1)
 		}
@@ -86,18 +102,22 @@ func wait(ctx context.Context, s *semaphore.Weighted, n int64) error {
 	return nil
 }
 
-// heldReader counts what is read as held until the request leaves.
+// heldReader counts what is read as held until it is released.
 type heldReader struct {
 	r    io.Reader
 	gate *gate
 	held int64
+	err  error // why it read no more, where that is the server's wish
 }
+
+func (h *heldReader) release() { h.gate.wire.Add(-h.held) }
 
 func (h *heldReader) Read(p []byte) (int, error) {
 	n, err := h.r.Read(p)
 	h.held += int64(n)
 	if max := h.gate.limits.InFlightBytes; h.gate.wire.Add(int64(n)) > max && max > 0 {
-		return n, fmt.Errorf("%w: limit %s is %d", ErrBusy, limits.InFlightBytes, max)
+		h.err = fmt.Errorf("%w: limit %s is %d", ErrBusy, limits.InFlightBytes, max)
+		return n, h.err
 	}
 	return n, err
 }

@@ -1,8 +1,9 @@
 // Package ingest takes profiles in. Every door leads to one normaliser, which turns what a client sent into
 // a profile.Batch, and the store writes that:
 //
-//	OTLP over gRPC, gRPC-web, Connect ─┐
-//	OTLP over HTTP (protobuf, JSON) ───┴▶ decode ▶ validate ▶ normalise ▶ not seen before? ▶ Store.Write ▶ answer
+//	OTLP over gRPC, gRPC-web, Connect, HTTP ──────┐
+//	Parca's WriteRaw, WriteArrow and Write ───────┤
+//	Pyroscope's push, /ingest ────────────────────┴▶ decode ▶ validate ▶ normalise ▶ not seen before? ▶ Store.Write ▶ answer
 //
 // It promises: an answer without error means that the store has the profiles on disk. A request is taken as
 // a whole or refused as a whole, with an error that names the field and the index, or the limit. Bytes from
@@ -223,7 +224,7 @@ func newMetrics(reg prometheus.Registerer) metrics {
 	m := metrics{
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "perfuse_ingest_requests_total",
-			Help: "Requests with profiles, by door (otlp_grpc, otlp_http) and outcome (ok, invalid, limit, busy, failed, cancelled).",
+			Help: "Requests with profiles, by door (otlp_grpc, otlp_http, pyroscope_push, pyroscope_ingest, parca_write_raw, parca_write_arrow, parca_write, scrape) and outcome (ok, invalid, limit, busy, failed, cancelled).",
 		}, []string{"door", "outcome"}),
 		bytes: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "perfuse_ingest_bytes_total", Help: "Bytes of requests with profiles after decompression, by door.",

@@ -37,12 +37,23 @@ const (
 	// ProfileStoreServiceWriteRawProcedure is the fully-qualified name of the ProfileStoreService's
 	// WriteRaw RPC.
 	ProfileStoreServiceWriteRawProcedure = "/parca.profilestore.v1alpha1.ProfileStoreService/WriteRaw"
+	// ProfileStoreServiceWriteProcedure is the fully-qualified name of the ProfileStoreService's Write
+	// RPC.
+	ProfileStoreServiceWriteProcedure = "/parca.profilestore.v1alpha1.ProfileStoreService/Write"
+	// ProfileStoreServiceWriteArrowProcedure is the fully-qualified name of the ProfileStoreService's
+	// WriteArrow RPC.
+	ProfileStoreServiceWriteArrowProcedure = "/parca.profilestore.v1alpha1.ProfileStoreService/WriteArrow"
 )
 
 // ProfileStoreServiceClient is a client for the parca.profilestore.v1alpha1.ProfileStoreService
 // service.
 type ProfileStoreServiceClient interface {
 	WriteRaw(context.Context, *v1alpha1.WriteRawRequest) (*v1alpha1.WriteRawResponse, error)
+	// The agent's samples as an Arrow record. If they name stacks by id only, the answer asks for these, and the next
+	// request brings them.
+	Write(context.Context) (*connect.BidiStreamForClientSimple[v1alpha1.WriteRequest, v1alpha1.WriteResponse], error)
+	// The agent's samples and stacks in one Arrow record.
+	WriteArrow(context.Context, *v1alpha1.WriteArrowRequest) (*v1alpha1.WriteArrowResponse, error)
 }
 
 // NewProfileStoreServiceClient constructs a client for the
@@ -63,12 +74,26 @@ func NewProfileStoreServiceClient(httpClient connect.HTTPClient, baseURL string,
 			connect.WithSchema(profileStoreServiceMethods.ByName("WriteRaw")),
 			connect.WithClientOptions(opts...),
 		),
+		write: connect.NewClient[v1alpha1.WriteRequest, v1alpha1.WriteResponse](
+			httpClient,
+			baseURL+ProfileStoreServiceWriteProcedure,
+			connect.WithSchema(profileStoreServiceMethods.ByName("Write")),
+			connect.WithClientOptions(opts...),
+		),
+		writeArrow: connect.NewClient[v1alpha1.WriteArrowRequest, v1alpha1.WriteArrowResponse](
+			httpClient,
+			baseURL+ProfileStoreServiceWriteArrowProcedure,
+			connect.WithSchema(profileStoreServiceMethods.ByName("WriteArrow")),
+			connect.WithClientOptions(opts...),
+		),
 	}
 }
 
 // profileStoreServiceClient implements ProfileStoreServiceClient.
 type profileStoreServiceClient struct {
-	writeRaw *connect.Client[v1alpha1.WriteRawRequest, v1alpha1.WriteRawResponse]
+	writeRaw   *connect.Client[v1alpha1.WriteRawRequest, v1alpha1.WriteRawResponse]
+	write      *connect.Client[v1alpha1.WriteRequest, v1alpha1.WriteResponse]
+	writeArrow *connect.Client[v1alpha1.WriteArrowRequest, v1alpha1.WriteArrowResponse]
 }
 
 // WriteRaw calls parca.profilestore.v1alpha1.ProfileStoreService.WriteRaw.
@@ -80,10 +105,29 @@ func (c *profileStoreServiceClient) WriteRaw(ctx context.Context, req *v1alpha1.
 	return nil, err
 }
 
+// Write calls parca.profilestore.v1alpha1.ProfileStoreService.Write.
+func (c *profileStoreServiceClient) Write(ctx context.Context) (*connect.BidiStreamForClientSimple[v1alpha1.WriteRequest, v1alpha1.WriteResponse], error) {
+	return c.write.CallBidiStreamSimple(ctx)
+}
+
+// WriteArrow calls parca.profilestore.v1alpha1.ProfileStoreService.WriteArrow.
+func (c *profileStoreServiceClient) WriteArrow(ctx context.Context, req *v1alpha1.WriteArrowRequest) (*v1alpha1.WriteArrowResponse, error) {
+	response, err := c.writeArrow.CallUnary(ctx, connect.NewRequest(req))
+	if response != nil {
+		return response.Msg, err
+	}
+	return nil, err
+}
+
 // ProfileStoreServiceHandler is an implementation of the
 // parca.profilestore.v1alpha1.ProfileStoreService service.
 type ProfileStoreServiceHandler interface {
 	WriteRaw(context.Context, *v1alpha1.WriteRawRequest) (*v1alpha1.WriteRawResponse, error)
+	// The agent's samples as an Arrow record. If they name stacks by id only, the answer asks for these, and the next
+	// request brings them.
+	Write(context.Context, *connect.BidiStream[v1alpha1.WriteRequest, v1alpha1.WriteResponse]) error
+	// The agent's samples and stacks in one Arrow record.
+	WriteArrow(context.Context, *v1alpha1.WriteArrowRequest) (*v1alpha1.WriteArrowResponse, error)
 }
 
 // NewProfileStoreServiceHandler builds an HTTP handler from the service implementation. It returns
@@ -99,10 +143,26 @@ func NewProfileStoreServiceHandler(svc ProfileStoreServiceHandler, opts ...conne
 		connect.WithSchema(profileStoreServiceMethods.ByName("WriteRaw")),
 		connect.WithHandlerOptions(opts...),
 	)
+	profileStoreServiceWriteHandler := connect.NewBidiStreamHandler(
+		ProfileStoreServiceWriteProcedure,
+		svc.Write,
+		connect.WithSchema(profileStoreServiceMethods.ByName("Write")),
+		connect.WithHandlerOptions(opts...),
+	)
+	profileStoreServiceWriteArrowHandler := connect.NewUnaryHandlerSimple(
+		ProfileStoreServiceWriteArrowProcedure,
+		svc.WriteArrow,
+		connect.WithSchema(profileStoreServiceMethods.ByName("WriteArrow")),
+		connect.WithHandlerOptions(opts...),
+	)
 	return "/parca.profilestore.v1alpha1.ProfileStoreService/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case ProfileStoreServiceWriteRawProcedure:
 			profileStoreServiceWriteRawHandler.ServeHTTP(w, r)
+		case ProfileStoreServiceWriteProcedure:
+			profileStoreServiceWriteHandler.ServeHTTP(w, r)
+		case ProfileStoreServiceWriteArrowProcedure:
+			profileStoreServiceWriteArrowHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -114,4 +174,12 @@ type UnimplementedProfileStoreServiceHandler struct{}
 
 func (UnimplementedProfileStoreServiceHandler) WriteRaw(context.Context, *v1alpha1.WriteRawRequest) (*v1alpha1.WriteRawResponse, error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("parca.profilestore.v1alpha1.ProfileStoreService.WriteRaw is not implemented"))
+}
+
+func (UnimplementedProfileStoreServiceHandler) Write(context.Context, *connect.BidiStream[v1alpha1.WriteRequest, v1alpha1.WriteResponse]) error {
+	return connect.NewError(connect.CodeUnimplemented, errors.New("parca.profilestore.v1alpha1.ProfileStoreService.Write is not implemented"))
+}
+
+func (UnimplementedProfileStoreServiceHandler) WriteArrow(context.Context, *v1alpha1.WriteArrowRequest) (*v1alpha1.WriteArrowResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("parca.profilestore.v1alpha1.ProfileStoreService.WriteArrow is not implemented"))
 }
