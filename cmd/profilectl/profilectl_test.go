@@ -36,6 +36,8 @@ import (
 //	pprof NAME [label=value ...]  writes a pprof with the columns samples and cpu, 10 ms a sample
 //	folded lines of samples
 //
+//	java NAME                     writes a recording of Java's Flight Recorder
+//
 //	recording [samples=N] [lost=N] [exit=N] [denied]
 //	folded lines of CPU time      is what the recording engine will return
 func TestTranscripts(t *testing.T) {
@@ -50,7 +52,7 @@ func TestTranscripts(t *testing.T) {
 		now := time.Date(2026, 3, 4, 5, 6, 0, 0, time.UTC)
 		m := &memory{batch: &profile.Batch{Dictionary: profile.NewDictionary()}}
 		var engine fakeEngine
-		url := serve(t, m)
+		url := serve(t, m, func() time.Time { return now })
 		strangerURL, silentURL := strangers(t)
 		t.Chdir(t.TempDir())
 		datadriven.RunTest(t, path, func(t *testing.T, d *datadriven.TestData) string {
@@ -63,6 +65,15 @@ func TestTranscripts(t *testing.T) {
 				return ""
 			case "pprof":
 				writePprofFile(t, d, now)
+				return ""
+			case "java":
+				data, err := os.ReadFile(filepath.Join(testdata, "../../../profile/testdata/jfr/workload-17.jfr.gz"))
+				if err != nil {
+					t.Fatal(err)
+				}
+				if err := os.WriteFile(d.CmdArgs[0].Key, data, 0o644); err != nil {
+					t.Fatal(err)
+				}
 				return ""
 			case "recording":
 				engine = newFakeEngine(t, d)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -14,7 +15,6 @@ import (
 
 	"connectrpc.com/connect"
 	"github.com/klauspost/compress/zstd"
-	collectorv1 "go.opentelemetry.io/proto/otlp/collector/profiles/v1development"
 
 	"github.com/perfuse/perfuse/profile"
 	debuginfov1 "github.com/perfuse/perfuse/proto/perfuse/debuginfo/v1"
@@ -22,6 +22,8 @@ import (
 	queryv1 "github.com/perfuse/perfuse/proto/perfuse/query/v1"
 	"github.com/perfuse/perfuse/proto/perfuse/query/v1/queryv1connect"
 	"github.com/perfuse/perfuse/server/ingest"
+	"github.com/perfuse/perfuse/storage"
+	"github.com/perfuse/perfuse/storage/storagetest"
 )
 
 // memory is a query service over one batch, as simple as can be: the commands are tested against it, it is not.
@@ -31,11 +33,15 @@ type memory struct {
 	err   error // what every call returns, if not nil
 }
 
-func serve(t *testing.T, m *memory) string {
+func serve(t *testing.T, m *memory, now func() time.Time) string {
 	mux := http.NewServeMux()
 	mux.Handle(queryv1connect.NewQueryServiceHandler(m))
 	mux.Handle(debuginfov1connect.NewDebuginfoServiceHandler(&debugFiles{}))
-	mux.Handle(ingest.ExportProcedure, connect.NewUnaryHandlerSimple(ingest.ExportProcedure, m.export))
+	in, err := ingest.New(ingest.Options{Store: &memoryStore{m: m}, Now: now})
+	if err != nil {
+		t.Fatal(err)
+	}
+	mux.Handle(ingest.PushProcedure, in.Push())
 	s := httptest.NewUnstartedServer(mux)
 	s.Config.Protocols = new(http.Protocols)
 	s.Config.Protocols.SetHTTP1(true)
@@ -58,22 +64,20 @@ func strangers(t *testing.T) (strangerURL, silentURL string) {
 	return stranger.URL, silent.URL
 }
 
-// export takes OTLP profiles as the server does, and refuses the service "unwelcome".
-func (m *memory) export(_ context.Context, req *collectorv1.ExportProfilesServiceRequest) (*collectorv1.ExportProfilesServiceResponse, error) {
-	if m.err != nil {
-		return nil, m.err
-	}
-	b, err := new(ingest.Normaliser).Normalise(req, nil)
-	if err != nil {
-		return nil, connect.NewError(connect.CodeInvalidArgument, err)
-	}
+// Write makes memory a store behind the server's own doors. It refuses the service "unwelcome".
+func (s *memoryStore) Write(_ context.Context, b *profile.Batch) error {
 	for i := range b.Profiles {
 		if b.Profiles[i].Labels.Get(profile.LabelServiceName) == "unwelcome" {
-			return nil, connect.NewError(connect.CodeInvalidArgument, errors.New("invalid profiles: the service is not welcome"))
+			return fmt.Errorf("%w: the service is not welcome", storage.ErrInvalid)
 		}
 	}
-	m.batch = profile.Merge(m.batch, b)
-	return &collectorv1.ExportProfilesServiceResponse{}, nil
+	s.m.batch = profile.Merge(s.m.batch, b)
+	return s.m.err
+}
+
+type memoryStore struct {
+	storagetest.Model
+	m *memory
 }
 
 // selected returns the profiles that a selection is about, and their samples as one profile.

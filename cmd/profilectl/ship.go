@@ -1,90 +1,64 @@
 package main
 
 import (
+	"bytes"
 	"context"
-	"errors"
 	"fmt"
-	"strings"
-	"sync"
 
-	"connectrpc.com/connect"
-	"github.com/go-kit/log"
-
-	"github.com/perfuse/perfuse/agent/ship"
 	"github.com/perfuse/perfuse/profile"
+	pushv1 "github.com/perfuse/perfuse/proto/push/v1"
+	"github.com/perfuse/perfuse/proto/push/v1/pushv1connect"
+	typesv1 "github.com/perfuse/perfuse/proto/types/v1"
 )
 
-// ship sends one batch to the server's OTLP door, as an agent does, and returns when it is stored. What an agent
-// would try again and again, or count and drop, is an error here.
+// ship sends one batch to the server in one call: when it returns without an error, all of it is stored, else nothing.
 func (a *app) ship(ctx context.Context, what string, b *profile.Batch) error {
 	server, err := a.serverURL()
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, a.timeout)
-	defer cancel()
-	watch := shipWatch{stop: cancel}
-	s, err := ship.New(ship.Options{
-		Address: server, Insecure: strings.HasPrefix(server, "http:"),
-		QueueBytes: 1 << 40, // nothing is dropped for lack of room
-		Timeout:    a.timeout,
-		Logger:     &watch,
-	})
+	req, err := pushRequest(b)
 	if err != nil {
 		return fmt.Errorf("%s: %w", what, err)
 	}
-	if err := s.Send(ctx, b); err != nil {
-		return fmt.Errorf("%s: %w", what, err)
-	}
-	var run sync.WaitGroup
-	run.Go(func() { err = s.Run(ctx) })
-	flushErr := s.Flush(ctx)
-	cancel()
-	run.Wait()
-	closeErr := s.Close()
-	failed := watch.failure()
-	if failed == nil && errors.Is(flushErr, context.DeadlineExceeded) {
-		failed = connect.NewError(connect.CodeDeadlineExceeded, flushErr)
-	}
-	if failed != nil {
-		return a.explain(what, server, failed)
-	}
-	return errors.Join(flushErr, err, closeErr)
+	ctx, cancel := context.WithTimeout(ctx, a.timeout)
+	defer cancel()
+	_, err = pushv1connect.NewPusherServiceClient(a.http, server).Push(ctx, req)
+	return a.explain(what, server, err)
 }
 
-// shipWatch is the sender's log: the first thing that goes wrong ends the upload. Its sender reports with the
-// key "err" what failed or was refused, and with "reason" what the server took only in part.
-type shipWatch struct {
-	stop context.CancelFunc
-	mu   sync.Mutex
-	err  error
+// measurement is what profiles share that can be columns of one pprof.
+type measurement struct {
+	name, labels, periodType, periodUnit string
+	time, duration, period               int64
 }
 
-var _ log.Logger = (*shipWatch)(nil)
-
-func (w *shipWatch) Log(keyvals ...any) error {
-	for i := 0; i+1 < len(keyvals); i += 2 {
-		var err error
-		switch keyvals[i] {
-		case "err":
-			err, _ = keyvals[i+1].(error)
-		case "reason":
-			err = fmt.Errorf("the server took it only in part: %v", keyvals[i+1])
+// pushRequest writes a batch as pprofs, one a measurement.
+func pushRequest(b *profile.Batch) (*pushv1.PushRequest, error) {
+	var order []measurement
+	profiles := map[measurement][]*profile.Profile{}
+	for i := range b.Profiles {
+		p := &b.Profiles[i]
+		m := measurement{p.Type.Name, p.Labels.String(), p.Type.PeriodType, p.Type.PeriodUnit, p.TimeNanos, p.DurationNanos, p.Period}
+		if profiles[m] == nil {
+			order = append(order, m)
 		}
-		if err != nil {
-			w.mu.Lock()
-			if w.err == nil {
-				w.err = err
-			}
-			w.mu.Unlock()
-			w.stop()
-		}
+		profiles[m] = append(profiles[m], p)
 	}
-	return nil
-}
-
-func (w *shipWatch) failure() error {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.err
+	req := &pushv1.PushRequest{}
+	for _, m := range order {
+		var raw bytes.Buffer
+		if err := profile.WritePprof(&raw, b, profiles[m]...); err != nil {
+			return nil, err
+		}
+		s := &pushv1.RawProfileSeries{
+			Labels:  []*typesv1.LabelPair{{Name: "__name__", Value: m.name}},
+			Samples: []*pushv1.RawSample{{RawProfile: raw.Bytes()}},
+		}
+		for _, l := range profiles[m][0].Labels {
+			s.Labels = append(s.Labels, &typesv1.LabelPair{Name: l.Name, Value: l.Value})
+		}
+		req.Series = append(req.Series, s)
+	}
+	return req, nil
 }

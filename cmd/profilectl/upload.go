@@ -48,13 +48,15 @@ func (a *app) upload() *cobra.Command {
 	)
 	cmd := &cobra.Command{
 		Use:   "upload FILE...",
-		Short: "Send profiles from files: pprof (compressed or not) or folded text",
-		Long: `Send profiles from files to the server: pprof, gzip-compressed or not, or folded text (a;b;c VALUE); "-" is
-standard input. The form is told from the content.
+		Short: "Send profiles from files: pprof, folded text, JFR, speedscope",
+		Long: `Send profiles from files to the server: pprof, folded text (a;b;c VALUE), recordings of Java's Flight Recorder
+(.jfr), or speedscope's JSON, each gzip-compressed or not; "-" is standard input. The form is told from the content.
+A file is stored as a whole or not at all.
 
 A profile that has no label service_name gets the file's name for it. A file that says when it was taken keeps
 its time; others, and all with --time, are stored at that time.`,
 		Example: `  profilectl upload --label service_name=api --label version=1.2 cpu.pb.gz
+  profilectl upload --label service_name=shop recording.jfr
   perf script | stackcollapse-perf.pl | profilectl upload --type samples --label service_name=api -`,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) == 0 {
@@ -129,7 +131,6 @@ func (a *app) uploadFiles(ctx context.Context, files []string, o uploadOptions, 
 		if u.Samples == 0 {
 			return nothing("%s holds no samples; nothing was uploaded.", name)
 		}
-		onceOnly(b)
 		batches, report = append(batches, b), append(report, u)
 	}
 	// Any call tells whether a Perfuse server is there at all, in clearer words than the first gRPC message would.
@@ -189,6 +190,9 @@ func parseLabels(flags []string) (profile.Labels, error) {
 
 func parseUploadType(s string) (profile.Type, error) {
 	if t, err := profile.ParseType(s); err == nil {
+		if t.Delta {
+			return t, usage("--type %s: what is uploaded cannot be a delta; leave :delta out", s)
+		}
 		return t, nil
 	}
 	t, err := profile.ResolveType(s, uploadTypes)
@@ -209,19 +213,6 @@ func withDefaults(own, flags profile.Labels, file string) profile.Labels {
 		service, _, _ = strings.Cut(strings.TrimLeft(filepath.Base(file), "."), ".")
 	}
 	return profile.NewLabels(append(ls, profile.Label{Name: profile.LabelServiceName, Value: service})...)
-}
-
-// onceOnly sees to it that CPU time is stored once: the server makes CPU time of samples that have a period,
-// which a pprof with both columns brings along.
-func onceOnly(b *profile.Batch) {
-	for i := range b.Profiles {
-		p := &b.Profiles[i]
-		if p.Type.SampleType == "samples" && slices.ContainsFunc(b.Profiles, func(o profile.Profile) bool {
-			return o.Type.SampleType == "cpu" && o.Labels.Compare(p.Labels) == 0
-		}) {
-			p.Period = 0
-		}
-	}
 }
 
 // readProfile reads a file in whatever form it is.
@@ -252,10 +243,54 @@ func (a *app) readProfile(name string, typ profile.Type, o profile.PprofOptions)
 			return nil, fmt.Errorf("unpacking: %w", err)
 		}
 	}
-	if isText(data) {
+	return decodeProfile(data, typ, o)
+}
+
+// unreadable are the beginnings of files that people try, and what to do with them instead.
+var unreadable = []struct{ prefix, advice string }{
+	{"\x7fELF", "this is an executable or a library: for its symbols use 'profilectl debuginfo upload'"},
+	{"PERFILE2", "this is perf's own format: convert it with 'perf script | stackcollapse-perf.pl' and upload that with --type samples"},
+	{"PK\x03\x04", "this is a zip archive: unpack it first"},
+	{"heap profile:", "this is pprof's old text: fetch the profile without debug=1"},
+	{"goroutine profile:", "this is pprof's old text: fetch the profile without debug=1"},
+	{"go 1.", "this is an execution trace of a Go program, not a profile"},
+}
+
+// decodeProfile reads a profile whose form its content tells.
+func decodeProfile(data []byte, typ profile.Type, o profile.PprofOptions) (*profile.Batch, error) {
+	for _, u := range unreadable {
+		if bytes.HasPrefix(data, []byte(u.prefix)) {
+			return nil, errors.New(u.advice)
+		}
+	}
+	switch {
+	case profile.IsJFR(data):
+		return profile.ParseJFR(data, profile.JFROptions{})
+	case profile.IsSpeedscope(data):
+		return profile.ParseSpeedscope(data, profile.SpeedscopeOptions{Type: speedscopeType(typ)})
+	case bytes.HasPrefix(bytes.TrimSpace(data), []byte("{")):
+		return nil, errors.New("this is JSON, but not speedscope's file format, the only JSON that is read")
+	case isText(data):
 		return profile.ParseFolded(bytes.NewReader(data), typ, nil)
 	}
-	return profile.ReadPprof(bytes.NewReader(data), o)
+	b, err := profile.ReadPprof(bytes.NewReader(data), o)
+	if err != nil {
+		return nil, &hintError{err, "Want a pprof, folded text, a JFR recording or speedscope's JSON."}
+	}
+	return b, nil
+}
+
+// speedscopeType takes values of the unit of --type for what that names.
+func speedscopeType(typ profile.Type) func(string) (profile.Type, float64, error) {
+	return func(unit string) (profile.Type, float64, error) {
+		if n, ok := profile.SpeedscopeNanos(unit); ok && typ.SampleUnit == "nanoseconds" {
+			return typ, n, nil
+		}
+		if unit == typ.SampleUnit || unit == "none" && typ.SampleUnit == "count" {
+			return typ, 1, nil
+		}
+		return profile.SpeedscopeType(unit)
+	}
 }
 
 func readBounded(r io.Reader) ([]byte, error) {
