@@ -170,6 +170,7 @@ func (h *hasher) frame(i profile.FrameIndex) {
 	for _, l := range f.Lines {
 		fn := &h.d.Functions[l.Function]
 		b = appendText(appendText(appendText(b, fn.Name), fn.SystemName), fn.File)
+		b = binary.LittleEndian.AppendUint32(b, uint32(fn.StartLine))
 		b = binary.LittleEndian.AppendUint32(b, uint32(l.Line))
 		b = binary.LittleEndian.AppendUint32(b, uint32(l.Column))
 	}

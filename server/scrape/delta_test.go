@@ -2,6 +2,7 @@ package scrape
 
 import (
 	"bytes"
+	"compress/gzip"
 	"errors"
 	"fmt"
 	"io"
@@ -247,8 +248,20 @@ func TestAgainstProcess(t *testing.T) {
 // FuzzDeltas: whatever two answers are, the second gives amounts above 0 only, and the same again gives nothing.
 func FuzzDeltas(f *testing.F) {
 	at := time.Unix(1e9, 0)
-	f.Add(encode(heapTypes, at, "main;a 1000 50"), encode(heapTypes, at.Add(time.Second), "main;a 1300 20", "main;b 5 5"))
-	f.Add(encode("contentions/count delay/nanoseconds", at, "x 3 100"), encode("contentions/count delay/nanoseconds", at, "x 1 50"))
+	// Not compressed, so that what the fuzzer changes is the profile.
+	plain := func(types string, at time.Time, lines ...string) []byte {
+		zr, err := gzip.NewReader(bytes.NewReader(encode(types, at, lines...)))
+		if err != nil {
+			f.Fatal(err)
+		}
+		b, err := io.ReadAll(zr)
+		if err != nil {
+			f.Fatal(err)
+		}
+		return b
+	}
+	f.Add(plain(heapTypes, at, "main;a 1000 50"), plain(heapTypes, at.Add(time.Second), "main;a 1300 20", "main;b 5 5"))
+	f.Add(plain("contentions/count delay/nanoseconds", at, "x 3 100"), plain("contentions/count delay/nanoseconds", at, "x 1 50"))
 	f.Fuzz(func(t *testing.T, first, second []byte) {
 		read := func(b []byte) *profile.Batch {
 			got, err := profile.ReadPprof(bytes.NewReader(b), profile.PprofOptions{MaxBytes: 1 << 20})
