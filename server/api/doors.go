@@ -116,6 +116,9 @@ func writeError(w http.ResponseWriter, err error) {
 	w.Write(body)
 }
 
+// CodeOf returns the code that an error gets at the border of RPC.
+func CodeOf(err error) connect.Code { return codeOf(err) }
+
 // Invalid is an error of the request itself.
 func Invalid(format string, args ...any) error { return invalid(format, args...) }
 

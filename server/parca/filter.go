@@ -11,26 +11,13 @@ import (
 	"github.com/perfuse/perfuse/storage"
 )
 
-// merged is what was selected and passed the filters, and the sum of what did not.
-type merged struct {
-	*query.Merged
-	filtered int64
-}
-
-func (d *Door) merge(ctx context.Context, req *queryv1alpha1.QueryRequest, sel storage.Selection) (*merged, error) {
+// merge answers a selection, without the stacks that the request's filters leave out.
+func (d *Door) merge(ctx context.Context, req *queryv1alpha1.QueryRequest, sel storage.Selection) (*query.Merged, error) {
 	filter, err := stackFilter(req.GetFilter())
 	if err != nil {
 		return nil, err
 	}
-	m, err := d.opts.Engine.Merge(ctx, sel)
-	if err != nil {
-		return nil, err
-	}
-	all := m.Profile.Total()
-	if err := filter.Apply(ctx, m.Batch); err != nil {
-		return nil, err
-	}
-	return &merged{m, all - m.Profile.Total()}, nil
+	return d.opts.Engine.Ask(ctx, query.Question{Selection: sel, Filter: filter})
 }
 
 // stackFilter reads the filters of a request.

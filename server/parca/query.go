@@ -100,7 +100,8 @@ func (d *Door) report(ctx context.Context, req *queryv1alpha1.QueryRequest, resp
 	if err != nil {
 		return err
 	}
-	resp.Total, resp.Filtered = m.Profile.Total(), m.filtered
+	resp.Total = m.Profile.Total()
+	resp.Filtered = m.Unfiltered - resp.Total
 	switch req.GetReportType() {
 	case queryv1alpha1.QueryRequest_REPORT_TYPE_FLAMEGRAPH_ARROW:
 		tree := profile.NewTree(m.Batch, m.Profile)
@@ -112,7 +113,7 @@ func (d *Door) report(ctx context.Context, req *queryv1alpha1.QueryRequest, resp
 		resp.Report = &queryv1alpha1.QueryResponse_Pprof{Pprof: b.Bytes()}
 		return err
 	case queryv1alpha1.QueryRequest_REPORT_TYPE_TOP:
-		resp.Report = &queryv1alpha1.QueryResponse_Top{Top: d.top(m.Merged)}
+		resp.Report = &queryv1alpha1.QueryResponse_Top{Top: d.top(m)}
 		return nil
 	}
 	names, err := d.opts.Store.LabelNames(ctx, sel)

@@ -23,15 +23,11 @@ func (d *Door) merge(ctx context.Context, sel storage.Selection, stacks *typesv1
 	if stacks.GetGoPgo() != nil {
 		return nil, api.Unserved("stack_trace_selector.go_pgo is not served; served is stack_trace_selector.call_site, and go build takes a pprof as it is")
 	}
-	m, err := d.opts.Engine.Merge(ctx, sel)
-	if err != nil {
-		return nil, err
-	}
-	var filter profile.StackFilter
+	q := query.Question{Selection: sel}
 	for _, l := range stacks.GetCallSite() {
-		filter.CallSite = append(filter.CallSite, l.GetName())
+		q.Filter.CallSite = append(q.Filter.CallSite, l.GetName())
 	}
-	return m, filter.Apply(ctx, m.Batch)
+	return d.opts.Engine.Ask(ctx, q)
 }
 
 // drawn cuts a graph to size and refuses what is still too large.

@@ -1,0 +1,100 @@
+package pyroscope
+
+import (
+	"errors"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"testing"
+	"time"
+
+	"connectrpc.com/connect"
+	"github.com/perfuse/perfuse/profile"
+	querierv1 "github.com/perfuse/perfuse/proto/querier/v1"
+	typesv1 "github.com/perfuse/perfuse/proto/types/v1"
+	"github.com/perfuse/perfuse/server/api"
+	"github.com/perfuse/perfuse/server/query"
+	"github.com/perfuse/perfuse/storage/storagetest"
+)
+
+// FuzzAsk: whatever is asked for, it is answered or it is the question that is wrong.
+func FuzzAsk(f *testing.F) {
+	store := &storagetest.Model{}
+	b := &profile.Batch{Dictionary: profile.NewDictionary()}
+	d := b.Dictionary
+	stack := d.Stack(profile.Stack{d.Frame(profile.Frame{Lines: []profile.Line{{Function: d.Function(profile.Function{Name: "main"})}}})})
+	for _, t := range []profile.Type{profile.TypeCPU, profile.TypeCPUSamples} {
+		b.Profiles = append(b.Profiles, profile.Profile{
+			Type: t, Labels: profile.NewLabels(profile.Label{Name: "service_name", Value: "web"}), TimeNanos: 5e9, DurationNanos: 1e9,
+			Samples: []profile.Sample{{Stack: stack, Value: 1}},
+		})
+	}
+	if err := store.Write(f.Context(), b); err != nil {
+		f.Fatal(err)
+	}
+	engine, err := query.New(query.Options{Store: store})
+	if err != nil {
+		f.Fatal(err)
+	}
+	a, err := api.New(api.Options{Store: store, Engine: engine})
+	if err != nil {
+		f.Fatal(err)
+	}
+	door, err := New(Options{API: a, Store: store, Engine: engine, Now: func() time.Time { return time.Unix(6, 0) }})
+	if err != nil {
+		f.Fatal(err)
+	}
+	mux := http.NewServeMux()
+	door.Mount(mux)
+	s := service{door}
+
+	f.Add("cpu", `{service_name="web", __profile_type__=~"process.*"}`, int64(0), int64(0), int64(0), int32(0), 0.0, "service_name", "9a517183f26a089d", "query=cpu{}&from=0&until=now")
+	f.Add("process_cpu:cpu:nanoseconds:cpu:nanoseconds:delta", `{__type__!="cpu"}`, int64(1), int64(10_000), int64(-1), int32(3), 1.0, "__type__", "xyz", "query=cpu&from=5&until=6&format=dot&max-nodes=1")
+	f.Add("", `{a="b`, int64(-1), int64(5), int64(1), int32(4), -1.0, "", "", "leftQuery=cpu{}&rightQuery=samples{}&leftFrom=now-6s&rightFrom=now-1h")
+	f.Add("samples", `{}`, int64(1<<62), int64(1<<62), int64(1<<62), int32(2), 1e300, "a b", "main", "query=%zz&format=pprof")
+	f.Fuzz(func(t *testing.T, typ, selector string, start, end, nodes int64, format int32, step float64, label, span, params string) {
+		check := func(what string, err error) {
+			if err == nil {
+				return
+			}
+			code := api.CodeOf(err)
+			var ce *connect.Error
+			if errors.As(err, &ce) {
+				code = ce.Code()
+			}
+			switch code {
+			case connect.CodeInvalidArgument, connect.CodeNotFound, connect.CodeResourceExhausted, connect.CodeUnimplemented:
+			default:
+				t.Fatalf("%s: %s %v", what, code, err)
+			}
+		}
+		ctx := t.Context()
+		ask := &querierv1.SelectMergeStacktracesRequest{ProfileTypeID: typ, LabelSelector: selector, Start: start, End: end, MaxNodes: &nodes,
+			Format: querierv1.ProfileFormat(format), StackTraceSelector: &typesv1.StackTraceSelector{CallSite: []*typesv1.Location{{Name: span}}}}
+		_, err := s.SelectMergeStacktraces(ctx, ask)
+		check("SelectMergeStacktraces", err)
+		_, err = s.Diff(ctx, &querierv1.DiffRequest{Left: ask, Right: &querierv1.SelectMergeStacktracesRequest{ProfileTypeID: typ, SpanSelector: []string{span}}})
+		check("Diff", err)
+		_, err = s.SelectMergeSpanProfile(ctx, &querierv1.SelectMergeSpanProfileRequest{ProfileTypeID: typ, LabelSelector: selector, Start: start, End: end, SpanSelector: []string{span}})
+		check("SelectMergeSpanProfile", err)
+		_, err = s.SelectMergeProfile(ctx, &querierv1.SelectMergeProfileRequest{ProfileTypeID: typ, LabelSelector: selector, Start: start, End: end})
+		check("SelectMergeProfile", err)
+		_, err = s.SelectSeries(ctx, &querierv1.SelectSeriesRequest{ProfileTypeID: typ, LabelSelector: selector, Start: start, End: end, Step: step, GroupBy: []string{label}, Limit: &nodes})
+		check("SelectSeries", err)
+		_, err = s.LabelNames(ctx, &typesv1.LabelNamesRequest{Matchers: []string{selector}, Start: start, End: end})
+		check("LabelNames", err)
+		_, err = s.LabelValues(ctx, &typesv1.LabelValuesRequest{Name: label, Matchers: []string{selector}, Start: start, End: end})
+		check("LabelValues", err)
+		_, err = s.Series(ctx, &querierv1.SeriesRequest{Matchers: []string{selector}, LabelNames: []string{label, "__profile_type__"}, Start: start, End: end})
+		check("Series", err)
+		_, err = s.ProfileTypes(ctx, &querierv1.ProfileTypesRequest{Start: start, End: end})
+		check("ProfileTypes", err)
+		for _, path := range []string{"/pyroscope/render", "/pyroscope/render-diff"} {
+			w := httptest.NewRecorder()
+			mux.ServeHTTP(w, &http.Request{Method: http.MethodGet, URL: &url.URL{Path: path, RawQuery: params}, Header: http.Header{}})
+			if w.Code >= 500 && w.Code != http.StatusNotImplemented || w.Body.Len() == 0 {
+				t.Fatalf("%s?%s: %d %s", path, params, w.Code, w.Body)
+			}
+		}
+	})
+}
