@@ -36,7 +36,7 @@ type compactor struct {
 
 const (
 	// compactInputs is how many blocks become one at most: each needs a row group in memory.
-	compactInputs = 32
+	compactInputs = 16
 	// setAside is how long a block that cannot be read is left alone.
 	setAside = time.Hour
 )
@@ -100,16 +100,14 @@ func (s *Store) compact(ctx context.Context) error {
 	s.compacting.Lock()
 	defer s.compacting.Unlock()
 	var err error
-	for err == nil {
+	for err == nil && ctx.Err() == nil {
 		inputs := s.plan()
 		if len(inputs) == 0 {
 			break
 		}
-		if err = ctx.Err(); err == nil {
-			err = s.rewrite(ctx, inputs)
-		}
+		err = s.rewrite(ctx, inputs)
 	}
-	if err != nil && ctx.Err() != nil {
+	if ctx.Err() != nil {
 		return ctx.Err()
 	}
 	s.mu.Lock()
@@ -125,7 +123,8 @@ func (s *Store) compact(ctx context.Context) error {
 	return err
 }
 
-// plan returns neighbours that are to become one block, or one block that is to be rewritten, or nothing.
+// plan returns neighbours that are to become one block, or one block that is to be rewritten, or nothing. It holds
+// them: they are not dropped until rewrite lets them go.
 //
 // Neighbours whose last samples lie in the same Options.CompactSpan, counted from the Unix epoch, are a group as
 // far as they fit into CompactBytes. When a later block is outside of it, nothing more comes to it and it

@@ -65,7 +65,7 @@ var blockSchema = func() *parquet.Schema {
 type blockWriter struct {
 	w     *parquet.Writer
 	row   parquet.Row
-	bytes int
+	bytes int64
 }
 
 func newBlockWriter(w io.Writer) *blockWriter {
@@ -83,7 +83,7 @@ func (w *blockWriter) write(r *row) error {
 	if _, err := w.w.WriteRows([]parquet.Row{w.row}); err != nil {
 		return err
 	}
-	if w.bytes += len(r.payload); w.bytes < rowGroupBytes {
+	if w.bytes += r.bytes(); w.bytes < rowGroupBytes {
 		return nil
 	}
 	w.bytes = 0

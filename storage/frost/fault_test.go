@@ -254,6 +254,13 @@ func TestFaultAnywhere(t *testing.T) {
 			if op := fmt.Sprint(failed.Load()); len(st.Blocks) != 1 && !strings.HasPrefix(op, "open of") && !strings.HasPrefix(op, "read of") {
 				t.Fatalf("%s: blocks were not compacted: %+v", what, st.Blocks)
 			}
+			s.mu.RLock()
+			for _, b := range s.blocks {
+				if b.held {
+					t.Errorf("%s: block %s is kept from retention", what, b.name())
+				}
+			}
+			s.mu.RUnlock()
 			if err := s.Close(); err != nil {
 				t.Fatalf("%s: closing: %v", what, err)
 			}

@@ -130,7 +130,7 @@ func (s *Store) freeBefore() uint64 {
 	return s.active.segments[0]
 }
 
-// expired returns a block that is to be dropped, and why.
+// expired returns a block that is to be dropped, and why. One that is being compacted has to wait.
 func (s *Store) expired() (*block, string) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
@@ -138,18 +138,15 @@ func (s *Store) expired() (*block, string) {
 	var oldest *block
 	size := int64(0)
 	for _, b := range s.blocks {
-		size += b.size
-		if b.held {
-			continue
-		}
-		if b.dropAt <= now {
+		if b.dropAt <= now && !b.held {
 			return b, "age"
 		}
+		size += b.size
 		if oldest == nil || b.span.last < oldest.span.last {
 			oldest = b
 		}
 	}
-	if oldest != nil && s.o.RetentionBytes > 0 && size > s.o.RetentionBytes {
+	if oldest != nil && !oldest.held && s.o.RetentionBytes > 0 && size > s.o.RetentionBytes {
 		return oldest, "size"
 	}
 	return nil, ""
