@@ -16,6 +16,7 @@ import (
 	"strings"
 	"testing"
 
+	"connectrpc.com/connect"
 	"github.com/apache/arrow-go/v18/arrow"
 	"github.com/apache/arrow-go/v18/arrow/array"
 	"github.com/apache/arrow-go/v18/arrow/ipc"
@@ -24,8 +25,10 @@ import (
 	"github.com/perfuse/perfuse/profile"
 	googlev1 "github.com/perfuse/perfuse/proto/google/v1"
 	queryv1alpha1 "github.com/perfuse/perfuse/proto/parca/query/v1alpha1"
+	"github.com/perfuse/perfuse/proto/parca/query/v1alpha1/queryv1alpha1connect"
 	queryv1 "github.com/perfuse/perfuse/proto/perfuse/query/v1"
 	querierv1 "github.com/perfuse/perfuse/proto/querier/v1"
+	"github.com/perfuse/perfuse/proto/querier/v1/querierv1connect"
 	"github.com/perfuse/perfuse/server/limits"
 	"github.com/perfuse/perfuse/storage/storagetest"
 	"google.golang.org/protobuf/encoding/protojson"
@@ -69,6 +72,41 @@ func TestGrafana(t *testing.T) {
 			return ""
 		})
 	})
+}
+
+// TestGrafanaProtocols: both services answer in every protocol, errors too.
+func TestGrafanaProtocols(t *testing.T) {
+	s := start(t, Options{})
+	if _, err := otlp(t, s.Addr()).Export(t.Context(), request("web", 4)); err != nil {
+		t.Fatal(err)
+	}
+	for name, opts := range map[string][]connect.ClientOption{
+		"Connect": nil, "JSON": {connect.WithProtoJSON()}, "gRPC": {connect.WithGRPC()}, "gRPC-web": {connect.WithGRPCWeb()}, "gzip": {connect.WithSendGzip()},
+	} {
+		client := http.DefaultClient
+		if name == "gRPC" {
+			client = h2c()
+		}
+		toPyroscope := querierv1connect.NewQuerierServiceClient(client, s.url, opts...)
+		graph, err := toPyroscope.SelectMergeStacktraces(t.Context(), &querierv1.SelectMergeStacktracesRequest{ProfileTypeID: "samples", LabelSelector: `{service_name="web"}`})
+		if err != nil || graph.Flamegraph.Total != 6 {
+			t.Errorf("%s: %v, %v", name, graph, err)
+		}
+		if _, err := toPyroscope.Diff(t.Context(), &querierv1.DiffRequest{}); connect.CodeOf(err) != connect.CodeInvalidArgument {
+			t.Errorf("%s: a diff of nothing: %v", name, err)
+		}
+		toParca := queryv1alpha1connect.NewQueryServiceClient(client, s.url, opts...)
+		report, err := toParca.Query(t.Context(), &queryv1alpha1.QueryRequest{
+			Mode: queryv1alpha1.QueryRequest_MODE_MERGE, Options: &queryv1alpha1.QueryRequest_Merge{Merge: &queryv1alpha1.MergeProfile{Query: `samples{service_name="web"}`}},
+			ReportType: queryv1alpha1.QueryRequest_REPORT_TYPE_FLAMEGRAPH_ARROW,
+		})
+		if err != nil || report.Total != 6 {
+			t.Errorf("%s: %v, %v", name, report, err)
+		}
+		if _, err := toParca.Query(t.Context(), &queryv1alpha1.QueryRequest{Mode: 77}); connect.CodeOf(err) != connect.CodeUnimplemented {
+			t.Errorf("%s: an unknown mode: %v", name, err)
+		}
+	}
 }
 
 // grafana is a server with what was loaded.
