@@ -119,6 +119,17 @@ func (s *subject) ask(ctx context.Context, l *load) error {
 		{"merge of everything, heap", flame(heap, "")},
 		{"merge of one service, CPU", flame("cpu", one)},
 		{"merge of one service, heap", flame(heap, one)},
+		{"diff of one service, CPU", func() error {
+			before, after := sel("cpu", one), sel("cpu", one)
+			middle := l.start.Add(l.end.Sub(l.start) / 2).UnixNano()
+			before.EndUnixNano, after.StartUnixNano = middle, middle
+			_, err := q.Diff(ctx, &queryv1.DiffRequest{Before: before, After: after})
+			return err
+		}},
+		{"top of one service, CPU", func() error {
+			_, err := q.Top(ctx, &queryv1.TopRequest{Selection: sel("cpu", one), Limit: 100})
+			return err
+		}},
 		{"profile types", func() error {
 			_, err := q.ProfileTypes(ctx, &queryv1.ProfileTypesRequest{StartUnixNano: l.start.UnixNano(), EndUnixNano: l.end.UnixNano()})
 			return err
