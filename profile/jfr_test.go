@@ -111,8 +111,7 @@ func TestJFRErrors(t *testing.T) {
 	}
 }
 
-// jfrBuilder writes recordings as async-profiler does.
-type jfrBuilder struct{ strings, metadata, constants, events []byte }
+// What follows writes recordings as async-profiler does.
 
 func jfrNumbers(vs ...uint64) (b []byte) {
 	for _, v := range vs {
@@ -125,8 +124,8 @@ func jfrText(s string) []byte {
 	return append(append([]byte{jfrUTF8}, jfrNumbers(uint64(len(s)))...), s...)
 }
 
-// element writes an element: its name, attributes as key=value, its children.
-func (w *jfrBuilder) element(texts *[]string, name string, attributes []string, children ...[]byte) []byte {
+// jfrElement writes an element: its name, attributes as key=value, its children.
+func jfrElement(texts *[]string, name string, attributes []string, children ...[]byte) []byte {
 	index := func(s string) uint64 {
 		*texts = append(*texts, s)
 		return uint64(len(*texts) - 1)
@@ -174,7 +173,6 @@ func jfrTestID(name string) uint64 {
 }
 
 func jfrRecording(constants, events []byte) []byte {
-	var w jfrBuilder
 	var texts []string
 	var classes [][]byte
 	for _, c := range jfrTestClasses {
@@ -190,11 +188,11 @@ func jfrRecording(constants, events []byte) []byte {
 				attributes = append(attributes, "dimension=1")
 			}
 			attributes = append(attributes, fmt.Sprintf("class=%d", jfrTestID(strings.TrimRight(class, "![]"))))
-			fields = append(fields, w.element(&texts, "field", attributes))
+			fields = append(fields, jfrElement(&texts, "field", attributes))
 		}
-		classes = append(classes, w.element(&texts, "class", []string{"name=" + words[0], fmt.Sprintf("id=%d", jfrTestID(words[0]))}, fields...))
+		classes = append(classes, jfrElement(&texts, "class", []string{"name=" + words[0], fmt.Sprintf("id=%d", jfrTestID(words[0]))}, fields...))
 	}
-	tree := w.element(&texts, "root", nil, w.element(&texts, "metadata", nil, classes...))
+	tree := jfrElement(&texts, "root", nil, jfrElement(&texts, "metadata", nil, classes...))
 	body := jfrNumbers(0, 0, 0, uint64(len(texts)))
 	for _, s := range texts {
 		body = append(body, jfrText(s)...)
@@ -217,7 +215,7 @@ func jfrConstants(pools ...[]byte) []byte {
 	return append(jfrNumbers(uint64(len(pools))), bytes.Join(pools, nil)...)
 }
 
-// pool writes constants with the ids 1, 2, ...
+// jfrPoolOf writes constants with the ids 1, 2, ...
 func jfrPoolOf(class string, values ...[]byte) []byte {
 	b := jfrNumbers(jfrTestID(class), uint64(len(values)))
 	for i, v := range values {

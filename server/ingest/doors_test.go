@@ -239,7 +239,12 @@ func (d *doors) send(door string, m measured) error {
 		}
 		s.CloseRequest()
 		defer s.CloseResponse()
-		_, err = s.Receive()
+		if _, err = s.Receive(); err != nil {
+			return err
+		}
+		if _, err = s.Receive(); errors.Is(err, io.EOF) { // the end: the request is booked
+			return nil
+		}
 		return err
 	}
 	panic("no door " + door)

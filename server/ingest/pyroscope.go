@@ -82,13 +82,12 @@ func plain(w http.ResponseWriter, status int, text string) {
 
 // upload is a body at that door, and what the parameters say of it.
 type upload struct {
-	body, contentType string
-	data              []byte
-	form              map[string][]byte // its parts, if it is a form
-	series            rawSeries
-	measure           measure
-	rate              int64 // samples a second; 0: not given
-	span              timeSpan
+	data    []byte
+	form    map[string][]byte // its parts, if it is a form
+	series  rawSeries
+	measure measure
+	rate    int64 // samples a second; 0: not given
+	span    timeSpan
 }
 
 func (g *Ingester) ingest(ctx context.Context, q url.Values, contentType string, body []byte) error {
