@@ -19,6 +19,10 @@ func Diff(before, after *Tree) *DiffTree {
 	d.Unit = after.Unit
 	rankB, rankA := d.joinFrames(before, after)
 
+	n := max(before.Len(), after.Len())
+	d.Frame, d.End = make([]uint32, 0, n), make([]uint32, 0, n)
+	d.Self, d.BeforeSelf = make([]int64, 0, n), make([]int64, 0, n)
+
 	// Both trees are walked at once, depth first. An interval of siblings may be empty on one side.
 	type open struct{ b, bEnd, a, aEnd, at uint32 }
 	visit := func(self, beforeSelf int64, frame uint32) uint32 {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -123,7 +124,8 @@ func FuzzFrameMatcher(f *testing.F) {
 	})
 }
 
-// wideBatch has n samples of n distinct stacks, or nearly so; one in ten differs by variant.
+// wideBatch has n samples of n distinct stacks on a common trunk, in a tree of about n nodes as those of bigBatch;
+// one frame in a hundred differs by variant, and with it all that is above.
 func wideBatch(n int, variant uint64) *Batch {
 	shared, own := rand.New(rand.NewPCG(9, 9)), rand.New(rand.NewPCG(9, variant))
 	d := NewDictionary()
@@ -133,19 +135,21 @@ func wideBatch(n int, variant uint64) *Batch {
 		fn := d.Function(Function{Name: fmt.Sprintf("github.com/app/pkg%d.(*Type).Method%d", i%97, i/97), File: fmt.Sprintf("pkg%d/file.go", i%97)})
 		frames[i] = d.Frame(Frame{Mapping: m, Addr: Addr(i * 16), Lines: []Line{{Function: fn, Line: int32(i)}}})
 	}
+	const trunk = 20
+	stacks := make([]Stack, n) // root first
 	p := Profile{Type: TypeCPU}
-	for range n {
-		r := shared
-		if own.IntN(10) == 0 {
-			r = own
+	for i := range stacks {
+		below, top := Stack(frames[:trunk]), shared.IntN(len(frames))
+		if i > 0 {
+			below = stacks[max(0, i-1-shared.IntN(min(i, 5000)))]
 		}
-		s := make(Stack, 20+shared.IntN(20))
-		at := 0 // the walk from the root takes one of few ways at first, and one of many at the end
-		for i := range s {
-			s[len(s)-1-i] = frames[at]
-			at = (at*3 + 1 + r.IntN(1+i/4)) % len(frames)
+		if own.IntN(100) == 0 {
+			top = own.IntN(len(frames))
 		}
-		p.Samples = append(p.Samples, Sample{Stack: d.Stack(s), Value: 10_000_000})
+		stacks[i] = append(below[:len(below):len(below)], frames[top])
+		leafFirst := slices.Clone(stacks[i])
+		slices.Reverse(leafFirst)
+		p.Samples = append(p.Samples, Sample{Stack: d.Stack(leafFirst), Value: 10_000_000})
 	}
 	return &Batch{Dictionary: d, Profiles: []Profile{p}}
 }
@@ -178,7 +182,12 @@ func BenchmarkFilter(b *testing.B) {
 	}
 	f("Exact", StackFilter{Drop: []FrameMatcher{exact}})
 	f("Regexp", StackFilter{Keep: []FrameMatcher{pattern}})
-	f("CallSite", StackFilter{CallSite: []string{"github.com/app/pkg0.(*Type).Method0", "github.com/app/pkg1.(*Type).Method0"}})
+	var site []string
+	d := batch.Dictionary
+	for _, i := range slices.Backward(d.Stacks[all[200].Stack]) {
+		site = append(site, d.Functions[d.Frames[i].Lines[0].Function].Name)
+	}
+	f("CallSite", StackFilter{CallSite: site})
 }
 
 // BenchmarkDiff compares two sides of 100 000 stacks each, of which most are the same.
