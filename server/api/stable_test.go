@@ -2,11 +2,13 @@ package api
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"slices"
 	"testing"
+	"time"
 
 	"connectrpc.com/connect"
 	"github.com/perfuse/perfuse/profile"
@@ -132,23 +134,29 @@ func TestStableAnswers(t *testing.T) {
 type waiting struct {
 	storagetest.Model
 	arrived, left chan string
+	quit          chan struct{} // ends what did not see its client leave
 }
 
 func (s *waiting) Merge(ctx context.Context, sel storage.Selection, by []string) (*profile.Batch, error) {
 	s.arrived <- ""
-	<-ctx.Done()
-	s.left <- ctx.Err().Error()
-	return nil, ctx.Err()
+	select {
+	case <-ctx.Done():
+		s.left <- ctx.Err().Error()
+		return nil, ctx.Err()
+	case <-s.quit:
+		return nil, errors.New("the client never left")
+	}
 }
 
 // TestClientLeaves: a client that leaves ends its query, and gives back its turn.
 func TestClientLeaves(t *testing.T) {
-	store := &waiting{arrived: make(chan string), left: make(chan string, 2)}
+	store := &waiting{arrived: make(chan string), left: make(chan string, 2), quit: make(chan struct{})}
 	s := serviceOf(t, store)
 	mux := http.NewServeMux()
 	s.Mount(mux)
 	srv := httptest.NewServer(mux)
 	defer srv.Close()
+	defer close(store.quit)
 	client := queryv1connect.NewQueryServiceClient(srv.Client(), srv.URL)
 	sel := &queryv1.Selection{ProfileType: profile.TypeCPU.String()}
 	f := func(what string, merges int, call func(ctx context.Context) error) {
@@ -164,8 +172,13 @@ func TestClientLeaves(t *testing.T) {
 			t.Errorf("%s: %v", what, err)
 		}
 		for range merges {
-			if got := <-store.left; got != context.Canceled.Error() {
-				t.Errorf("%s: the store saw %s", what, got)
+			select {
+			case got := <-store.left:
+				if got != context.Canceled.Error() {
+					t.Errorf("%s: the store saw %s", what, got)
+				}
+			case <-time.After(10 * time.Second):
+				t.Fatalf("%s: the store works on for a client that has left", what)
 			}
 		}
 		// All turns are there again once the handler has ended.

@@ -56,17 +56,18 @@ func (e *Engine) Diff(ctx context.Context, before, after Question, scale Scale) 
 			if s.Merged, err = e.gather(workCtx, questions[i]); err != nil {
 				return fmt.Errorf("%s: %w", names[i], err)
 			}
-			if err = e.scale(workCtx, questions[i].Selection, s, scale); err != nil {
-				return fmt.Errorf("%s: %w", names[i], err)
-			}
 			return nil
 		})
 	}
 	if err := work.Wait(); err != nil {
 		return nil, nil, err
 	}
-	// One after the other: the second finds in the cache what the first has asked for.
+	// One after the other: the second finds in the cache what the first has asked for, and of two errors it is
+	// always the first.
 	for i, s := range sides {
+		if err := e.scale(ctx, questions[i].Selection, s, scale); err != nil {
+			return nil, nil, fmt.Errorf("%s: %w", names[i], err)
+		}
 		if err := e.finish(ctx, questions[i], s.Merged); err != nil {
 			return nil, nil, fmt.Errorf("%s: %w", names[i], err)
 		}
