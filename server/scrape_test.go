@@ -46,7 +46,7 @@ scrape_configs:
 		t.Fatal(err)
 	}
 
-	deadline := time.Now().Add(20 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	total := func(typ string) int64 {
 		resp, err := s.query().FlameGraph(t.Context(), &queryv1.FlameGraphRequest{Selection: &queryv1.Selection{
 			ProfileType: typ, Selector: fmt.Sprintf(`{service_name="self", job="self", instance=%q, kind="own"}`, s.Addr()),

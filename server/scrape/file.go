@@ -140,13 +140,22 @@ func (d *fileDiscovery) read(path string) ([]profile.Labels, error) {
 	defer f.Close()
 	data, err := io.ReadAll(limits.Reader(f, limits.BodyBytes, d.maxBytes, "the file", nil))
 	if err != nil {
-		return nil, err
+		return nil, limitError(err)
 	}
 	groups, err := parseGroups(data, strings.EqualFold(filepath.Ext(path), ".json"))
 	if err != nil {
 		return nil, err
 	}
 	return expand(groups, profile.Label{Name: labelMetaPrefix + "filepath", Value: path}), nil
+}
+
+// limitError leaves out what Connect wants to know of an exceeded limit.
+func limitError(err error) error {
+	var le *limits.Error
+	if errors.As(err, &le) {
+		return le
+	}
+	return err
 }
 
 // parseGroups reads a list of groups. An empty file has none.

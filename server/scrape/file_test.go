@@ -114,7 +114,7 @@ func TestFiles(t *testing.T) {
 		write("b.json", `[{"targets": ["`+strings.Repeat("b", 1000)+`"]}]`)
 		<-time.After(lookInterval)
 		synctest.Wait()
-		if g := got.String(); !strings.Contains(g, "the file is too large: limit body_bytes is 1000") || !strings.Contains(g, "b:1") {
+		if g := got.String(); !strings.Contains(g, "b.json: the file is too large: limit body_bytes is 1000") || !strings.Contains(g, "b:1") {
 			t.Error(g)
 		}
 		write("b.json", "")

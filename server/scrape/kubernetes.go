@@ -289,7 +289,7 @@ func (d *kubernetesDiscovery) page(ctx context.Context, query url.Values) (*podL
 	defer resp.Body.Close()
 	var page podList
 	if err := json.NewDecoder(limits.Reader(resp.Body, limits.BodyBytes, d.maxBytes, "a page of pods", nil)).Decode(&page); err != nil {
-		return nil, fmt.Errorf("decoding the answer: %w", err)
+		return nil, fmt.Errorf("decoding the answer: %w", limitError(err))
 	}
 	return &page, nil
 }

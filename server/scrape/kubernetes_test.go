@@ -50,7 +50,7 @@ func (c *cluster) expect(t *testing.T, want string, answer func(http.ResponseWri
 		if got = strings.TrimSpace(got); got != want {
 			t.Fatalf("asked for %s\nwant %s", got, want)
 		}
-	case <-time.After(20 * time.Second):
+	case <-time.After(time.Minute):
 		t.Fatalf("nobody asks for %s", want)
 	}
 	c.answers <- answer
@@ -91,7 +91,7 @@ func event(typ, object string) string {
 // await waits until what was found is as wanted.
 func (f *found) await(t *testing.T, want string) {
 	t.Helper()
-	timeout := time.After(20 * time.Second)
+	timeout := time.After(time.Minute)
 	for f.String() != want {
 		select {
 		case <-f.changed:
