@@ -142,7 +142,7 @@ func (g *Ingester) readArrow(ctx context.Context, size int, read func(*arrowMemo
 	var le *limits.Error
 	switch {
 	case errors.Is(err, errArrowMemory):
-		return nil, limits.Count(limits.DecodedBytes, allowed+1, allowed, "%v", err)
+		return nil, g.tooLarge(allowed, err)
 	case errors.As(err, &le), errors.Is(err, ErrInvalid):
 		return nil, err
 	}

@@ -332,6 +332,14 @@ func unlessOff(limit int64) int64 {
 	return limit
 }
 
+// tooLarge says of what took more memory than it was allowed whether that was the limit, or more than its size explains.
+func (g *Ingester) tooLarge(allowed int64, err error) error {
+	if allowed < unlessOff(g.limits.DecodedBytes) {
+		return invalid("%v: no profile of this size does", err)
+	}
+	return limits.Count(limits.DecodedBytes, math.MaxInt64, allowed, "%v", err)
+}
+
 // within reads a body in the memory that it may take, and stores what it holds.
 func (g *Ingester) within(ctx context.Context, cost int64, u *upload, read func(room int64) (*profile.Batch, error)) error {
 	allowed := min(leastCost+cost, unlessOff(g.limits.DecodedBytes))
@@ -343,7 +351,7 @@ func (g *Ingester) within(ctx context.Context, cost int64, u *upload, read func(
 	b, err := read(allowed)
 	switch {
 	case errors.Is(err, profile.ErrTooLarge):
-		return limits.Count(limits.DecodedBytes, allowed+1, allowed, "%v", err)
+		return g.tooLarge(allowed, err)
 	case errors.Is(err, profile.ErrTooDeep):
 		return limits.Count(limits.FramesPerStack, math.MaxInt64, g.limits.FramesPerStack, "%v", err)
 	case err != nil:
