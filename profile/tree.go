@@ -168,7 +168,16 @@ func (s *stackSums) of(p *Profile) []StackIndex {
 			s.touched = append(s.touched, si)
 		}
 	}
-	if !sorted {
+	switch {
+	case sorted:
+	case len(s.touched) > len(s.seen)/16: // looking at all costs less
+		s.touched = s.touched[:0]
+		for si, seen := range s.seen {
+			if seen {
+				s.touched = append(s.touched, StackIndex(si))
+			}
+		}
+	default:
 		slices.Sort(s.touched)
 	}
 	return s.touched
