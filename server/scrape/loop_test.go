@@ -176,7 +176,7 @@ func TestHealth(t *testing.T) {
 		f := func(want Health, wantErr string, next transportFunc) {
 			t.Helper()
 			do.Store(&next)
-			<-time.After(m.jobs[0].running[firstKey(m)].target.next(time.Now(), 10*time.Second).Sub(time.Now()))
+			<-time.After(time.Until(m.jobs[0].running[firstKey(m)].target.next(time.Now(), 10*time.Second)))
 			<-time.After(9 * time.Second) // within the same interval, but after the longest wait below
 			synctest.Wait()
 			s := target()

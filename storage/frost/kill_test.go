@@ -143,8 +143,8 @@ func TestKill(t *testing.T) {
 		}
 		first = last + 8
 	}
-	if blocks < 2 || generation == 0 {
-		t.Errorf("%d blocks, generation %d: the kills met no rotation or no compaction", blocks, generation)
+	if generation == 0 { // one block of several is of generation 1
+		t.Errorf("%d blocks of generation 0: the kills met no rotation or no compaction", blocks)
 	}
 	t.Logf("%d kills, %d batches, %d blocks, generation %d", times, len(acked), blocks, generation)
 }
