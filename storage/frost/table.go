@@ -67,6 +67,9 @@ func tableSchema() *schemapb.Schema {
 
 const (
 	tableName = "profiles"
+	// headGroupRows is how many rows a row group has in memory: what one question unpacks at least. With 8192 a question
+	// about one service unpacked all of them.
+	headGroupRows = 512
 	// rowGroupBytes is about how much payload one row group of a block has: what one question reads at least.
 	rowGroupBytes = 1 << 20
 )
@@ -90,7 +93,7 @@ func openTable(logger log.Logger, compactBytes int64) (*frostdb.ColumnStore, *fr
 	if err != nil {
 		return nil, nil, fmt.Errorf("opening FrostDB's database: %w", err)
 	}
-	table, err := db.Table(tableName, frostdb.NewTableConfig(tableSchema(), frostdb.WithRowGroupSize(8192)))
+	table, err := db.Table(tableName, frostdb.NewTableConfig(tableSchema(), frostdb.WithRowGroupSize(headGroupRows)))
 	if err != nil {
 		return nil, nil, fmt.Errorf("opening FrostDB's table: %w", err)
 	}
