@@ -354,6 +354,7 @@ func TestBucketAwayForAnHour(t *testing.T) {
 			}
 			all[i] = true
 			time.Sleep(time.Minute)
+			synctest.Wait() // heads come of age at whole minutes, too
 		}
 		for range 20 {
 			minute()
@@ -375,6 +376,7 @@ func TestBucketAwayForAnHour(t *testing.T) {
 		wants(t, "away", s, all, nil)
 		bucket.away.Store(false)
 		time.Sleep(2 * time.Minute) // the longest pause between attempts is one
+		synctest.Wait()
 		if st := s.Stats(); st.UploadsPending != 0 || st.UploadBytes != 0 || st.UploadsSince != nil || st.UploadError != "" {
 			t.Errorf("two minutes after it is back: %+v", st)
 		}
