@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -261,14 +262,22 @@ func (s *Store) replicate(ctx context.Context) error {
 			}
 		}
 	}
-	for _, b := range s.localBlocks() {
-		// A block that is dropped meanwhile has lost its index file, and what was copied is deleted below.
-		err := s.upload(ctx, "blocks/"+b.name()+".parquet")
-		if err == nil {
-			err = s.upload(ctx, "blocks/"+b.name()+".meta")
-		}
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return err
+	// A block may be compacted while it is copied. What stands for it now is copied then, before anything is deleted:
+	// what it stood for itself may be among that.
+	for again := true; again; {
+		again = false
+		for _, b := range s.localBlocks() {
+			err := s.upload(ctx, "blocks/"+b.name()+".parquet")
+			if err == nil {
+				err = s.upload(ctx, "blocks/"+b.name()+".meta")
+			}
+			if errors.Is(err, fs.ErrNotExist) && !slices.Contains(s.localBlocks(), b) {
+				again = true
+				continue
+			}
+			if err != nil {
+				return err
+			}
 		}
 	}
 	return s.replica.drop(ctx, drop)
