@@ -251,36 +251,46 @@ func (s *Store) replicate(ctx context.Context) error {
 	s.replica.mu.Lock()
 	drop := len(s.replica.dropped) // what comes later may wait for copies that are not made here
 	s.replica.mu.Unlock()
+	// A block may be compacted while it is copied. What stands for it now is copied then, before anything is deleted:
+	// what it stood for itself may be among that.
+	for again := true; again; {
+		var err error
+		if again, err = s.copy(ctx); err != nil {
+			return err
+		}
+	}
+	return s.replica.drop(ctx, drop)
+}
+
+// copy copies the blocks of this moment, and before them the dictionary, which has all that they refer to. It says
+// whether one of them has gone meanwhile.
+func (s *Store) copy(ctx context.Context) (gone bool, err error) {
+	blocks := s.localBlocks()
 	names, err := s.o.fs.List(s.dictionaryDir())
 	if err != nil {
-		return err
+		return false, err
 	}
 	for _, name := range names {
 		if strings.HasSuffix(name, ".dict") {
 			if err := s.upload(ctx, "dictionary/"+name); err != nil {
-				return err
+				return false, err
 			}
 		}
 	}
-	// A block may be compacted while it is copied. What stands for it now is copied then, before anything is deleted:
-	// what it stood for itself may be among that.
-	for again := true; again; {
-		again = false
-		for _, b := range s.localBlocks() {
-			err := s.upload(ctx, "blocks/"+b.name()+".parquet")
-			if err == nil {
-				err = s.upload(ctx, "blocks/"+b.name()+".meta")
-			}
-			if errors.Is(err, fs.ErrNotExist) && !slices.Contains(s.localBlocks(), b) {
-				again = true
-				continue
-			}
-			if err != nil {
-				return err
-			}
+	for _, b := range blocks {
+		err := s.upload(ctx, "blocks/"+b.name()+".parquet")
+		if err == nil {
+			err = s.upload(ctx, "blocks/"+b.name()+".meta")
+		}
+		if errors.Is(err, fs.ErrNotExist) && !slices.Contains(s.localBlocks(), b) {
+			gone = true
+			continue
+		}
+		if err != nil {
+			return false, err
 		}
 	}
-	return s.replica.drop(ctx, drop)
+	return gone, nil
 }
 
 func (s *Store) localBlocks() (out []*block) {
