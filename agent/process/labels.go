@@ -107,6 +107,14 @@ func (id *identity) load(p *Process) {
 	if err == nil && path.Base(strings.TrimSuffix(exe, " (deleted)")) != path.Base(p.Executable) {
 		return // it has exec'ed meanwhile
 	}
+	// In the middle of an exec the kernel has mapped the program and not yet said where its arguments are.
+	for tries := 0; err == nil && len(environ) == 0 && tries < 20; tries++ {
+		if arguments, _ := d.read("cmdline", nil, 64); len(arguments) > 0 {
+			environ, _ = d.read("environ", nil, maxEnvironBytes)
+			break
+		}
+		time.Sleep(500 * time.Microsecond)
+	}
 	id.read, id.inherited, id.depth = true, nil, 0
 	id.service, id.attributes, id.hostname = parseEnviron(environ)
 	id.container = t.containers.parse(cgroup)
