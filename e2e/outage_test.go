@@ -56,8 +56,8 @@ func TestOutage(t *testing.T) {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
 	for got = 0; time.Now().Before(deadline); <-tick.C {
-		// Samples are random: 40 s at 97 Hz are 3880, give or take 1 %.
-		if got = float64(in.value(t, "c-gcc", "cpu")); math.Abs(got-want) < 0.02*want {
+		// Samples are random: 40 s at 97 Hz are 3880, give or take 1 %, and interrupts are sampled but not used CPU.
+		if got = float64(in.value(t, "c-gcc", "cpu")); math.Abs(got-want) < 0.03*want {
 			t.Logf("the workload used %s of CPU, the server has %s of it (%+.2f %%)", used, time.Duration(got), 100*(got-want)/want)
 			return
 		}
