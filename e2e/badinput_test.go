@@ -60,8 +60,11 @@ func TestBadBodies(t *testing.T) {
 		}
 		in.alive(t)
 	}
-	const most = 512 << 20 // the bodies in flight may take 256 MiB, and as much is garbage at times
-	if rss := in.rss(t); rss > most {
+	// What was unpacked up to its limit of 64 MiB is garbage several times over, since buffers grow by copying.
+	const most = 512 << 20
+	rss := in.rss(t)
+	t.Logf("the server holds %d MiB after that", rss>>20)
+	if rss > most {
 		t.Errorf("the server holds %d MiB after that", rss>>20)
 	}
 	if status, answer := in.export(good); status != http.StatusOK {
