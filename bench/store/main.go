@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -20,12 +21,14 @@ import (
 )
 
 type config struct {
-	corpus  string
-	program string
-	door    string
-	senders int
-	sizes   []int64 // samples stored when a line of queries is measured
-	repeats int
+	corpus   string
+	program  string
+	door     string
+	senders  int
+	sizes    []int64 // samples stored when a line of queries is measured
+	repeats  int
+	only     *regexp.Regexp // the queries that are asked
+	profiles string         // where CPU profiles of queries go; empty: nowhere
 }
 
 func main() {
@@ -35,6 +38,8 @@ func main() {
 	flag.StringVar(&c.door, "door", "writeraw", "writeraw (Parca's) or push (Pyroscope's)")
 	flag.IntVar(&c.senders, "senders", 2, "how many send at once")
 	flag.IntVar(&c.repeats, "repeats", 7, "how often each query is asked; the median counts")
+	only := flag.String("only", "", "ask only the queries whose names this regular expression matches")
+	flag.StringVar(&c.profiles, "profiles", "", "folder for CPU profiles of the server, 5 s of each query, to see where its time goes")
 	flag.StringVar(&c.program, "perfuse", "", "the perfuse to measure (default: built from this tree)")
 	flag.Parse()
 	for _, text := range strings.Split(*sizes, ",") {
@@ -44,6 +49,11 @@ func main() {
 			os.Exit(2)
 		}
 		c.sizes = append(c.sizes, int64(n*1e6))
+	}
+	var err error
+	if c.only, err = regexp.Compile(*only); err != nil {
+		fmt.Fprintf(os.Stderr, "bench: -only: %v\n", err)
+		os.Exit(2)
 	}
 	if c.corpus == "" {
 		fmt.Fprintln(os.Stderr, "bench: no corpus: give -corpus DIR or PERFUSE_CORPUS; bench/README.md says what it holds and how to make one")

@@ -1,13 +1,17 @@
 package main
 
 import (
+	"bytes"
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"connectrpc.com/connect"
@@ -147,6 +151,9 @@ func (s *subject) ask(ctx context.Context, l *load) error {
 			return err
 		}},
 	} {
+		if !s.only.MatchString(c.name) {
+			continue
+		}
 		times := make([]time.Duration, s.repeats)
 		before, err := running.CPUTime(s.process.PID())
 		if err != nil {
@@ -166,8 +173,54 @@ func (s *subject) ask(ctx context.Context, l *load) error {
 		slices.Sort(times)
 		fmt.Printf("  %-28s %8.2f ms (%.2f to %.2f), %.1f ms of CPU\n", c.name, ms(times[len(times)/2]), ms(times[0]), ms(times[len(times)-1]),
 			ms(after-before)/float64(s.repeats))
+		if s.profiles != "" {
+			if err := s.profile(ctx, fmt.Sprintf("%.0fM %s", float64(l.samples)/1e6, c.name), c.ask); err != nil {
+				return fmt.Errorf("taking a profile of %s: %w", c.name, err)
+			}
+		}
 	}
 	return nil
+}
+
+// profile takes a CPU profile of the server while it is asked one query over and over.
+func (s *subject) profile(ctx context.Context, name string, ask func() error) error {
+	done := make(chan error, 1)
+	go func() {
+		done <- s.takeProfile(ctx, filepath.Join(s.profiles, strings.ReplaceAll(name, " ", "-")+".pb.gz"))
+	}()
+	for {
+		select {
+		case err := <-done:
+			return err
+		default:
+		}
+		if err := ask(); err != nil {
+			return errors.Join(err, <-done)
+		}
+	}
+}
+
+func (s *subject) takeProfile(ctx context.Context, path string) error {
+	if err := os.MkdirAll(s.profiles, 0o777); err != nil {
+		return err
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+s.address+"/debug/pprof/profile?seconds=5", nil)
+	if err != nil {
+		return err
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	data, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return err
+	}
+	if resp.StatusCode != http.StatusOK {
+		return fmt.Errorf("%s: %s", resp.Status, bytes.TrimSpace(data))
+	}
+	return os.WriteFile(path, data, 0o666)
 }
 
 func ms(d time.Duration) float64 { return float64(d.Microseconds()) / 1e3 }
