@@ -94,9 +94,17 @@ func TestDebugStorage(t *testing.T) {
 	if c := got.Cardinality; len(got.Dictionary) == 0 || len(c.Labels) != 1 || c.Labels[0].Values < 2 || len(c.Labels[0].Top) != 1 {
 		t.Errorf("cardinality %+v, dictionary %v", c, got.Dictionary)
 	}
-	for _, top := range []string{"many", "-1", "1001"} {
-		if status, body := s.get(t, "/debug/storage?top="+top); status != 400 || !strings.Contains(body, "want a number from 0 to 1000") {
-			t.Errorf("top=%s: %d %s", top, status, body)
+	if strings.Contains(body, "heaviest") {
+		t.Errorf("samples were counted, though nobody asked: %s", body)
+	}
+	var heaviest frost.Overview
+	status, body = s.get(t, "/debug/storage?series=1")
+	if err := json.Unmarshal([]byte(body), &heaviest); status != 200 || err != nil || len(heaviest.Heaviest) != 1 || heaviest.Heaviest[0].Samples == 0 {
+		t.Errorf("%d %v %s", status, err, body)
+	}
+	for _, query := range []string{"top=many", "top=-1", "top=1001", "series=1001"} {
+		if status, body := s.get(t, "/debug/storage?"+query); status != 400 || !strings.Contains(body, "want a number from 0 to 1000") {
+			t.Errorf("%s: %d %s", query, status, body)
 		}
 	}
 }

@@ -77,7 +77,8 @@ table { border-collapse: collapse } td, th { text-align: left; vertical-align: t
 <li><a href="/debug/config">config</a>: the settings in force</li>
 <li><a href="/debug/build">build</a>: version, revision and modules</li>
 <li><a href="/debug/status">status</a>: store, queues and drops, as JSON</li>
-<li><a href="/debug/storage">storage</a>: blocks, sizes, series, labels with most values, dictionary, as JSON (<code>?top=20</code>)</li>
+<li><a href="/debug/storage">storage</a>: blocks, sizes, series, labels with most values, dictionary, as JSON (<code>?top=20</code>;
+<code>&amp;series=20</code> also counts every series' samples); <code>profilectl storage</code> prints it</li>
 <li><a href="/debug/targets">targets</a>: what is scraped, and how that goes</li>
 <li><a href="/debug/errors">errors</a>: the last errors, as JSON</li>
 <li><a href="/metrics">metrics</a></li>
@@ -166,24 +167,28 @@ func isLoss(name string) bool {
 
 func (s *Server) debugStatus(w http.ResponseWriter, r *http.Request) { writeJSON(w, s.status()) }
 
-// Storager is what a store may implement to tell about its blocks and labels on the debug page. The answer is
-// shown as JSON.
+// Storager is what a store may implement to tell about its blocks and labels on the debug page: the top first of each
+// list and, if series is not 0, as many of the series with most samples. The answer is shown as JSON.
 type Storager interface {
-	Storage(ctx context.Context, top int) (any, error)
+	Storage(ctx context.Context, top, series int) (any, error)
 }
 
 // maxTop bounds the lists of the page about storage.
 const maxTop = 1000
 
 func (s *Server) debugStorage(w http.ResponseWriter, r *http.Request) {
-	top := 10
-	if text := r.URL.Query().Get("top"); text != "" {
+	wanted := map[string]int{"top": 10, "series": 0}
+	for _, name := range []string{"top", "series"} {
+		text := r.URL.Query().Get(name)
+		if text == "" {
+			continue
+		}
 		n, err := strconv.Atoi(text)
 		if err != nil || n < 0 || n > maxTop {
-			plain(w, http.StatusBadRequest, fmt.Sprintf("top is %q: want a number from 0 to %d", text, maxTop))
+			plain(w, http.StatusBadRequest, fmt.Sprintf("%s is %.80q: want a number from 0 to %d", name, text, maxTop))
 			return
 		}
-		top = n
+		wanted[name] = n
 	}
 	b := s.backend.Load()
 	if b == nil {
@@ -195,7 +200,7 @@ func (s *Server) debugStorage(w http.ResponseWriter, r *http.Request) {
 		plain(w, http.StatusNotFound, "this store tells nothing of itself")
 		return
 	}
-	v, err := store.Storage(r.Context(), top)
+	v, err := store.Storage(r.Context(), wanted["top"], wanted["series"])
 	if err != nil {
 		plain(w, http.StatusServiceUnavailable, err.Error())
 		return

@@ -23,6 +23,9 @@ import (
 //	profile [type=T] [at=-10m] [label=value ...]
 //	folded lines                  adds a profile to the server
 //
+//	storage [status=N]            is the server's page about its storage from now on; before, there is none
+//	JSON or another text
+//
 //	fail                          from now on every call fails with a limit
 //
 //	run [width=80] [colour]       runs a command line; width makes the output a terminal. STRANGER is the
@@ -59,6 +62,10 @@ func TestTranscripts(t *testing.T) {
 			switch d.Cmd {
 			case "profile":
 				addProfile(t, d, m, now)
+				return ""
+			case "storage":
+				m.storage.status, m.storage.text = http.StatusOK, d.Input
+				d.MaybeScanArgs(t, "status", &m.storage.status)
 				return ""
 			case "fail":
 				m.err = errTooMuch

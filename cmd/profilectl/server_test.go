@@ -31,6 +31,11 @@ type memory struct {
 	queryv1connect.UnimplementedQueryServiceHandler
 	batch *profile.Batch
 	err   error // what every call returns, if not nil
+
+	storage struct {
+		status int
+		text   string
+	}
 }
 
 func serve(t *testing.T, m *memory, now func() time.Time) string {
@@ -42,6 +47,14 @@ func serve(t *testing.T, m *memory, now func() time.Time) string {
 		t.Fatal(err)
 	}
 	mux.Handle(ingest.PushProcedure, in.Push())
+	mux.HandleFunc("GET /debug/storage", func(w http.ResponseWriter, r *http.Request) {
+		if m.storage.status == 0 {
+			http.NotFound(w, r)
+			return
+		}
+		w.WriteHeader(m.storage.status)
+		io.WriteString(w, m.storage.text)
+	})
 	s := httptest.NewUnstartedServer(mux)
 	s.Config.Protocols = new(http.Protocols)
 	s.Config.Protocols.SetHTTP1(true)
