@@ -9,6 +9,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"unicode/utf8"
 
 	"github.com/klauspost/compress/gzip"
 )
@@ -318,13 +319,44 @@ func FuzzJFR(f *testing.F) {
 		jfrPoolOf("jdk.types.FrameType", jfrText("Inlined")), jfrPoolOf("jdk.types.StackTrace", append([]byte{1}, jfrNumbers(1, 1, 5, 1)...)),
 	), jfrSized(jfrTestID("jdk.ExecutionSample"), jfrNumbers(0, 1, 1, 0, 0, 0))))
 	f.Add([]byte(jfrMagic))
+	f.Add(workload(f, "17"))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		b, err := ParseJFR(data, JFROptions{MaxBytes: 1 << 20})
+		b, err := ParseJFR(data, JFROptions{MaxBytes: 8 << 20})
 		if err != nil {
 			return
 		}
 		if err := b.Check(); err != nil {
 			t.Error(err)
+		}
+	})
+}
+
+// FuzzJFRContexts: whatever a snapshot of labels holds, a recording is read with it.
+func FuzzJFRContexts(f *testing.F) {
+	f.Add([]byte("\x0a\x0a\x08\x07\x12\x06\x0a\x04\x08\x01\x10\x02" + "\x12\x08\x08\x01\x12\x04user" + "\x12\x07\x08\x02\x12\x03ann"))
+	f.Add([]byte("\x0a\x0a\x08\x07\x12\x06\x0a\x04\x08\x01\x10\x02" + "\x12\x08\x08\x01\x12\x04\xff\x00er" + "\x12\x08\x08\x01\x12\x04user"))
+	recording := jfrRecording(jfrConstants(
+		jfrPoolOf("jdk.types.Symbol", jfrText("A"), jfrText("f")), jfrPoolOf("java.lang.Class", jfrNumbers(1)), jfrPoolOf("jdk.types.Method", jfrNumbers(1, 2)),
+		jfrPoolOf("jdk.types.FrameType", jfrText("Inlined")), jfrPoolOf("jdk.types.StackTrace", append([]byte{1}, jfrNumbers(1, 1, 5, 1)...)),
+	), jfrSized(jfrTestID("jdk.ExecutionSample"), jfrNumbers(0, 1, 1, 7, 0xabc, 2)))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		contexts, err := ParseJFRContexts(data)
+		if err != nil {
+			return
+		}
+		b, err := ParseJFR(recording, JFROptions{Contexts: contexts})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := b.Check(); err != nil {
+			t.Error(err)
+		}
+		for _, p := range b.Profiles {
+			for _, l := range p.Labels {
+				if !utf8.ValidString(l.Name + l.Value) {
+					t.Errorf("the label %q", l)
+				}
+			}
 		}
 	})
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"compress/gzip"
 	"errors"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -298,6 +299,21 @@ func FuzzReadPprof(f *testing.F) {
 	}
 	f.Add(buf.Bytes())
 	f.Add(negativeString)
+	for _, name := range []string{"cpu", "heap"} { // which runtime/pprof wrote in Go's compiler
+		packed, err := os.Open("testdata/pprof/" + name + ".pb.gz")
+		if err != nil {
+			f.Fatal(err)
+		}
+		zr, err := gzip.NewReader(packed)
+		if err != nil {
+			f.Fatal(err)
+		}
+		b, err := io.ReadAll(zr)
+		if err := errors.Join(err, packed.Close()); err != nil {
+			f.Fatal(err)
+		}
+		f.Add(b)
+	}
 	f.Fuzz(func(t *testing.T, data []byte) {
 		b, err := ReadPprof(bytes.NewReader(data), PprofOptions{MaxBytes: 1 << 20})
 		theirs, theirErr := pprof.ParseUncompressed(data)

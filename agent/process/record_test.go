@@ -260,3 +260,15 @@ func TestFollowCPUs(t *testing.T) {
 		t.Error("no CPU at all is no error")
 	}
 }
+
+func FuzzParseCPUList(f *testing.F) {
+	f.Add("0-3,7\n")
+	f.Add("0-65535,0-65535")
+	f.Add("3-1,-,18446744073709551615")
+	f.Fuzz(func(t *testing.T, s string) {
+		cpus, err := parseCPUList(s)
+		if err == nil && len(cpus) > (1+strings.Count(s, ","))<<16 {
+			t.Errorf("%d CPUs", len(cpus))
+		}
+	})
+}

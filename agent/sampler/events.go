@@ -142,7 +142,7 @@ func parseCPUs(list string) ([]int, error) {
 		}
 		a, err1 := strconv.Atoi(lo)
 		b, err2 := strconv.Atoi(hi)
-		if err1 != nil || err2 != nil || a < 0 || b < a || b-a > 1<<16 {
+		if err1 != nil || err2 != nil || a < 0 || b < a || b > 1<<16 {
 			return nil, fmt.Errorf("parsing the CPU list %q", list)
 		}
 		for c := a; c <= b; c++ {

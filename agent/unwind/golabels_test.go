@@ -111,3 +111,34 @@ func labelsTruth(t *testing.T, path string) (l GoLabels) {
 	}
 	return l
 }
+
+// FuzzGoCode looks for labels and changes of the stack pointer in whatever code.
+func FuzzGoCode(f *testing.F) {
+	f.Add(goText, goText, "go1.23.4 X:none")
+	for _, seed := range []struct {
+		arm64                 bool
+		systemstack, setLabel []byte
+	}{
+		// mov rax, fs:[-8]; mov rbx, [rax+48]; cmp rax, [rbx+0x50]; cmp rax, [rbx+0xb8]; call 0. mov [rcx+0x188], rax; ret.
+		{false, []byte{0x64, 0x48, 0x8b, 0x04, 0x25, 0xf8, 0xff, 0xff, 0xff, 0x48, 0x8b, 0x58, 0x30, 0x48, 0x3b, 0x43, 0x50,
+			0x48, 0x3b, 0x83, 0xb8, 0, 0, 0, 0xe8, 0, 0, 0, 0}, []byte{0x48, 0x89, 0x81, 0x88, 1, 0, 0, 0xc3}},
+		// ldr x4, [x28, 48]; ldr x5, [x4, 192]; bl 0. str x0, [x28, 392]; ret.
+		{true, []byte{0x84, 0x1b, 0x40, 0xf9, 0x85, 0x60, 0x40, 0xf9, 0, 0, 0, 0x94}, []byte{0x80, 0xc7, 0, 0xf9, 0xc0, 3, 0x5f, 0xd6}},
+	} {
+		if findGoLabels(seed.arm64, "go1.24", seed.systemstack, seed.setLabel) == nil {
+			f.Fatalf("no labels in % x, % x", seed.systemstack, seed.setLabel)
+		}
+		f.Add(seed.systemstack, seed.setLabel, "devel go1.24-abc")
+	}
+	f.Fuzz(func(t *testing.T, systemstack, setLabel []byte, toolchain string) {
+		for _, arm64 := range []bool{false, true} {
+			l := findGoLabels(arm64, toolchain, systemstack, setLabel)
+			if l != nil && (max(l.M, l.Curg, l.Labels) >= maxGoOffset || min(l.M, l.Curg, l.Labels) == 0 || !arm64 && l.TLS >= 0) {
+				t.Errorf("%+v", l)
+			}
+		}
+		if s := findSPWrites(setLabel); s.gone > uint64(len(setLabel)) {
+			t.Errorf("%+v in %d bytes", s, len(setLabel))
+		}
+	})
+}

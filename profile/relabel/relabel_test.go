@@ -4,6 +4,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"unicode/utf8"
 
 	"github.com/perfuse/perfuse/profile"
 )
@@ -83,4 +84,41 @@ func TestRelabel(t *testing.T) {
 	bad("only regex may be set", Rule{Action: "labeldrop", TargetLabel: "a"})
 	bad("only regex and replacement", Rule{Action: "labelmap", TargetLabel: "a"})
 	bad("unknown; want replace", Rule{Action: "rename"})
+}
+
+// FuzzRules: rules are refused, or make of any labels what is in order and no longer than it may be.
+func FuzzRules(f *testing.F) {
+	f.Add("replace", "a", "(.*)", "$1-$1", "t_${1}", uint64(0), "x\xff")
+	f.Add("labelmap", "", "__meta_(.+)", "$1", "", uint64(0), "v")
+	f.Add("hashmod", "a", "", "", "shard", uint64(7), "")
+	f.Add("labeldrop", "", "a|b", "", "", uint64(0), "v")
+	f.Add("keepequal", "a", "", "", "b", uint64(0), "v")
+	f.Add("drop", "a", "v+", "", "", uint64(0), "vv")
+	f.Fuzz(func(t *testing.T, action, source, regex, replacement, target string, modulus uint64, value string) {
+		if len(regex) > 1<<10 {
+			return
+		}
+		rule := Rule{Regex: regex, Modulus: modulus, TargetLabel: target, Action: action}
+		if source != "" {
+			rule.SourceLabels = []string{source, "b"}
+		}
+		if replacement != "" {
+			rule.Replacement = &replacement
+		}
+		const most = 20
+		r, err := New([]Rule{rule, {SourceLabels: []string{"a"}, TargetLabel: "c"}}, most)
+		if err != nil {
+			return
+		}
+		value = value[:min(len(value), most)]
+		out, keep := r.Apply(labels("a", strings.ToValidUTF8(value, ""), "b", "v", "__meta_x", "1"))
+		if !keep {
+			return
+		}
+		for i, l := range out {
+			if l.Name == "" || l.Value == "" || i > 0 && out[i-1].Name >= l.Name || !utf8.ValidString(l.Value) || len(l.Value) > most+2 {
+				t.Fatalf("label %d of %s", i, out)
+			}
+		}
+	})
 }

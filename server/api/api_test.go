@@ -64,7 +64,7 @@ type world struct {
 	url     string
 }
 
-func newWorld(t *testing.T, lim limits.Limits, debuginfo Debuginfo) *world {
+func newWorld(t testing.TB, lim limits.Limits, debuginfo Debuginfo) *world {
 	t.Helper()
 	w := &world{store: &storagetest.Model{}, symbols: &symbols{files: map[string]map[profile.Addr][]symbolize.Source{}}}
 	engine, err := query.New(query.Options{Store: w.store, Resolver: w.symbols})

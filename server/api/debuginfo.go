@@ -65,7 +65,7 @@ func (s debuginfoService) Upload(ctx context.Context, stream *connect.ClientStre
 	}
 	if !stream.Receive() {
 		if err := stream.Err(); err != nil {
-			return nil, err
+			return nil, streamError(err)
 		}
 		return nil, invalid("the stream is empty: want a message with info, then chunks")
 	}
@@ -121,7 +121,8 @@ func (c *chunkReader) Read(p []byte) (int, error) {
 			return 0, c.err
 		}
 		if !c.stream.Receive() {
-			if c.err = c.stream.Err(); c.err != nil {
+			if err := c.stream.Err(); err != nil {
+				c.err = streamError(err)
 				return 0, c.err
 			}
 			if c.bytes == 0 {
@@ -140,6 +141,15 @@ func (c *chunkReader) Read(p []byte) (int, error) {
 	c.chunk = c.chunk[n:]
 	c.bytes += int64(n)
 	return n, nil
+}
+
+// streamError blames the client for a stream that cannot be read to its end, where Connect blames us.
+func streamError(err error) error {
+	switch connect.CodeOf(err) {
+	case connect.CodeInternal, connect.CodeUnknown:
+		return invalid("reading the stream: %v", err)
+	}
+	return err
 }
 
 // readErrors remembers why reading ended, to tell a bad upload from a store that fails.

@@ -3,6 +3,7 @@ package api
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -20,6 +21,7 @@ import (
 	"github.com/perfuse/perfuse/proto/perfuse/debuginfo/v1/debuginfov1connect"
 	"github.com/perfuse/perfuse/server/limits"
 	"github.com/perfuse/perfuse/symbolize/debuginfo"
+	"google.golang.org/protobuf/proto"
 )
 
 // shelf keeps files in memory.
@@ -67,7 +69,7 @@ func (s *shelf) List() []debuginfo.Info {
 	return slices.SortedFunc(maps.Values(s.files), func(a, b debuginfo.Info) int { return strings.Compare(a.BuildID, b.BuildID) })
 }
 
-func zstdOf(t *testing.T, b []byte) []byte {
+func zstdOf(t testing.TB, b []byte) []byte {
 	t.Helper()
 	w, err := zstd.NewWriter(nil)
 	if err != nil {
@@ -179,4 +181,51 @@ func TestNoDebuginfo(t *testing.T) {
 	if _, err := client.Wanted(t.Context(), &debuginfov1.WantedRequest{}); connect.CodeOf(err) != connect.CodeUnimplemented {
 		t.Errorf("got %v", err)
 	}
+}
+
+// FuzzUpload: whatever messages an upload has, it is kept as it was sent or it is the client's fault, and nothing is kept.
+func FuzzUpload(f *testing.F) {
+	store := &shelf{files: map[string]debuginfo.Info{}, bytes: map[string][]byte{}}
+	w := newWorld(f, limits.Limits{UploadBytes: 1 << 16}, store)
+	messages := func(ms ...*debuginfov1.UploadRequest) (out []byte) {
+		for _, m := range ms {
+			b, err := proto.Marshal(m)
+			if err != nil {
+				f.Fatal(err)
+			}
+			out = append(binary.BigEndian.AppendUint32(append(out, 0), uint32(len(b))), b...)
+		}
+		return out
+	}
+	info := func(packed bool) *debuginfov1.UploadRequest {
+		return &debuginfov1.UploadRequest{Data: &debuginfov1.UploadRequest_Info{Info: &debuginfov1.UploadInfo{BuildId: "aa", File: "/bin/aa", Zstd: packed}}}
+	}
+	chunk := func(b []byte) *debuginfov1.UploadRequest {
+		return &debuginfov1.UploadRequest{Data: &debuginfov1.UploadRequest_Chunk{Chunk: b}}
+	}
+	packed := zstdOf(f, bytes.Repeat([]byte("debug information "), 100))
+	f.Add(messages(info(false), chunk([]byte("\x7fELF")), chunk(nil), chunk([]byte{2})))
+	f.Add(messages(info(true), chunk(packed[:9]), chunk(packed[9:])))
+	f.Add(messages(info(true), chunk(zstdOf(f, make([]byte, 1<<16+1)))))
+	f.Add(append(messages(info(false)), 0, 0xff, 0xff, 0xff, 0xff, 1))
+	f.Fuzz(func(t *testing.T, body []byte) {
+		clear(store.files)
+		resp, err := http.Post(w.url+"/perfuse.debuginfo.v1.DebuginfoService/Upload", "application/connect+proto", bytes.NewReader(body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		answer, err := io.ReadAll(resp.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if failed := bytes.Contains(answer, []byte(`"error"`)); failed == (len(store.files) > 0) {
+			t.Errorf("%d files are kept, the answer is %s %q", len(store.files), resp.Status, answer)
+		}
+		for _, of := range []string{"internal", "unknown", "unavailable"} {
+			if bytes.Contains(answer, []byte(`"code":"`+of)) {
+				t.Errorf("not the client's fault: %q", answer)
+			}
+		}
+	})
 }
