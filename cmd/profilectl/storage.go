@@ -17,7 +17,8 @@ import (
 	"connectrpc.com/connect"
 	"github.com/spf13/cobra"
 
-	"github.com/perfuse/perfuse/profile")
+	"github.com/perfuse/perfuse/profile"
+)
 
 func (a *app) storage() *cobra.Command {
 	var (
@@ -246,7 +247,7 @@ func (s *storageText) state() string {
 		text += s.line("", "", map[string]string{
 			"disk_full": "Make room on its disk, or have it keep less (storage.retention, storage.max_bytes). It goes on by itself when there is room.",
 			"io_error":  "Look after its disk. It goes on by itself when that works again.",
-			"broken":     "Start the server again; its log says what happened.",
+			"broken":    "Start the server again; its log says what happened.",
 		}[s.ReadOnlyReason])
 	}
 	for _, e := range []struct{ name, text string }{{"Last error", s.LastError}, {"Compaction", s.CompactionError}} {
@@ -358,7 +359,9 @@ func (s *storageText) blocks() string {
 	return text
 }
 
-func (s *storageText) note(text string) string { return s.term.style(styleDim, fit(text, s.term.width)) + "\n" }
+func (s *storageText) note(text string) string {
+	return s.term.style(styleDim, fit(text, s.term.width)) + "\n"
+}
 
 func (s *storageText) labels() string {
 	c := s.Cardinality
