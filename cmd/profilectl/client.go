@@ -46,7 +46,7 @@ func (a *app) explain(what, server string, err error) error {
 	if !errors.As(err, &rpc) {
 		return err
 	}
-	text := rpc.Message()
+	text := strings.TrimPrefix(rpc.Message(), what+": ")
 	switch rpc.Code() {
 	case connect.CodeUnavailable:
 		if connect.IsWireError(rpc) {

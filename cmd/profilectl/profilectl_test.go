@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"encoding/hex"
 	"fmt"
 	"net/http"
 	"os"
@@ -16,12 +17,17 @@ import (
 
 	"github.com/perfuse/perfuse/agent"
 	"github.com/perfuse/perfuse/profile"
+	"github.com/perfuse/perfuse/server/limits"
+	"go.yaml.in/yaml/v3"
 )
 
 // TestTranscripts runs what is in testdata/*.txt. Directives:
 //
-//	profile [type=T] [at=-10m] [label=value ...]
+//	profile [type=T] [at=-10m] [trace=HEX] [span=HEX] [span-name=N] [label=value ...]
 //	folded lines                  adds a profile to the server
+//
+//	limits                        another server, empty, with these limits
+//	name: value
 //
 //	storage [status=N]            is the server's page about its storage from now on; before, there is none
 //	JSON or another text
@@ -53,15 +59,23 @@ func TestTranscripts(t *testing.T) {
 			return
 		}
 		now := time.Date(2026, 3, 4, 5, 6, 0, 0, time.UTC)
-		m := &memory{batch: &profile.Batch{Dictionary: profile.NewDictionary()}}
+		m := &memory{}
 		var engine fakeEngine
-		url := serve(t, m, func() time.Time { return now })
+		url := serve(t, m, func() time.Time { return now }, limits.Limits{})
 		strangerURL, silentURL := strangers(t)
 		t.Chdir(t.TempDir())
 		datadriven.RunTest(t, path, func(t *testing.T, d *datadriven.TestData) string {
 			switch d.Cmd {
 			case "profile":
 				addProfile(t, d, m, now)
+				return ""
+			case "limits":
+				var lim limits.Limits
+				if err := yaml.Unmarshal([]byte(d.Input), &lim); err != nil {
+					t.Fatal(err)
+				}
+				m = &memory{}
+				url = serve(t, m, func() time.Time { return now }, lim)
 				return ""
 			case "storage":
 				m.storage.status, m.storage.text = http.StatusOK, d.Input
@@ -197,9 +211,16 @@ func addProfile(t *testing.T, d *datadriven.TestData, m *memory, now time.Time) 
 	typ := profile.TypeCPU
 	at := now.Add(-10 * time.Minute)
 	ls := map[string]string{}
+	var link profile.Link
 	for _, arg := range d.CmdArgs {
 		var err error
 		switch arg.Key {
+		case "trace":
+			_, err = hex.Decode(link.TraceID[:], []byte(arg.Vals[0]))
+		case "span":
+			_, err = hex.Decode(link.SpanID[:], []byte(arg.Vals[0]))
+		case "span-name":
+			link.SpanName = arg.Vals[0]
 		case "type":
 			typ, err = profile.ParseType(arg.Vals[0])
 		case "at":
@@ -216,12 +237,12 @@ func addProfile(t *testing.T, d *datadriven.TestData, m *memory, now time.Time) 
 		t.Fatal(err)
 	}
 	b.Profiles[0].TimeNanos = at.UnixNano()
-	im := profile.NewImporter(m.batch.Dictionary, b.Dictionary)
 	for i := range b.Profiles[0].Samples {
-		s := &b.Profiles[0].Samples[i]
-		s.Stack = im.Stack(s.Stack)
+		b.Profiles[0].Samples[i].Link = b.Dictionary.Link(link)
 	}
-	m.batch.Profiles = append(m.batch.Profiles, b.Profiles[0])
+	if err := m.Write(t.Context(), b); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // splitCommand splits at spaces, except inside single quotes.

@@ -42,9 +42,18 @@ func (s queryService) LabelNames(ctx context.Context, req *queryv1.LabelNamesReq
 		if err != nil {
 			return err
 		}
-		if resp.Names, err = s.opts.Store.LabelNames(ctx, sel); err != nil {
+		most, err := s.atMost(req.GetLimit())
+		if err != nil {
+			return err
+		}
+		names, err := s.opts.Store.LabelNames(ctx, sel)
+		if err != nil {
 			return fmt.Errorf("listing label names: %w", err)
 		}
+		if len(names) > most {
+			names, resp.Truncated = names[:most], true
+		}
+		resp.Names = names
 		return nil
 	})
 }
@@ -122,7 +131,7 @@ func (s queryService) Top(ctx context.Context, req *queryv1.TopRequest) (*queryv
 			profile.SortByTotal(rows)
 		}
 		resp.Unit, resp.Total, resp.FunctionCount = tree.Unit, tree.Total[0], int64(len(rows))
-		resp.UnfilteredTotal = m.Unfiltered
+		resp.UnfilteredTotal, resp.SeriesCount = m.Unfiltered, int64(m.Series)
 		if len(rows) > most {
 			rows, resp.Truncated = rows[:most], true
 		}
@@ -155,7 +164,8 @@ func (s queryService) Export(ctx context.Context, req *queryv1.ExportRequest) (*
 		default:
 			return invalid("format is %d: want EXPORT_FORMAT_PPROF or EXPORT_FORMAT_FOLDED", f)
 		}
-		resp.Data = out.Bytes()
+		resp.Data, resp.Total, resp.UnfilteredTotal = out.Bytes(), m.Profile.Total(), m.Unfiltered
+		resp.StackCount, resp.SeriesCount = int64(m.Stacks()), int64(m.Series)
 		return err
 	})
 }

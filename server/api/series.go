@@ -41,12 +41,12 @@ func stepFor(width time.Duration) time.Duration {
 func (s queryService) Series(ctx context.Context, req *queryv1.SeriesRequest) (*queryv1.SeriesResponse, error) {
 	resp := &queryv1.SeriesResponse{}
 	return resp, s.query(ctx, func(ctx context.Context) error {
-		most := int(req.GetLimit())
-		switch {
-		case most < 0:
-			return invalid("limit is %d: want 0 (20 series) or more", most)
-		case most == 0:
-			most = defaultSeries
+		most, err := s.atMost(req.GetLimit())
+		if err != nil {
+			return err
+		}
+		if req.GetLimit() == 0 {
+			most = min(most, defaultSeries)
 		}
 		if slices.Contains(req.GetGroupBy(), "") {
 			return invalid("group_by has an empty name: want names of labels")
@@ -77,6 +77,7 @@ func (s queryService) Series(ctx context.Context, req *queryv1.SeriesRequest) (*
 		if err != nil {
 			return fmt.Errorf("summing over time: %w", err)
 		}
+		resp.SeriesCount = int64(len(series))
 		if len(series) > most {
 			series, resp.Truncated = largest(series, most), true
 		}

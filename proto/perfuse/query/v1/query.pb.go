@@ -756,7 +756,9 @@ func (x *ProfileTypesResponse) GetTypes() []*ProfileType {
 type LabelNamesRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// profile_type may be empty here: all types.
-	Selection     *Selection `protobuf:"bytes,1,opt,name=selection,proto3" json:"selection,omitempty"`
+	Selection *Selection `protobuf:"bytes,1,opt,name=selection,proto3" json:"selection,omitempty"`
+	// At most so many; 0 means the server's limit.
+	Limit         int32 `protobuf:"varint,2,opt,name=limit,proto3" json:"limit,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -798,9 +800,18 @@ func (x *LabelNamesRequest) GetSelection() *Selection {
 	return nil
 }
 
+func (x *LabelNamesRequest) GetLimit() int32 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
 type LabelNamesResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Names         []string               `protobuf:"bytes,1,rep,name=names,proto3" json:"names,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Names []string               `protobuf:"bytes,1,rep,name=names,proto3" json:"names,omitempty"`
+	// True if the limit cut the list.
+	Truncated     bool `protobuf:"varint,2,opt,name=truncated,proto3" json:"truncated,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -840,6 +851,13 @@ func (x *LabelNamesResponse) GetNames() []string {
 		return x.Names
 	}
 	return nil
+}
+
+func (x *LabelNamesResponse) GetTruncated() bool {
+	if x != nil {
+		return x.Truncated
+	}
+	return false
 }
 
 type LabelValuesRequest struct {
@@ -966,9 +984,10 @@ func (x *LabelValuesResponse) GetTruncated() bool {
 }
 
 type LabelsRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Selection     *Selection             `protobuf:"bytes,1,opt,name=selection,proto3" json:"selection,omitempty"`
-	Limit         int32                  `protobuf:"varint,2,opt,name=limit,proto3" json:"limit,omitempty"`
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Selection *Selection             `protobuf:"bytes,1,opt,name=selection,proto3" json:"selection,omitempty"`
+	// At most so many; 0 means the server's limit.
+	Limit         int32 `protobuf:"varint,2,opt,name=limit,proto3" json:"limit,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1018,9 +1037,10 @@ func (x *LabelsRequest) GetLimit() int32 {
 }
 
 type LabelsResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Sets          []*LabelSet            `protobuf:"bytes,1,rep,name=sets,proto3" json:"sets,omitempty"`
-	Truncated     bool                   `protobuf:"varint,2,opt,name=truncated,proto3" json:"truncated,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Sets  []*LabelSet            `protobuf:"bytes,1,rep,name=sets,proto3" json:"sets,omitempty"`
+	// True if the limit cut the list.
+	Truncated     bool `protobuf:"varint,2,opt,name=truncated,proto3" json:"truncated,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1240,9 +1260,12 @@ type SeriesResponse struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
 	Series []*TimeSeries          `protobuf:"bytes,1,rep,name=series,proto3" json:"series,omitempty"`
 	// The step that was used.
-	StepNano      int64  `protobuf:"varint,2,opt,name=step_nano,json=stepNano,proto3" json:"step_nano,omitempty"`
-	Unit          string `protobuf:"bytes,3,opt,name=unit,proto3" json:"unit,omitempty"`
-	Truncated     bool   `protobuf:"varint,4,opt,name=truncated,proto3" json:"truncated,omitempty"`
+	StepNano int64  `protobuf:"varint,2,opt,name=step_nano,json=stepNano,proto3" json:"step_nano,omitempty"`
+	Unit     string `protobuf:"bytes,3,opt,name=unit,proto3" json:"unit,omitempty"`
+	// True if the limit made one of the smaller series.
+	Truncated bool `protobuf:"varint,4,opt,name=truncated,proto3" json:"truncated,omitempty"`
+	// How many series there are, as they were before the smaller ones became one.
+	SeriesCount   int64 `protobuf:"varint,5,opt,name=series_count,json=seriesCount,proto3" json:"series_count,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1303,6 +1326,13 @@ func (x *SeriesResponse) GetTruncated() bool {
 		return x.Truncated
 	}
 	return false
+}
+
+func (x *SeriesResponse) GetSeriesCount() int64 {
+	if x != nil {
+		return x.SeriesCount
+	}
+	return 0
 }
 
 type TimeSeries struct {
@@ -1739,11 +1769,14 @@ type TopResponse struct {
 	Functions []*TopFunction         `protobuf:"bytes,3,rep,name=functions,proto3" json:"functions,omitempty"`
 	// How many functions there are in all.
 	FunctionCount int64 `protobuf:"varint,4,opt,name=function_count,json=functionCount,proto3" json:"function_count,omitempty"`
-	Truncated     bool  `protobuf:"varint,5,opt,name=truncated,proto3" json:"truncated,omitempty"`
+	// True if the limit cut the list.
+	Truncated bool `protobuf:"varint,5,opt,name=truncated,proto3" json:"truncated,omitempty"`
 	// The sum of everything that was selected, whatever filter left out.
 	UnfilteredTotal int64 `protobuf:"varint,6,opt,name=unfiltered_total,json=unfilteredTotal,proto3" json:"unfiltered_total,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// How many series were selected: 0 means that the selection is empty.
+	SeriesCount   int64 `protobuf:"varint,7,opt,name=series_count,json=seriesCount,proto3" json:"series_count,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *TopResponse) Reset() {
@@ -1814,6 +1847,13 @@ func (x *TopResponse) GetTruncated() bool {
 func (x *TopResponse) GetUnfilteredTotal() int64 {
 	if x != nil {
 		return x.UnfilteredTotal
+	}
+	return 0
+}
+
+func (x *TopResponse) GetSeriesCount() int64 {
+	if x != nil {
+		return x.SeriesCount
 	}
 	return 0
 }
@@ -1964,8 +2004,14 @@ func (x *ExportRequest) GetFilter() *StackFilter {
 }
 
 type ExportResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Data          []byte                 `protobuf:"bytes,1,opt,name=data,proto3" json:"data,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Data  []byte                 `protobuf:"bytes,1,opt,name=data,proto3" json:"data,omitempty"`
+	// The sum of everything that was selected, whatever filter left out, and of what is in the file.
+	UnfilteredTotal int64 `protobuf:"varint,2,opt,name=unfiltered_total,json=unfilteredTotal,proto3" json:"unfiltered_total,omitempty"`
+	Total           int64 `protobuf:"varint,3,opt,name=total,proto3" json:"total,omitempty"`
+	// How many distinct stacks the file has, and how many series were selected: 0 means that the selection is empty.
+	StackCount    int64 `protobuf:"varint,4,opt,name=stack_count,json=stackCount,proto3" json:"stack_count,omitempty"`
+	SeriesCount   int64 `protobuf:"varint,5,opt,name=series_count,json=seriesCount,proto3" json:"series_count,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2005,6 +2051,34 @@ func (x *ExportResponse) GetData() []byte {
 		return x.Data
 	}
 	return nil
+}
+
+func (x *ExportResponse) GetUnfilteredTotal() int64 {
+	if x != nil {
+		return x.UnfilteredTotal
+	}
+	return 0
+}
+
+func (x *ExportResponse) GetTotal() int64 {
+	if x != nil {
+		return x.Total
+	}
+	return 0
+}
+
+func (x *ExportResponse) GetStackCount() int64 {
+	if x != nil {
+		return x.StackCount
+	}
+	return 0
+}
+
+func (x *ExportResponse) GetSeriesCount() int64 {
+	if x != nil {
+		return x.SeriesCount
+	}
+	return 0
 }
 
 type DiffRequest struct {
@@ -2384,7 +2458,8 @@ type DiffTopResponse struct {
 	Functions []*DiffFunction        `protobuf:"bytes,4,rep,name=functions,proto3" json:"functions,omitempty"`
 	// How many functions there are in all.
 	FunctionCount int64 `protobuf:"varint,5,opt,name=function_count,json=functionCount,proto3" json:"function_count,omitempty"`
-	Truncated     bool  `protobuf:"varint,6,opt,name=truncated,proto3" json:"truncated,omitempty"`
+	// True if the limit cut the list.
+	Truncated     bool `protobuf:"varint,6,opt,name=truncated,proto3" json:"truncated,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2872,11 +2947,13 @@ const file_perfuse_query_v1_query_proto_rawDesc = "" +
 	"\x0fstart_unix_nano\x18\x01 \x01(\x03R\rstartUnixNano\x12\"\n" +
 	"\rend_unix_nano\x18\x02 \x01(\x03R\vendUnixNano\"K\n" +
 	"\x14ProfileTypesResponse\x123\n" +
-	"\x05types\x18\x01 \x03(\v2\x1d.perfuse.query.v1.ProfileTypeR\x05types\"N\n" +
+	"\x05types\x18\x01 \x03(\v2\x1d.perfuse.query.v1.ProfileTypeR\x05types\"d\n" +
 	"\x11LabelNamesRequest\x129\n" +
-	"\tselection\x18\x01 \x01(\v2\x1b.perfuse.query.v1.SelectionR\tselection\"*\n" +
+	"\tselection\x18\x01 \x01(\v2\x1b.perfuse.query.v1.SelectionR\tselection\x12\x14\n" +
+	"\x05limit\x18\x02 \x01(\x05R\x05limit\"H\n" +
 	"\x12LabelNamesResponse\x12\x14\n" +
-	"\x05names\x18\x01 \x03(\tR\x05names\"\x91\x01\n" +
+	"\x05names\x18\x01 \x03(\tR\x05names\x12\x1c\n" +
+	"\ttruncated\x18\x02 \x01(\bR\ttruncated\"\x91\x01\n" +
 	"\x12LabelValuesRequest\x129\n" +
 	"\tselection\x18\x01 \x01(\v2\x1b.perfuse.query.v1.SelectionR\tselection\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x16\n" +
@@ -2900,12 +2977,13 @@ const file_perfuse_query_v1_query_proto_rawDesc = "" +
 	"\tselection\x18\x01 \x01(\v2\x1b.perfuse.query.v1.SelectionR\tselection\x12\x19\n" +
 	"\bgroup_by\x18\x02 \x03(\tR\agroupBy\x12\x1b\n" +
 	"\tstep_nano\x18\x03 \x01(\x03R\bstepNano\x12\x14\n" +
-	"\x05limit\x18\x04 \x01(\x05R\x05limit\"\x95\x01\n" +
+	"\x05limit\x18\x04 \x01(\x05R\x05limit\"\xb8\x01\n" +
 	"\x0eSeriesResponse\x124\n" +
 	"\x06series\x18\x01 \x03(\v2\x1c.perfuse.query.v1.TimeSeriesR\x06series\x12\x1b\n" +
 	"\tstep_nano\x18\x02 \x01(\x03R\bstepNano\x12\x12\n" +
 	"\x04unit\x18\x03 \x01(\tR\x04unit\x12\x1c\n" +
-	"\ttruncated\x18\x04 \x01(\bR\ttruncated\"{\n" +
+	"\ttruncated\x18\x04 \x01(\bR\ttruncated\x12!\n" +
+	"\fseries_count\x18\x05 \x01(\x03R\vseriesCount\"{\n" +
 	"\n" +
 	"TimeSeries\x12/\n" +
 	"\x06labels\x18\x01 \x03(\v2\x17.perfuse.query.v1.LabelR\x06labels\x12$\n" +
@@ -2945,14 +3023,15 @@ const file_perfuse_query_v1_query_proto_rawDesc = "" +
 	"\tselection\x18\x01 \x01(\v2\x1b.perfuse.query.v1.SelectionR\tselection\x12\x14\n" +
 	"\x05limit\x18\x02 \x01(\x05R\x05limit\x120\n" +
 	"\x05order\x18\x03 \x01(\x0e2\x1a.perfuse.query.v1.TopOrderR\x05order\x125\n" +
-	"\x06filter\x18\x04 \x01(\v2\x1d.perfuse.query.v1.StackFilterR\x06filter\"\xe4\x01\n" +
+	"\x06filter\x18\x04 \x01(\v2\x1d.perfuse.query.v1.StackFilterR\x06filter\"\x87\x02\n" +
 	"\vTopResponse\x12\x12\n" +
 	"\x04unit\x18\x01 \x01(\tR\x04unit\x12\x14\n" +
 	"\x05total\x18\x02 \x01(\x03R\x05total\x12;\n" +
 	"\tfunctions\x18\x03 \x03(\v2\x1d.perfuse.query.v1.TopFunctionR\tfunctions\x12%\n" +
 	"\x0efunction_count\x18\x04 \x01(\x03R\rfunctionCount\x12\x1c\n" +
 	"\ttruncated\x18\x05 \x01(\bR\ttruncated\x12)\n" +
-	"\x10unfiltered_total\x18\x06 \x01(\x03R\x0funfilteredTotal\"\xaa\x01\n" +
+	"\x10unfiltered_total\x18\x06 \x01(\x03R\x0funfilteredTotal\x12!\n" +
+	"\fseries_count\x18\a \x01(\x03R\vseriesCount\"\xaa\x01\n" +
 	"\vTopFunction\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04file\x18\x02 \x01(\tR\x04file\x12\x18\n" +
@@ -2963,9 +3042,14 @@ const file_perfuse_query_v1_query_proto_rawDesc = "" +
 	"\rExportRequest\x129\n" +
 	"\tselection\x18\x01 \x01(\v2\x1b.perfuse.query.v1.SelectionR\tselection\x126\n" +
 	"\x06format\x18\x02 \x01(\x0e2\x1e.perfuse.query.v1.ExportFormatR\x06format\x125\n" +
-	"\x06filter\x18\x03 \x01(\v2\x1d.perfuse.query.v1.StackFilterR\x06filter\"$\n" +
+	"\x06filter\x18\x03 \x01(\v2\x1d.perfuse.query.v1.StackFilterR\x06filter\"\xa9\x01\n" +
 	"\x0eExportResponse\x12\x12\n" +
-	"\x04data\x18\x01 \x01(\fR\x04data\"\x90\x02\n" +
+	"\x04data\x18\x01 \x01(\fR\x04data\x12)\n" +
+	"\x10unfiltered_total\x18\x02 \x01(\x03R\x0funfilteredTotal\x12\x14\n" +
+	"\x05total\x18\x03 \x01(\x03R\x05total\x12\x1f\n" +
+	"\vstack_count\x18\x04 \x01(\x03R\n" +
+	"stackCount\x12!\n" +
+	"\fseries_count\x18\x05 \x01(\x03R\vseriesCount\"\x90\x02\n" +
 	"\vDiffRequest\x123\n" +
 	"\x06before\x18\x01 \x01(\v2\x1b.perfuse.query.v1.SelectionR\x06before\x121\n" +
 	"\x05after\x18\x02 \x01(\v2\x1b.perfuse.query.v1.SelectionR\x05after\x125\n" +
