@@ -49,20 +49,32 @@ func ReadPprof(r io.Reader, o PprofOptions) (*Batch, error) {
 		o.MaxBytes = 64 << 20
 	}
 	o.MaxBytes = min(o.MaxBytes, math.MaxUint32)
+	data, err := readBounded(r, o.MaxBytes)
+	if err != nil {
+		return nil, fmt.Errorf("reading pprof: %w", err)
+	}
+	return ParsePprof(data, o)
+}
+
+// ParsePprof is [ReadPprof] of data that lies in memory, decompressed; MaxBytes does not bound it. The batch refers
+// to none of it.
+func ParsePprof(data []byte, o PprofOptions) (*Batch, error) {
 	if o.MaxSeries <= 0 {
 		o.MaxSeries = 1000
 	}
-	b, err := readPprof(r, o)
+	b, err := parsePprof(data, o)
 	if err != nil {
 		return nil, fmt.Errorf("reading pprof: %w", err)
 	}
 	return b, nil
 }
 
-func readPprof(r io.Reader, o PprofOptions) (*Batch, error) {
-	data, err := readBounded(r, o.MaxBytes)
-	if err != nil {
-		return nil, err
+func parsePprof(data []byte, o PprofOptions) (*Batch, error) {
+	if len(data) == 0 {
+		return nil, errors.New("no data")
+	}
+	if int64(len(data)) > math.MaxUint32 {
+		return nil, fmt.Errorf("%w: more than %s", ErrTooLarge, FormatValue(math.MaxUint32, "bytes"))
 	}
 	f, err := openPprof(data)
 	if err != nil {
@@ -109,9 +121,6 @@ func readBounded(r io.Reader, limit int64) ([]byte, error) {
 	}
 	if int64(len(data)) > limit {
 		return nil, fmt.Errorf("%w: more than %s after decompression", ErrTooLarge, FormatValue(limit, "bytes"))
-	}
-	if len(data) == 0 {
-		return nil, errors.New("no data")
 	}
 	return data, nil
 }

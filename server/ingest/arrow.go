@@ -131,7 +131,7 @@ func (g *Ingester) readArrow(ctx context.Context, size int, read func(*arrowMemo
 		return nil, invalid("the record is empty: want an Arrow IPC stream")
 	}
 	allowed := min(leastCost+arrowCost*int64(size), unlessOff(g.limits.DecodedBytes))
-	if release, err = g.gate.room(ctx, allowed); err != nil {
+	if release, err = g.gate.room.enter(ctx, allowed); err != nil {
 		return nil, err
 	}
 	err = newArrowMemory(allowed).recovered(read)

@@ -3,6 +3,7 @@ package ingest
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -81,12 +82,15 @@ func (g *Ingester) WriteArrow() http.Handler {
 
 // rpc returns the handler of a procedure: gRPC, gRPC-web and Connect.
 func (g *Ingester) rpc(procedure, door string, take func(context.Context, *rawRequest) (proto.Message, error)) http.Handler {
-	// What is too large once it is unpacked ends while Connect reads it, before our handler sees anything.
+	// Of what is left to Connect, see unpacked, that is the end before our handler sees anything.
 	refused := func(err error) { g.done(door, 0, err) }
 	opts := append(limits.HandlerOptions(g.limits.DecompressedBytes, refused),
 		connect.WithCodec(rawCodec{name: "proto"}), connect.WithCodec(rawCodec{name: "json"}),
 		connect.WithCodec(rawCodec{name: "json; charset=utf-8"}))
 	h := connect.NewUnaryHandlerSimple(procedure, func(ctx context.Context, raw *rawRequest) (*rawAnswer, error) {
+		if unpacked, ok := ctx.Value(messageKey{}).(*rawRequest); ok {
+			raw = unpacked
+		}
 		answer, err := take(ctx, raw)
 		g.done(door, len(raw.body), err)
 		if err != nil {
@@ -100,17 +104,74 @@ func (g *Ingester) rpc(procedure, door string, take func(context.Context, *rawRe
 			h.ServeHTTP(w, r) // which says what is
 			return
 		}
-		body, leave, err := g.gate.enter(r.Context(), r.Body)
+		body, leave, err := g.gate.enter(r.Context(), r.Body, r.ContentLength)
+		if err == nil {
+			defer leave()
+			r, err = g.unpacked(r, body)
+		}
 		if err != nil {
 			g.done(door, 0, err)
 			errorWriter.Write(w, r, connect.NewError(codeOf(err), err))
 			return
 		}
-		defer leave()
-		r = r.WithContext(r.Context())
-		r.Body = io.NopCloser(bytes.NewReader(body))
 		h.ServeHTTP(w, r)
 	})
+}
+
+// unpacked returns a request whose message is taken out of its body and unpacked, and goes beside it to the handler:
+// Connect would copy it several times. A body that is not what it should be stays for Connect to say so.
+func (g *Ingester) unpacked(r *http.Request, body []byte) (_ *http.Request, err error) {
+	message, encoding := body, r.Header.Get("Content-Encoding")
+	contentType := r.Header.Get("Content-Type")
+	if strings.HasPrefix(contentType, "application/grpc") {
+		if message, encoding, err = openEnvelope(body, r.Header.Get("Grpc-Encoding")); err != nil {
+			return r, err
+		}
+	}
+	if message == nil || !knownEncoding(encoding) {
+		return withBody(r, body), nil
+	}
+	raw := &rawRequest{json: strings.Contains(contentType, "json")}
+	if raw.body, err = g.unpack(message, encoding); err != nil {
+		return r, err
+	}
+	// What is left is an empty body, or gRPC's envelope of nothing.
+	return withBody(r.WithContext(context.WithValue(r.Context(), messageKey{}, raw)), make([]byte, len(body)-len(message))), nil
+}
+
+// openEnvelope returns the message in gRPC's envelope, which is a flag that says whether it is packed, its size, and the
+// message; nil if that is not all there is.
+func openEnvelope(body []byte, encoding string) (message []byte, packing string, err error) {
+	const head = 5
+	if len(body) < head {
+		return nil, "", nil
+	}
+	size, message := int64(binary.BigEndian.Uint32(body[1:])), body[head:]
+	if size > int64(len(message)) {
+		return nil, "", invalid("the body is cut off: its envelope promised %d bytes, %d came", size, len(message))
+	}
+	switch {
+	case size < int64(len(message)):
+	case body[0] == 0:
+		return message, "", nil
+	case body[0] == 1 && slices.Contains(limits.Encodings, encoding):
+		return message, encoding, nil
+	}
+	return nil, "", nil
+}
+
+func knownEncoding(encoding string) bool {
+	return encoding == "" || encoding == "identity" || slices.Contains(limits.Encodings, encoding)
+}
+
+// messageKey is the context's key of the message that is no longer in the body.
+type messageKey struct{}
+
+// withBody returns a copy of r: net/http holds on to its own request's body, see server's guard.
+func withBody(r *http.Request, body []byte) *http.Request {
+	r = r.WithContext(r.Context())
+	r.Body = io.NopCloser(bytes.NewReader(body))
+	return r
 }
 
 func (g *Ingester) decodeAndExport(ctx context.Context, body []byte, isJSON bool) error {
@@ -118,7 +179,7 @@ func (g *Ingester) decodeAndExport(ctx context.Context, body []byte, isJSON bool
 	if err != nil {
 		return err
 	}
-	release, err := g.gate.room(ctx, cost)
+	release, err := g.gate.room.enter(ctx, cost)
 	if err != nil {
 		return err
 	}
@@ -203,12 +264,12 @@ func (g *Ingester) HTTP() http.Handler {
 			return
 		}
 		encoding := strings.ToLower(r.Header.Get("Content-Encoding"))
-		if encoding != "" && encoding != "identity" && !slices.Contains(limits.Encodings, encoding) {
+		if !knownEncoding(encoding) {
 			answer.fail(http.StatusUnsupportedMediaType, connect.CodeInvalidArgument,
 				fmt.Sprintf("unknown content encoding %.40q: want %s", encoding, strings.Join(limits.Encodings, ", ")))
 			return
 		}
-		body, leave, err := g.gate.enter(r.Context(), r.Body)
+		body, leave, err := g.gate.enter(r.Context(), r.Body, r.ContentLength)
 		if err != nil {
 			g.done(doorHTTP, 0, err)
 			answer.error(err)
@@ -229,30 +290,23 @@ func (g *Ingester) HTTP() http.Handler {
 	})
 }
 
+// unpack returns a body unpacked, or as it is if it is not packed or empty.
 func (g *Ingester) unpack(body []byte, encoding string) ([]byte, error) {
-	d := limits.NewDecompressor(encoding, limits.DecompressedBytes, g.limits.DecompressedBytes, nil)
-	if d == nil || len(body) == 0 {
-		return body, nil // not packed, or an empty body, whatever it is called
-	}
-	defer d.Close()
-	err := d.Reset(bytes.NewReader(body))
-	if err == nil {
-		body, err = io.ReadAll(d)
-	}
+	unpacked, err := g.unpacker.Unpack(encoding, body)
 	if err != nil {
 		return nil, readError(encoding, err)
 	}
-	return body, nil
+	return unpacked, nil
 }
 
 // readError tells what the limits refused from what is broken.
 func readError(encoding string, err error) error {
 	var le *limits.Error
 	switch {
-	case errors.As(err, &le):
-		return le
 	case errors.Is(err, ErrBusy), errors.Is(err, context.Canceled):
 		return err
+	case errors.As(err, &le):
+		return le
 	case encoding == "":
 		return invalid("reading the body: %v", err)
 	}
@@ -281,12 +335,12 @@ func statusOf(err error) int {
 	var le *limits.Error
 	code := codeOf(err)
 	switch {
+	case code == connect.CodeUnavailable:
+		return http.StatusServiceUnavailable
 	case errors.As(err, &le) && (le.Limit == limits.BodyBytes || le.Limit == limits.DecompressedBytes || le.Limit == limits.DecodedBytes):
 		return http.StatusRequestEntityTooLarge
 	case errors.Is(err, errFormat):
 		return http.StatusUnsupportedMediaType
-	case code == connect.CodeUnavailable:
-		return http.StatusServiceUnavailable
 	case code == connect.CodeCanceled, code == connect.CodeDeadlineExceeded:
 		return http.StatusRequestTimeout
 	}

@@ -57,6 +57,7 @@ type Ingester struct {
 	normaliser Normaliser
 	seen       *seen
 	gate       *gate
+	unpacker   *limits.Unpacker
 	logger     log.Logger
 	quiet      quiet
 	metrics    metrics
@@ -104,6 +105,7 @@ func New(opts Options) (*Ingester, error) {
 	lim := opts.Limits.OrDefault()
 	return &Ingester{
 		gate:       newGate(&lim),
+		unpacker:   limits.NewUnpacker(limits.DecompressedBytes, lim.DecompressedBytes),
 		opts:       opts,
 		limits:     lim,
 		normaliser: Normaliser{Limits: lim, DropAttributes: opts.DropAttributes, Now: opts.Now},
@@ -188,12 +190,14 @@ func (g *Ingester) done(door string, body int, err error) {
 	}
 	outcome := "failed"
 	var le *limits.Error
+	if errors.As(err, &le) {
+		outcome = "limit"
+		g.opts.Refusals.Add(le.Limit)
+	}
 	switch {
 	case errors.Is(err, ErrBusy):
 		outcome = "busy"
-	case errors.As(err, &le):
-		outcome = "limit"
-		g.opts.Refusals.Add(le.Limit)
+	case le != nil:
 	case errors.Is(err, ErrInvalid), errors.Is(err, storage.ErrInvalid):
 		outcome = "invalid"
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):

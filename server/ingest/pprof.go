@@ -173,7 +173,7 @@ func (g *Ingester) storeRaw(ctx context.Context, series []rawSeries) error {
 			if p.data, err = g.unpackRaw(p, &unpacked); err != nil {
 				return err
 			}
-			if p.previous != nil {
+			if len(p.previous) > 0 {
 				if p.previous, err = g.unpackRaw(&rawProfile{data: p.previous, at: &place{"prev_profile", -1, nil}}, &unpacked); err != nil {
 					return err
 				}
@@ -187,7 +187,7 @@ func (g *Ingester) storeRaw(ctx context.Context, series []rawSeries) error {
 	if err := limits.Count(limits.DecodedBytes, cost, g.limits.DecodedBytes, "the request would take about %d bytes of memory", cost); err != nil {
 		return err
 	}
-	release, err := g.gate.room(ctx, cost)
+	release, err := g.gate.room.enter(ctx, cost)
 	if err != nil {
 		return err
 	}
@@ -233,14 +233,8 @@ func (g *Ingester) unpackRaw(p *rawProfile, total *int64) ([]byte, error) {
 		return nil, invalid("%s is empty: want %s", p.at, cmp.Or(p.want, "a pprof"))
 	}
 	if bytes.HasPrefix(data, []byte{0x1f, 0x8b}) {
-		d := limits.NewDecompressor("gzip", limits.DecompressedBytes, g.limits.DecompressedBytes, nil)
-		defer d.Close()
-		var buf bytes.Buffer
-		err := d.Reset(bytes.NewReader(data))
-		if err == nil {
-			buf.Grow(4 * len(data))
-			_, err = buf.ReadFrom(d)
-		}
+		var err error
+		data, err = g.unpacker.Unpack("gzip", data)
 		var le *limits.Error
 		switch {
 		case errors.As(err, &le):
@@ -248,7 +242,6 @@ func (g *Ingester) unpackRaw(p *rawProfile, total *int64) ([]byte, error) {
 		case err != nil:
 			return nil, invalid("unpacking %s (gzip): %v", p.at, err)
 		}
-		data = buf.Bytes()
 	}
 	*total += int64(len(data))
 	return data, limits.Count(limits.DecompressedBytes, *total, g.limits.DecompressedBytes, "what the request holds has %d bytes and more after decompression", *total)
@@ -256,13 +249,13 @@ func (g *Ingester) unpackRaw(p *rawProfile, total *int64) ([]byte, error) {
 
 // readRaw adds a pprof's profiles to b.
 func (g *Ingester) readRaw(b *profile.Batch, s *rawSeries, p *rawProfile, id profile.ID) error {
-	opts := profile.PprofOptions{Name: s.name, Labels: s.labels, Dictionary: b.Dictionary, MaxBytes: math.MaxUint32, MaxSeries: math.MaxInt}
-	got, err := profile.ReadPprof(bytes.NewReader(p.data), opts)
+	opts := profile.PprofOptions{Name: s.name, Labels: s.labels, Dictionary: b.Dictionary, MaxSeries: math.MaxInt}
+	got, err := profile.ParsePprof(p.data, opts)
 	if err != nil {
 		return invalid("%s: %v", p.at, err)
 	}
-	if p.previous != nil {
-		before, err := profile.ReadPprof(bytes.NewReader(p.previous), opts)
+	if len(p.previous) > 0 {
+		before, err := profile.ParsePprof(p.previous, opts)
 		if err != nil {
 			return invalid("prev_profile: %v", err)
 		}

@@ -52,11 +52,11 @@ func (g *Ingester) Ingest() http.Handler {
 			return
 		}
 		encoding := strings.ToLower(r.Header.Get("Content-Encoding"))
-		if encoding != "" && encoding != "identity" && !slices.Contains(limits.Encodings, encoding) {
+		if !knownEncoding(encoding) {
 			refuse(http.StatusUnsupportedMediaType, fmt.Sprintf("unknown content encoding %.40q: want %s", encoding, strings.Join(limits.Encodings, ", ")))
 			return
 		}
-		body, leave, err := g.gate.enter(r.Context(), r.Body)
+		body, leave, err := g.gate.enter(r.Context(), r.Body, r.ContentLength)
 		if err == nil {
 			defer leave()
 			if body, err = g.unpack(body, encoding); err == nil {
@@ -188,7 +188,7 @@ func formParts(body []byte, boundary string) (map[string][]byte, error) {
 		}
 		var data []byte
 		if err == nil {
-			data, err = io.ReadAll(p)
+			data, err = limits.ReadAll(p)
 		}
 		if err != nil {
 			return nil, invalid("the body is not a form: %v", err)
@@ -343,7 +343,7 @@ func (g *Ingester) tooLarge(allowed int64, err error) error {
 // within reads a body in the memory that it may take, and stores what it holds.
 func (g *Ingester) within(ctx context.Context, cost int64, u *upload, read func(room int64) (*profile.Batch, error)) error {
 	allowed := min(leastCost+cost, unlessOff(g.limits.DecodedBytes))
-	release, err := g.gate.room(ctx, allowed)
+	release, err := g.gate.room.enter(ctx, allowed)
 	if err != nil {
 		return err
 	}

@@ -31,7 +31,7 @@ func (g *Ingester) Scraped(ctx context.Context, s Scraped) (err error) {
 	if err := g.checkLabels(s.Labels, at); err != nil {
 		return err
 	}
-	body, leave, err := g.gate.enter(ctx, s.Body)
+	body, leave, err := g.gate.enter(ctx, s.Body, -1)
 	if err != nil {
 		return err
 	}
@@ -45,7 +45,7 @@ func (g *Ingester) Scraped(ctx context.Context, s Scraped) (err error) {
 	if err := limits.Count(limits.DecodedBytes, cost, g.limits.DecodedBytes, "%s would take about %d bytes of memory", at, cost); err != nil {
 		return err
 	}
-	release, err := g.gate.room(ctx, cost)
+	release, err := g.gate.room.enter(ctx, cost)
 	if err != nil {
 		return err
 	}

@@ -16,7 +16,6 @@ import (
 	"github.com/perfuse/perfuse/storage/storagetest"
 	collectorv1 "go.opentelemetry.io/proto/otlp/collector/profiles/v1development"
 	profilesv1 "go.opentelemetry.io/proto/otlp/profiles/v1development"
-	"golang.org/x/sync/semaphore"
 	"google.golang.org/protobuf/proto"
 )
 
@@ -237,25 +236,24 @@ func TestSeenAfterRefusal(t *testing.T) {
 func TestGate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newGate(&limits.Limits{BodyBytes: 100, InFlightBytes: 150, ConcurrentIngests: 1})
-		f := func(n int, want error) (leave func()) {
+		f := func(n int, want limits.Name, busy bool) (leave func()) {
 			t.Helper()
-			body, leave, err := g.enter(t.Context(), strings.NewReader(strings.Repeat("x", n)))
+			body, leave, err := g.enter(t.Context(), strings.NewReader(strings.Repeat("x", n)), -1)
 			var le *limits.Error
 			switch {
-			case want == nil && (err != nil || len(body) != n), want != nil && err == nil,
-				errors.Is(want, ErrBusy) != errors.Is(err, ErrBusy), errors.As(want, &le) != errors.As(err, &le):
+			case want == "" && (err != nil || len(body) != n), want != "" && (!errors.As(err, &le) || le.Limit != want || errors.Is(err, ErrBusy) != busy):
 				t.Fatalf("%d bytes: %d bytes, %v, want %v", n, len(body), err, want)
 			}
 			return leave
 		}
-		f(101, &limits.Error{}) // too large by itself
-		leave := f(100, nil)
-		f(60, ErrBusy) // no room
-		f(50, ErrBusy) // no turn in time
+		f(101, limits.BodyBytes, false)
+		leave := f(100, "", false)
+		f(60, limits.InFlightBytes, true)
+		f(50, limits.ConcurrentIngests, true) // no turn in time
 		leave()
-		leave = f(100, nil)
+		leave = f(100, "", false)
 		next := make(chan func())
-		go func() { next <- f(50, nil) }()
+		go func() { next <- f(50, "", false) }()
 		synctest.Wait()
 		select {
 		case <-next:
@@ -282,7 +280,7 @@ func TestRoom(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		in.gate.memory = semaphore.NewWeighted(2*cost + cost/2)
+		in.gate.room = newQueue(limits.DecodedBytes, 2*cost+cost/2, "")
 		errs := make(chan error, 3)
 		for range 3 {
 			go func() { errs <- in.decodeAndExport(t.Context(), body, false) }()

@@ -99,7 +99,7 @@ func (s *writeStream) run(ctx context.Context) error {
 
 // inTurn calls f when it is this stream's turn. An agent that is waited for takes nobody's.
 func (s *writeStream) inTurn(ctx context.Context, f func() error) error {
-	end, err := s.g.gate.turn(ctx)
+	end, err := s.g.gate.turns.enter(ctx, 1)
 	if err != nil {
 		return err
 	}

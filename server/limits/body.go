@@ -69,10 +69,13 @@ type Decompressor struct {
 	open func(io.Reader) (io.Reader, error)
 	max  int64
 	name Name
+	in   source
 	r    io.Reader
 
 	refused func(error)
 }
+
+const unpackedBody = "the request body after decompression"
 
 // NewDecompressor returns a decompressor for one of Encodings, or nil for another name.
 func NewDecompressor(encoding string, name Name, max int64, refused func(error)) *Decompressor {
@@ -96,9 +99,7 @@ func NewDecompressor(encoding string, name Name, max int64, refused func(error))
 	case "zstd":
 		// A frame's header asks for the window that unpacking needs; 32 MiB is more than any level
 		// short of --ultra uses. Concurrency 1 decodes in the caller's goroutine, so nothing leaks.
-		// Without the last option what lies in a bytes.Buffer is unpacked whole, past any limit.
-		zr, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(32<<20), zstd.WithDecoderLowmem(true),
-			zstd.WithDecodeBuffersBelow(0))
+		zr, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(32<<20), zstd.WithDecoderLowmem(true))
 		if err != nil {
 			panic("BUG: zstd refuses our options: " + err.Error())
 		}
@@ -111,15 +112,16 @@ func NewDecompressor(encoding string, name Name, max int64, refused func(error))
 
 // Reset prepares for a new source.
 func (d *Decompressor) Reset(r io.Reader) error {
-	d.r = nil
+	d.r, d.in.Reader = nil, nil
 	if r == http.NoBody {
 		return nil // Connect's pools let a resting decompressor go with this.
 	}
-	in, err := d.open(r)
+	d.in.Reader = r
+	in, err := d.open(&d.in)
 	if err != nil {
 		return err
 	}
-	d.r = Reader(in, d.name, d.max, "the request body after decompression", d.refused)
+	d.r = Reader(in, d.name, d.max, unpackedBody, d.refused)
 	return nil
 }
 
@@ -131,11 +133,14 @@ func (d *Decompressor) Read(p []byte) (int, error) {
 	return d.r.Read(p)
 }
 
-// Close keeps what can be used again.
+// Close keeps what can be used again, and nothing of the source.
 func (d *Decompressor) Close() error {
-	d.r = nil
+	d.r, d.in.Reader = nil, nil
 	return nil
 }
+
+// source is what lies between a decompressor that rests and the message that it unpacked last.
+type source struct{ io.Reader }
 
 // HandlerOptions make a Connect handler unpack each message's Encodings within max bytes; answers are sent as
 // gzip to those who ask for it.

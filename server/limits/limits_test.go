@@ -85,20 +85,6 @@ func (r iotestOneByte) Read(p []byte) (int, error) { return r.Reader.Read(p[:min
 // than it may, also of what lies in a buffer.
 func TestDecompressor(t *testing.T) {
 	const max = 1 << 10
-	pack := map[string]func(io.Writer) io.WriteCloser{
-		"gzip":    func(w io.Writer) io.WriteCloser { return gzip.NewWriter(w) },
-		"deflate": func(w io.Writer) io.WriteCloser { return zlib.NewWriter(w) },
-		"zstd": func(w io.Writer) io.WriteCloser {
-			z, err := zstd.NewWriter(w)
-			if err != nil {
-				t.Fatal(err)
-			}
-			return z
-		},
-	}
-	if len(pack) != len(Encodings) {
-		t.Fatalf("%d encodings are tried, there are %v", len(pack), Encodings)
-	}
 	for _, encoding := range Encodings {
 		t.Run(encoding, func(t *testing.T) {
 			d := NewDecompressor(encoding, DecompressedBytes, max, nil)
@@ -123,15 +109,7 @@ func TestDecompressor(t *testing.T) {
 					t.Errorf("resting: %v", err)
 				}
 			}
-			packed := func(n int) []byte {
-				var b bytes.Buffer
-				w := pack[encoding](&b)
-				w.Write(make([]byte, n))
-				if err := w.Close(); err != nil {
-					t.Fatal(err)
-				}
-				return b.Bytes()
-			}
+			packed := func(n int) []byte { return pack(t, encoding, n) }
 			f(packed(100), 100, false)
 			f([]byte("this is not packed at all"), -1, false)
 			f(packed(max), max, false)
