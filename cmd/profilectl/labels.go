@@ -50,7 +50,7 @@ func (a *app) labels() *cobra.Command {
 				return nothing("no labels at %s, %s.", a.server, describeRange(from, to))
 			}
 			if truncated {
-				fmt.Fprintf(a.err, "These are the first %d; --limit shows more.\n", len(list))
+				fmt.Fprintf(a.err, "These are the first %d; %s.\n", len(list), more(len(list), int(limit)))
 			}
 			return out.write(a, func(w io.Writer) error {
 				if out.form == formJSON {
@@ -63,7 +63,7 @@ func (a *app) labels() *cobra.Command {
 	}
 	l.flags(cmd, "0")
 	cmd.Flags().StringVar(&selector, "selector", "", "only series that this matches")
-	cmd.Flags().Int32Var(&limit, "limit", 0, "at most so many values; 0 means the server's limit")
+	cmd.Flags().Int32Var(&limit, "limit", 0, "at most so many; 0 means the server's limit")
 	return cmd
 }
 
@@ -71,13 +71,13 @@ func (a *app) labels() *cobra.Command {
 func (a *app) listLabels(ctx context.Context, sel *queryv1.Selection, args []string, limit int32) (list []string, truncated bool, err error) {
 	if len(args) == 0 {
 		err = a.ask(ctx, "listing labels", func(ctx context.Context, c queryv1connect.QueryServiceClient) error {
-			resp, err := c.LabelNames(ctx, &queryv1.LabelNamesRequest{Selection: sel})
+			resp, err := c.LabelNames(ctx, &queryv1.LabelNamesRequest{Selection: sel, Limit: limit})
 			if err == nil {
-				list = resp.Names
+				list, truncated = resp.Names, resp.Truncated
 			}
 			return err
 		})
-		return list, false, err
+		return list, truncated, err
 	}
 	err = a.ask(ctx, "listing values of "+args[0], func(ctx context.Context, c queryv1connect.QueryServiceClient) error {
 		resp, err := c.LabelValues(ctx, &queryv1.LabelValuesRequest{Selection: sel, Name: args[0], Limit: limit})

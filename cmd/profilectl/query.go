@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -43,6 +44,15 @@ func (d *drawing) share(form string) (float64, error) {
 	return n, nil
 }
 
+// shares returns what is drawn, and what the server is asked for.
+func (d *drawing) shares(form string) (drawn, asked float64) {
+	drawn, _ = d.share(form) // checked
+	if drawn == 0 {
+		return 0, -1 // 0 would be the server's default
+	}
+	return drawn, drawn
+}
+
 func (d *drawing) check(form string) error {
 	if d.sort != "self" && d.sort != "total" {
 		return usage("--sort %q: want self or total", d.sort)
@@ -56,10 +66,13 @@ func (d *drawing) check(form string) error {
 
 func (a *app) query() *cobra.Command {
 	var (
-		when    timeRange
-		draw    drawing
-		typ     string
-		outFlag string
+		when     timeRange
+		draw     drawing
+		narrow   narrowing
+		typ      string
+		by       []string
+		sandwich string
+		outFlag  string
 	)
 	cmd := &cobra.Command{
 		Use:   "query [SELECTOR]",
@@ -72,17 +85,40 @@ Forms: top    a table of functions with self and total value
        svg    a flame graph as a file for browsers
        folded one line per stack, root first: a;b;c VALUE
        pprof  for go tool pprof and others
-       json   the call tree for machines`,
+       json   the call tree for machines
+
+--keep, --drop and --call-site say which stacks count; shares of everything that is selected stay beside those of
+what they leave (ALL%). --by puts the values of labels into the call tree, above the functions. --sandwich shows what
+calls one function and what it calls.`,
 		Example: `  profilectl query '{service_name="api"}' --from -1h -o tree
+  profilectl query '{service_name="api"}' --keep '^json\.' --drop 'file=~_test\.go$'
+  profilectl query --by namespace,pod -o tree
+  profilectl query --sandwich json.Marshal
+  profilectl query --span-name 'GET /cart' -o tree
   profilectl query '{comm="postgres"}' --type cpu -o flame.svg
   profilectl query -o pprof > cpu.pb.gz`,
 		Args: between(0, "SELECTOR"),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if sandwich != "" && !cmd.Flags().Changed("output") {
+				outFlag = formTree
+			}
 			out, err := parseOutput(outFlag, profileForms)
 			if err != nil {
 				return err
 			}
 			if err := draw.check(out.form); err != nil {
+				return err
+			}
+			switch {
+			case sandwich != "" && out.form != formTree && out.form != formJSON:
+				return usage("--sandwich makes two trees: want -o tree or json, not %s", out.form)
+			case sandwich != "" && len(by) > 0:
+				return usage("--sandwich and --by do not go together")
+			case len(by) > 0 && !slices.Contains([]string{formTree, formSVG, formJSON}, out.form):
+				return usage("--by puts labels into the call tree: want -o tree, svg or json, not %s", out.form)
+			}
+			filter, err := narrow.filter()
+			if err != nil {
 				return err
 			}
 			if out.form == formPprof && out.file == "" && a.outTerm.is {
@@ -92,17 +128,25 @@ Forms: top    a table of functions with self and total value
 			if err != nil {
 				return err
 			}
-			switch out.form {
-			case formTop:
-				return a.queryTop(cmd.Context(), v, sel, draw, out)
-			case formFolded, formPprof:
-				return a.export(cmd.Context(), v, sel, out)
+			narrow.narrow(sel)
+			v.title += narrow.describe()
+			q := question{sel: sel, filter: filter, by: by, draw: draw, out: out}
+			switch {
+			case sandwich != "":
+				return a.querySandwich(cmd.Context(), v, q, sandwich)
+			case out.form == formTop:
+				return a.queryTop(cmd.Context(), v, q)
+			case out.form == formFolded, out.form == formPprof:
+				return a.export(cmd.Context(), v, q)
 			}
-			return a.queryTree(cmd.Context(), v, sel, draw, out)
+			return a.queryTree(cmd.Context(), v, q)
 		},
 	}
 	when.flags(cmd, "-1h")
 	draw.flags(cmd)
+	narrow.flags(cmd)
+	cmd.Flags().StringSliceVar(&by, "by", nil, "labels whose values come first in the call tree")
+	cmd.Flags().StringVar(&sandwich, "sandwich", "", "show what calls the function of this name and what it calls")
 	cmd.Flags().StringVar(&typ, "type", "cpu", "profile type, or an unambiguous beginning of its name or sample type")
 	cmd.Flags().StringVarP(&outFlag, "output", "o", formTop, "form ("+strings.Join(profileForms, ", ")+") or a file whose end says it (out.pb.gz, out.svg, ...)")
 	return cmd
@@ -134,39 +178,68 @@ func (a *app) selection(ctx context.Context, when timeRange, typ, selector strin
 	return v, &queryv1.Selection{ProfileType: t.String(), Selector: parsed.String(), StartUnixNano: unixNano(from), EndUnixNano: unixNano(to)}, nil
 }
 
-// empty says that nothing matched, and what to try.
-func (a *app) empty(v *view) error {
+// question is what to ask for and how to show the answer.
+type question struct {
+	sel    *queryv1.Selection
+	filter *queryv1.StackFilter // nil: all stacks count
+	by     []string
+	draw   drawing
+	out    output
+}
+
+// filtered says that v's is what a filter left of all, if there was one.
+func (q *question) filtered(v *view, all int64) {
+	if q.filter != nil {
+		v.all = all
+	}
+}
+
+// empty says that nothing matched, and what to try. all is what is selected without the filter.
+func (a *app) empty(v *view, all int64) error {
+	if all != 0 {
+		return nothing("no stack passes the filter: %s, %s. Without it there are %s.\n'profilectl query' lists the names of functions; a part of one is a regular expression: --keep json, --keep 'file=~json'.",
+			v.title, describeRange(v.from, v.to), amount(all, v.typ.SampleUnit))
+	}
 	return nothing("no samples of %s match %s, %s.\nTry a longer range (--from -24h, or 0 for everything); 'profilectl labels' and 'profilectl types' list what there is.",
 		v.typ, v.title, describeRange(v.from, v.to))
 }
 
-func (a *app) queryTree(ctx context.Context, v *view, sel *queryv1.Selection, draw drawing, out output) error {
-	share, _ := draw.share(out.form) // checked
-	min := share
-	if min == 0 {
-		min = -1 // 0 would be the server's default
-	}
+func (a *app) queryTree(ctx context.Context, v *view, q question) error {
+	share, min := q.draw.shares(q.out.form)
 	var resp *queryv1.FlameGraphResponse
 	err := a.ask(ctx, "querying", func(ctx context.Context, c queryv1connect.QueryServiceClient) (err error) {
-		resp, err = c.FlameGraph(ctx, &queryv1.FlameGraphRequest{Selection: sel, MinShare: min})
+		resp, err = c.FlameGraph(ctx, &queryv1.FlameGraphRequest{Selection: q.sel, Filter: q.filter, GroupBy: q.by, MinShare: min})
 		return err
 	})
 	if err != nil {
 		return err
 	}
 	if resp.SeriesCount == 0 {
-		return a.empty(v)
+		return a.empty(v, 0)
 	}
-	frames := make([]profile.TreeFrame, len(resp.Frames))
-	for i, f := range resp.Frames {
-		frames[i] = profile.TreeFrame{Name: f.Name, File: f.File, Mapping: f.Mapping, Kind: kindOf(f.Kind), Inlined: f.Inlined, StartLine: f.StartLine}
-	}
-	if v.tree, err = profile.DecodeNodes(resp.Nodes, frames, resp.Strings); err != nil {
-		return fmt.Errorf("querying: the server's answer: %w", err)
+	if v.tree, err = decodeTree(resp.Nodes, resp.Frames, resp.Strings); err != nil {
+		return err
 	}
 	v.tree.Unit = resp.Unit
-	v.stacks, v.series, v.cut = resp.StackCount, resp.SeriesCount, resp.CutCount
-	return out.write(a, func(w io.Writer) error { return v.draw(w, out, a.outTerm, share) })
+	v.stacks, v.series, v.nodes, v.cut = resp.StackCount, resp.SeriesCount, resp.NodeCount, resp.CutCount
+	q.filtered(v, resp.UnfilteredTotal)
+	if resp.StackCount == 0 && q.filter != nil {
+		return a.empty(v, resp.UnfilteredTotal)
+	}
+	return q.out.write(a, func(w io.Writer) error { return v.draw(w, q.out, a.outTerm, share) })
+}
+
+// decodeTree reads a tree as it travels.
+func decodeTree(nodes []byte, wire []*queryv1.FlameFrame, strs []string) (*profile.Tree, error) {
+	frames := make([]profile.TreeFrame, len(wire))
+	for i, f := range wire {
+		frames[i] = profile.TreeFrame{Name: f.Name, File: f.File, Mapping: f.Mapping, Kind: kindOf(f.Kind), Inlined: f.Inlined, StartLine: f.StartLine}
+	}
+	tree, err := profile.DecodeNodes(nodes, frames, strs)
+	if err != nil {
+		return nil, fmt.Errorf("querying: the server's answer: %w", err)
+	}
+	return tree, nil
 }
 
 // draw writes the view as a tree, an SVG or JSON.
@@ -183,12 +256,12 @@ func (v *view) draw(w io.Writer, out output, term terminal, share float64) error
 	return v.writeTree(w, term, share)
 }
 
-func (a *app) queryTop(ctx context.Context, v *view, sel *queryv1.Selection, draw drawing, out output) error {
-	req := &queryv1.TopRequest{Selection: sel, Limit: int32(min(draw.limit, 1<<31-1))}
-	if draw.limit == 0 {
+func (a *app) queryTop(ctx context.Context, v *view, q question) error {
+	req := &queryv1.TopRequest{Selection: q.sel, Filter: q.filter, Limit: int32(min(q.draw.limit, 1<<31-1))}
+	if q.draw.limit == 0 {
 		req.Limit = 1 << 20
 	}
-	if draw.sort == "total" {
+	if q.draw.sort == "total" {
 		req.Order = queryv1.TopOrder_TOP_ORDER_TOTAL
 	}
 	var resp *queryv1.TopResponse
@@ -200,40 +273,43 @@ func (a *app) queryTop(ctx context.Context, v *view, sel *queryv1.Selection, dra
 		return err
 	}
 	if resp.FunctionCount == 0 && resp.Total == 0 {
-		return a.empty(v)
+		return a.empty(v, resp.UnfilteredTotal)
 	}
+	q.filtered(v, resp.UnfilteredTotal)
+	v.atMost = q.draw.limit
 	t := topTable{view: *v, sum: resp.Total, count: resp.FunctionCount}
 	for _, f := range resp.Functions {
 		t.rows = append(t.rows, profile.TopRow{Name: f.Name, File: f.File, Mapping: f.Mapping, Kind: kindOf(f.Kind), Self: f.Self, Total: f.Total})
 	}
-	return out.write(a, func(w io.Writer) error { return t.write(w, a.outTerm) })
+	return q.out.write(a, func(w io.Writer) error { return t.write(w, a.outTerm) })
 }
 
 // export fetches the profile as a file. Its summary goes to standard error, the form has no place for it.
-func (a *app) export(ctx context.Context, v *view, sel *queryv1.Selection, out output) error {
+func (a *app) export(ctx context.Context, v *view, q question) error {
 	format := queryv1.ExportFormat_EXPORT_FORMAT_PPROF
-	if out.form == formFolded {
+	if q.out.form == formFolded {
 		format = queryv1.ExportFormat_EXPORT_FORMAT_FOLDED
 	}
 	var resp *queryv1.ExportResponse
 	err := a.ask(ctx, "querying", func(ctx context.Context, c queryv1connect.QueryServiceClient) (err error) {
-		resp, err = c.Export(ctx, &queryv1.ExportRequest{Selection: sel, Format: format})
+		resp, err = c.Export(ctx, &queryv1.ExportRequest{Selection: q.sel, Filter: q.filter, Format: format})
 		return err
 	})
 	if err != nil {
 		return err
 	}
-	stacks, total, err := measure(resp.Data, out.form, v.typ)
+	stacks, total, err := measure(resp.Data, q.out.form, v.typ)
 	if err != nil {
 		return fmt.Errorf("querying: the server's answer: %w", err)
 	}
 	if stacks == 0 {
-		return a.empty(v)
+		return a.empty(v, resp.UnfilteredTotal)
 	}
-	if err := out.write(a, func(w io.Writer) error { _, err := w.Write(resp.Data); return err }); err != nil {
+	q.filtered(v, resp.UnfilteredTotal)
+	if err := q.out.write(a, func(w io.Writer) error { _, err := w.Write(resp.Data); return err }); err != nil {
 		return err
 	}
-	fmt.Fprintf(a.err, "%s %s: %s, %s, %s, %s\n", v.typ, v.title, amount(total, v.typ.SampleUnit), plural(stacks, "stack"),
+	fmt.Fprintf(a.err, "%s %s: %s, %s, %s, %s\n", v.typ, v.title, v.share(total), plural(stacks, "stack"),
 		profile.FormatValue(int64(len(resp.Data)), "bytes"), describeRange(v.from, v.to))
 	return nil
 }

@@ -208,6 +208,7 @@ func (v *view) drawBatch(w io.Writer, b *profile.Batch, out output, draw drawing
 		return v.tree.WriteFolded(w)
 	case formTop:
 		rows := v.tree.Top()
+		v.atMost = draw.limit
 		t := topTable{view: *v, sum: v.total(), count: int64(len(rows))}
 		if draw.sort == "total" {
 			profile.SortByTotal(rows)

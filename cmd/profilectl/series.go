@@ -18,11 +18,12 @@ import (
 
 func (a *app) series() *cobra.Command {
 	var (
-		l     listFlags
-		typ   string
-		by    []string
-		step  time.Duration
-		limit int32
+		l      listFlags
+		typ    string
+		by     []string
+		step   time.Duration
+		limit  int32
+		narrow narrowing
 	)
 	cmd := &cobra.Command{
 		Use:   "series [SELECTOR]",
@@ -42,6 +43,12 @@ func (a *app) series() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			narrow.narrow(sel)
+			v.title += narrow.describe()
+			v.atMost = int(limit)
+			if limit == 0 {
+				v.atMost = 20
+			}
 			var resp *queryv1.SeriesResponse
 			err = a.ask(cmd.Context(), "querying series", func(ctx context.Context, c queryv1connect.QueryServiceClient) (err error) {
 				resp, err = c.Series(ctx, &queryv1.SeriesRequest{Selection: sel, GroupBy: by, StepNano: int64(step), Limit: limit})
@@ -51,7 +58,7 @@ func (a *app) series() *cobra.Command {
 				return err
 			}
 			if len(resp.Series) == 0 {
-				return a.empty(v)
+				return a.empty(v, 0)
 			}
 			return out.write(a, func(w io.Writer) error {
 				if out.form == formJSON {
@@ -65,7 +72,8 @@ func (a *app) series() *cobra.Command {
 	cmd.Flags().StringVar(&typ, "type", "cpu", "profile type, or an unambiguous beginning of its name or sample type")
 	cmd.Flags().StringSliceVar(&by, "by", nil, "one series per value of this label (may be repeated)")
 	cmd.Flags().DurationVar(&step, "step", 0, "width of a step; 0 lets the server choose")
-	cmd.Flags().Int32Var(&limit, "limit", 0, "at most so many series, the largest first; 0 means the server's limit")
+	cmd.Flags().Int32Var(&limit, "limit", 0, "at most so many series, the largest first, the others as one; 0 means 20")
+	narrow.spanFlags(cmd)
 	return cmd
 }
 
@@ -120,10 +128,16 @@ func writeSeries(w io.Writer, term terminal, v *view, resp *queryv1.SeriesRespon
 	text := fmt.Sprintf("%s %s: %s, %s in steps of %s\n", v.typ, v.title, amount(total, resp.Unit), describeRange(v.from, v.to), time.Duration(resp.StepNano))
 	text += t.text(term)
 	if resp.Truncated {
-		text += term.style(styleDim, "The smaller series are summed up as one; --limit shows more of them.") + "\n"
+		text += term.style(styleDim, v.rest(resp)) + "\n"
 	}
 	_, err := io.WriteString(w, text)
 	return err
+}
+
+// rest says what became of the smaller series.
+func (v *view) rest(resp *queryv1.SeriesResponse) string {
+	kept := len(resp.Series) - 1
+	return fmt.Sprintf("… and %s, summed up as {other=\"true\"}; %s", plural(resp.SeriesCount-int64(kept), "smaller series"), more(kept, v.atMost))
 }
 
 // sparkline draws the values between two times as n bars of eighths; empty steps are blanks.
@@ -166,8 +180,9 @@ func writeSeriesJSON(w io.Writer, v *view, resp *queryv1.SeriesResponse) error {
 		Unit  string   `json:"unit"`
 		Step  string   `json:"step"`
 		More  bool     `json:"truncated,omitempty"`
+		Count int64    `json:"series_count"`
 		All   []series `json:"series"`
-	}{Title: v.title, Type: v.typ.String(), Unit: resp.Unit, Step: time.Duration(resp.StepNano).String(), More: resp.Truncated}
+	}{Title: v.title, Type: v.typ.String(), Unit: resp.Unit, Step: time.Duration(resp.StepNano).String(), More: resp.Truncated, Count: resp.SeriesCount}
 	for _, s := range resp.Series {
 		one := series{Labels: map[string]string{}, Total: sum(s.Values), Points: []point{}}
 		for _, l := range s.Labels {

@@ -80,8 +80,8 @@ With -o json the answer is the server's own, whole.`,
 	return cmd
 }
 
-// storageOverview is the server's answer, as storage/frost says it. It is written down once more because the store
-// would make this program four times as large.
+// storageOverview is the server's answer, as storage/frost says it. It is written down once more because FrostDB and
+// Arrow would come along with the store.
 type storageOverview struct {
 	ReadOnly        string `json:"read_only"`
 	ReadOnlyReason  string `json:"read_only_reason"`

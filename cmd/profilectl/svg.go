@@ -57,13 +57,23 @@ func (v *view) writeSVG(w io.Writer) error {
 			}
 		}
 	}
+	left := max(v.nodes, int64(t.Len()))
+	for i := range uint32(t.Len()) {
+		if visible(i) && t.Frames[t.Frame[i]].Kind != profile.KindCut {
+			left--
+		}
+	}
 	height := svgHead + float64(rows)*svgRow + svgMargin
 
 	bw := bufio.NewWriter(w)
 	fmt.Fprintf(bw, `<svg xmlns="http://www.w3.org/2000/svg" width="%g" height="%g" viewBox="0 0 %g %g" role="img">`+"\n", svgWidth, height, svgWidth, height)
 	fmt.Fprintf(bw, "<title>%s</title>\n<style>%s</style>\n", escapeXML(v.summary()), svgStyle)
 	fmt.Fprintf(bw, `<text class="t" x="%g" y="18">%s</text>`+"\n", svgMargin, escapeXML(fit(v.typ.String()+" "+v.title, 150)))
-	fmt.Fprintf(bw, `<text class="s" x="%g" y="36">%s, %s</text>`+"\n", svgMargin, escapeXML(amount(total, v.typ.SampleUnit)), escapeXML(describeRange(v.from, v.to)))
+	about := v.share(total) + ", " + describeRange(v.from, v.to)
+	if left > 0 {
+		about += fmt.Sprintf(", %s too narrow to be drawn", plural(left, "node"))
+	}
+	fmt.Fprintf(bw, `<text class="s" x="%g" y="36">%s</text>`+"\n", svgMargin, escapeXML(about))
 	for i := range uint32(t.Len()) {
 		if !visible(i) {
 			continue
@@ -84,6 +94,9 @@ func (v *view) tooltip(i uint32) string {
 	t := v.tree
 	f := t.Frames[t.Frame[i]]
 	s := fmt.Sprintf("%s\ntotal %s (%s), self %s (%s)", t.Strings[f.Name], v.format(t.Total[i]), v.percent(t.Total[i]), v.format(t.Self[i]), v.percent(t.Self[i]))
+	if v.all != 0 {
+		s += fmt.Sprintf("\n%s of everything", profile.FormatShare(t.Total[i], v.all))
+	}
 	if f.File != 0 {
 		s += "\n" + t.Strings[f.File]
 		if f.StartLine > 0 {
@@ -105,7 +118,7 @@ func svgColour(t *profile.Tree, i uint32) string {
 	name := t.Strings[f.Name]
 	shade := 64 + int(hash(name)%14)
 	switch f.Kind {
-	case profile.KindRoot, profile.KindCut:
+	case profile.KindRoot, profile.KindCut, profile.KindLabel:
 		return "#b8bec6"
 	case profile.KindUnwind:
 		return "#e5737a"

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/perfuse/perfuse/profile"
@@ -27,24 +28,43 @@ type treeLine struct {
 func (v *view) writeTree(w io.Writer, term terminal, minShare float64) error {
 	bw := bufio.NewWriter(w)
 	fmt.Fprintln(bw, v.summary())
-	if v.tree.Len() > 1 {
-		fmt.Fprintln(bw, term.style(styleBold, fmt.Sprintf("%9s %7s %9s", "TOTAL", "TOTAL%", "SELF")))
+	v.writeLines(bw, term, minShare, "SELF")
+	return bw.Flush()
+}
+
+// writeLines writes the tree below the summary. self is the head of the last column of numbers.
+func (v *view) writeLines(bw *bufio.Writer, term terminal, minShare float64, self string) {
+	if v.tree.Len() <= 1 {
+		return
 	}
+	all := ""
+	if v.all != 0 {
+		all = fmt.Sprintf(" %7s", "ALL%")
+	}
+	fmt.Fprintln(bw, term.style(styleBold, fmt.Sprintf("%9s %7s%s %9s", "TOTAL", "TOTAL%", all, self)))
 	limit := minShare * float64(v.total())
+	shown := int64(0)
 	todo := []treeLine{{node: 0}}
-	for len(todo) > 0 && v.tree.Len() > 1 {
+	for len(todo) > 0 {
 		l := todo[len(todo)-1]
 		todo = todo[:len(todo)-1]
 		fmt.Fprintln(bw, v.treeLine(l, term))
 		if l.small > 0 {
 			continue
 		}
+		shown++
 		below := v.below(l, limit)
 		slices.Reverse(below)
 		todo = append(todo, below...)
 	}
-	return bw.Flush()
+	if n := max(v.nodes, int64(v.tree.Len())) - shown; n > 0 {
+		text := fmt.Sprintf("… and %s below %s; --min-share 0 shows all", plural(n, "node"), percentage(minShare))
+		fmt.Fprintln(bw, term.style(styleDim, text))
+	}
 }
+
+// percentage is a share as --min-share takes it.
+func percentage(share float64) string { return strconv.FormatFloat(share*100, 'f', -1, 64) + "%" }
 
 // below returns the lines under l.
 func (v *view) below(l treeLine, limit float64) []treeLine {
@@ -85,11 +105,15 @@ func (v *view) treeLine(l treeLine, term terminal) string {
 	name, style := printable(t.Name(l.node)), ""
 	var notes []string
 	switch {
+	case l.node == 0 && l.small == 0 && v.root != "":
+		name = printable(v.root)
 	case l.small > 0:
 		total, self = l.sum, 0
 		name, style = "(small)", styleDim
 	case frame.Kind == profile.KindUnwind:
 		style = styleRed
+	case frame.Kind == profile.KindLabel:
+		style = styleBold
 	case frame.Kind == profile.KindKernel:
 		style = styleYellow
 		notes = append(notes, "kernel")
@@ -109,7 +133,11 @@ func (v *view) treeLine(l treeLine, term terminal) string {
 	if self != 0 {
 		selfText = v.format(self)
 	}
-	numbers := fmt.Sprintf("%9s %7s %9s  ", v.format(total), v.percent(total), selfText)
+	all := ""
+	if v.all != 0 {
+		all = fmt.Sprintf(" %7s", profile.FormatShare(total, v.all))
+	}
+	numbers := fmt.Sprintf("%9s %7s%s %9s  ", v.format(total), v.percent(total), all, selfText)
 	branch := l.branch
 	// Leave at least half of the rest of the line for names.
 	if n := max(6, (term.width-len([]rune(numbers)))/2); term.width > 0 && len([]rune(branch)) > n {

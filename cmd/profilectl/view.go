@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	"github.com/perfuse/perfuse/profile"
@@ -16,18 +17,31 @@ type view struct {
 	typ      profile.Type
 	from, to time.Time
 	tree     *profile.Tree
+	root     string // what the root stands for; "" is everything
 	stacks   int64
 	series   int64
+	nodes    int64 // before some were folded; 0: none were
 	cut      int64 // nodes that were folded into "(small)"
+	atMost   int   // rows or series that were asked for; 0: all
+	all      int64 // what is selected without the filter; 0: there is no filter
 }
 
 func (v *view) total() int64           { return v.tree.Total[0] }
 func (v *view) format(n int64) string  { return profile.FormatValue(n, v.typ.SampleUnit) }
 func (v *view) percent(n int64) string { return profile.FormatShare(n, v.total()) }
 
+// share is an amount with what it is of everything selected, if a filter leaves something out.
+func (v *view) share(n int64) string {
+	s := amount(n, v.typ.SampleUnit)
+	if v.all != 0 {
+		s += fmt.Sprintf(", %s of all %s", profile.FormatShare(n, v.all), v.format(v.all))
+	}
+	return s
+}
+
 // summary is one line: total, unit, sizes, time.
 func (v *view) summary() string {
-	s := fmt.Sprintf("%s %s: %s", v.typ, v.title, amount(v.total(), v.typ.SampleUnit))
+	s := fmt.Sprintf("%s %s: %s", v.typ, v.title, v.share(v.total()))
 	if v.stacks > 0 {
 		s += ", " + plural(v.stacks, "stack")
 	}
@@ -48,7 +62,7 @@ func amount(n int64, unit string) string {
 
 func plural(n int64, noun string) string {
 	switch {
-	case noun == "series":
+	case strings.HasSuffix(noun, "series"):
 	case n != 1:
 		noun += "s"
 	}
@@ -56,7 +70,7 @@ func plural(n int64, noun string) string {
 }
 
 func kindName(k profile.Kind) string {
-	return [...]string{"native", "kernel", "jit", "interpreted", "unwind", "small", "root"}[k]
+	return [...]string{"native", "kernel", "jit", "interpreted", "unwind", "small", "root", "label"}[k]
 }
 
 // writeJSON writes the view as one object whose root is a tree of nested nodes.
@@ -69,16 +83,26 @@ func (v *view) writeJSON(w io.Writer) error {
 		From   *time.Time `json:"from,omitempty"`
 		To     *time.Time `json:"to,omitempty"`
 		Total  int64      `json:"total"`
+		All    int64      `json:"unfiltered_total,omitempty"`
 		Stacks int64      `json:"stacks,omitempty"`
 		Series int64      `json:"series,omitempty"`
 		Nodes  int        `json:"nodes"`
 		Cut    int64      `json:"cut,omitempty"`
-	}{v.title, v.typ.String(), v.typ.SampleUnit, timeOrNil(v.from), timeOrNil(v.to), v.total(), v.stacks, v.series, v.tree.Len(), v.cut})
+	}{v.title, v.typ.String(), v.typ.SampleUnit, timeOrNil(v.from), timeOrNil(v.to), v.total(), v.all, v.stacks, v.series, v.tree.Len(), v.cut})
 	if err != nil {
 		return err
 	}
 	bw.Write(head[:len(head)-1])
 	bw.WriteString(`,"root":`)
+	if err := v.writeNodes(bw); err != nil {
+		return err
+	}
+	bw.WriteString("}\n")
+	return bw.Flush()
+}
+
+// writeNodes writes the tree as nested objects.
+func (v *view) writeNodes(bw *bufio.Writer) error {
 	var open []uint32 // nodes whose children are being written
 	t := v.tree
 	for i := range uint32(t.Len()) {
@@ -117,8 +141,7 @@ func (v *view) writeJSON(w io.Writer) error {
 	for range open {
 		bw.WriteString("]}")
 	}
-	bw.WriteString("}\n")
-	return bw.Flush()
+	return nil
 }
 
 func timeOrNil(t time.Time) *time.Time {
