@@ -156,14 +156,8 @@ func (p *jfrParser) chunk(data []byte) (rest []byte, err error) {
 			return nil
 		}
 		var e jfrEvent
-		class := c.classes[id]
-		for i := range class.fields {
-			f := &class.fields[i]
-			v, err := c.value(r, f, 0)
-			if err != nil {
-				return err
-			}
-			switch f.name {
+		if err := c.values(r, c.classes[id], 0, func(name string, v jfrValue) {
+			switch name {
 			case "stackTrace":
 				e.stack = v.number
 			case "state":
@@ -177,9 +171,11 @@ func (p *jfrParser) chunk(data []byte) (rest []byte, err error) {
 			case "spanName":
 				e.spanName = v.number
 			}
-			if f.name == m.amount {
+			if name == m.amount {
 				e.amount = v.number
 			}
+		}); err != nil {
+			return err
 		}
 		return p.event(c, s, m, &e)
 	}); err != nil {
@@ -200,13 +196,8 @@ func (p *jfrParser) settings(c *jfrChunk) error {
 		}
 		var of uint64
 		var name, value string
-		for i := range class.fields {
-			f := &class.fields[i]
-			v, err := c.value(r, f, 0)
-			if err != nil {
-				return err
-			}
-			switch f.name {
+		if err := c.values(r, class, 0, func(field string, v jfrValue) {
+			switch field {
 			case "id":
 				of = v.number
 			case "name":
@@ -214,6 +205,8 @@ func (p *jfrParser) settings(c *jfrChunk) error {
 			case "value":
 				value = v.text
 			}
+		}); err != nil {
+			return err
 		}
 		switch {
 		case name == "event":

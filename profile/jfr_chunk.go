@@ -393,11 +393,19 @@ func (c *jfrChunk) skip(r *jfrReader, class *jfrClass, depth int) error {
 	case jfrString:
 		r.skipText()
 	default:
-		for i := range class.fields {
-			if _, err := c.value(r, &class.fields[i], depth); err != nil {
-				return err
-			}
+		return c.values(r, class, depth, func(string, jfrValue) {})
+	}
+	return nil
+}
+
+// values reads the fields of an object.
+func (c *jfrChunk) values(r *jfrReader, class *jfrClass, depth int, f func(name string, v jfrValue)) error {
+	for i := range class.fields {
+		v, err := c.value(r, &class.fields[i], depth)
+		if err != nil {
+			return err
 		}
+		f(class.fields[i].name, v)
 	}
 	return nil
 }

@@ -98,13 +98,8 @@ func (s *jfrStacks) stack(id uint64) (StackIndex, error) {
 
 func (s *jfrStacks) frame(r *jfrReader, class *jfrClass) error {
 	var method, line, kind uint64
-	for i := range class.fields {
-		f := &class.fields[i]
-		v, err := s.c.value(r, f, 1)
-		if err != nil {
-			return err
-		}
-		switch f.name {
+	if err := s.c.values(r, class, 1, func(name string, v jfrValue) {
+		switch name {
 		case "method":
 			method = v.number
 		case "lineNumber":
@@ -112,6 +107,8 @@ func (s *jfrStacks) frame(r *jfrReader, class *jfrClass) error {
 		case "type":
 			kind = v.number
 		}
+	}); err != nil {
+		return err
 	}
 	if err := s.c.budget.spend(8, 1); err != nil {
 		return err

@@ -81,28 +81,25 @@ func (a *API) HandleGet(mux *http.ServeMux, path string, answer func(ctx context
 	})
 }
 
+var statuses = map[connect.Code]int{
+	connect.CodeInvalidArgument:   http.StatusBadRequest,
+	connect.CodeNotFound:          http.StatusNotFound,
+	connect.CodeCanceled:          499, // what proxies log when the client has left
+	connect.CodeResourceExhausted: http.StatusTooManyRequests,
+	connect.CodeUnimplemented:     http.StatusNotImplemented,
+	connect.CodeUnavailable:       http.StatusServiceUnavailable,
+	connect.CodeDeadlineExceeded:  http.StatusGatewayTimeout,
+}
+
 // writeError answers as Connect does: the code as a status and, with the words, as JSON.
 func writeError(w http.ResponseWriter, err error) {
 	var ce *connect.Error
 	if !errors.As(err, &ce) {
 		ce = connect.NewError(codeOf(err), err)
 	}
-	status := http.StatusInternalServerError
-	switch ce.Code() {
-	case connect.CodeInvalidArgument:
-		status = http.StatusBadRequest
-	case connect.CodeNotFound:
-		status = http.StatusNotFound
-	case connect.CodeCanceled:
-		status = 499 // what proxies log when the client has left
-	case connect.CodeResourceExhausted:
-		status = http.StatusTooManyRequests
-	case connect.CodeUnimplemented:
-		status = http.StatusNotImplemented
-	case connect.CodeUnavailable:
-		status = http.StatusServiceUnavailable
-	case connect.CodeDeadlineExceeded:
-		status = http.StatusGatewayTimeout
+	status, ok := statuses[ce.Code()]
+	if !ok {
+		status = http.StatusInternalServerError
 	}
 	body, err := json.Marshal(struct {
 		Code    string `json:"code"`
@@ -130,6 +127,20 @@ func Unserved(format string, args ...any) error {
 // Query waits for its turn and runs f within the limit of time.
 func (a *API) Query(ctx context.Context, f func(ctx context.Context) error) error {
 	return a.query(ctx, f)
+}
+
+// Types hands the profile types of a range to take, as a query.
+func (a *API) Types(ctx context.Context, start, end time.Time, take func(profile.Type)) error {
+	return a.query(ctx, func(ctx context.Context) error {
+		types, err := a.opts.Store.Types(ctx, start, end)
+		if err != nil {
+			return fmt.Errorf("listing profile types: %w", err)
+		}
+		for _, t := range types {
+			take(t)
+		}
+		return nil
+	})
 }
 
 // Selection reads what every question has. An empty typ means all types if anyType, and is an error if not.

@@ -22,10 +22,13 @@ import (
 //	Canceled           the client left
 //	Unavailable        ask again later: the store is closing or cannot read
 func codeOf(err error) connect.Code {
+	var coded *connect.Error
 	var limit *limits.Error
 	var selector *profile.SelectorError
 	var typ *profile.TypeError
 	switch {
+	case errors.As(err, &coded):
+		return coded.Code()
 	case errors.As(err, &limit), errors.Is(err, storage.ErrLimit):
 		return connect.CodeResourceExhausted
 	case errors.As(err, &selector), errors.Is(err, errInvalid), errors.Is(err, storage.ErrInvalid),

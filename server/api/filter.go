@@ -46,19 +46,18 @@ func (a *API) filter(in *queryv1.StackFilter) (f profile.StackFilter, err error)
 	return f, err
 }
 
+var frameFields = map[queryv1.FrameField]profile.FrameField{
+	queryv1.FrameField_FRAME_FIELD_FUNCTION: profile.FieldFunction,
+	queryv1.FrameField_FRAME_FIELD_FILE:     profile.FieldFile,
+	queryv1.FrameField_FRAME_FIELD_BINARY:   profile.FieldBinary,
+}
+
 func (a *API) matchers(field string, in []*queryv1.FrameMatcher) ([]profile.FrameMatcher, error) {
 	var out []profile.FrameMatcher
 	for i, m := range in {
 		at := fmt.Sprintf("%s[%d]", field, i)
-		var of profile.FrameField
-		switch m.GetField() {
-		case queryv1.FrameField_FRAME_FIELD_FUNCTION:
-			of = profile.FieldFunction
-		case queryv1.FrameField_FRAME_FIELD_FILE:
-			of = profile.FieldFile
-		case queryv1.FrameField_FRAME_FIELD_BINARY:
-			of = profile.FieldBinary
-		default:
+		of, ok := frameFields[m.GetField()]
+		if !ok {
 			return nil, invalid("%s.field is %d: want FRAME_FIELD_FUNCTION, FRAME_FIELD_FILE or FRAME_FIELD_BINARY", at, m.GetField())
 		}
 		if m.GetValue() == "" {

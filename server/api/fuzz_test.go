@@ -1,34 +1,17 @@
 package api
 
 import (
-	"errors"
 	"testing"
 
-	"connectrpc.com/connect"
 	"github.com/perfuse/perfuse/profile"
 	queryv1 "github.com/perfuse/perfuse/proto/perfuse/query/v1"
-	"github.com/perfuse/perfuse/server/query"
-	"github.com/perfuse/perfuse/storage/storagetest"
+	"github.com/perfuse/perfuse/server/query/querytest"
 )
 
 // FuzzSelection: whatever is asked for, it is answered or it is the question that is wrong, and a selector
 // that is understood means the same when it is written out.
 func FuzzSelection(f *testing.F) {
-	store := &storagetest.Model{}
-	b := &profile.Batch{Dictionary: profile.NewDictionary()}
-	d := b.Dictionary
-	stack := d.Stack(profile.Stack{d.Frame(profile.Frame{Lines: []profile.Line{{Function: d.Function(profile.Function{Name: "main"})}}})})
-	labels := profile.NewLabels(profile.Label{Name: "service_name", Value: "web"}, profile.Label{Name: "pod", Value: "a\"\\b\n"})
-	for _, t := range []profile.Type{profile.TypeCPU, profile.TypeCPUSamples} {
-		b.Profiles = append(b.Profiles, profile.Profile{Type: t, Labels: labels, TimeNanos: 5e9, Samples: []profile.Sample{{Stack: stack, Value: 1}}})
-	}
-	if err := store.Write(f.Context(), b); err != nil {
-		f.Fatal(err)
-	}
-	engine, err := query.New(query.Options{Store: store})
-	if err != nil {
-		f.Fatal(err)
-	}
+	store, engine := querytest.New(f)
 	a, err := New(Options{Store: store, Engine: engine})
 	if err != nil {
 		f.Fatal(err)
@@ -44,28 +27,11 @@ func FuzzSelection(f *testing.F) {
 		sel := &queryv1.Selection{ProfileType: typ, Selector: selector, StartUnixNano: start, EndUnixNano: end}
 		if parsed, err := profile.ParseSelector(selector); err == nil {
 			again, err := profile.ParseSelector(parsed.String())
-			if err != nil || again.String() != parsed.String() || again.Match(labels) != parsed.Match(labels) {
+			if err != nil || again.String() != parsed.String() || again.Match(querytest.Labels) != parsed.Match(querytest.Labels) {
 				t.Fatalf("%q is written as %q, and that is %q, %v", selector, parsed, again, err)
 			}
 		}
-		check := func(what string, err error) {
-			if err == nil {
-				return
-			}
-			var ce *connect.Error
-			code := codeOf(err)
-			if errors.As(err, &ce) {
-				code = ce.Code()
-			}
-			switch code {
-			case connect.CodeInvalidArgument, connect.CodeNotFound, connect.CodeResourceExhausted:
-			default:
-				t.Fatalf("%s: %s %v", what, code, err)
-			}
-			if err.Error() == "" {
-				t.Fatalf("%s: an error without words", what)
-			}
-		}
+		check := func(what string, err error) { querytest.Blames(t, what, codeOf(err), err) }
 		ctx := t.Context()
 		// A limit is any number, a path and a label any text: they serve for what has no argument of its own.
 		filter := &queryv1.StackFilter{

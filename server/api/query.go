@@ -9,43 +9,44 @@ import (
 
 	"github.com/perfuse/perfuse/profile"
 	queryv1 "github.com/perfuse/perfuse/proto/perfuse/query/v1"
+	"github.com/perfuse/perfuse/storage"
 )
 
 // queryService is queryv1connect.QueryServiceHandler.
 type queryService struct{ *API }
 
 func (s queryService) ProfileTypes(ctx context.Context, req *queryv1.ProfileTypesRequest) (*queryv1.ProfileTypesResponse, error) {
+	start, end, err := timeRange(req.GetStartUnixNano(), req.GetEndUnixNano())
+	if err != nil {
+		return nil, err
+	}
 	resp := &queryv1.ProfileTypesResponse{}
-	return resp, s.query(ctx, func(ctx context.Context) error {
-		start, end, err := timeRange(req.GetStartUnixNano(), req.GetEndUnixNano())
+	return resp, s.Types(ctx, start, end, func(t profile.Type) {
+		resp.Types = append(resp.Types, &queryv1.ProfileType{
+			Id: t.String(), Name: t.Name, SampleType: t.SampleType, SampleUnit: t.SampleUnit,
+			PeriodType: t.PeriodType, PeriodUnit: t.PeriodUnit, Delta: t.Delta,
+		})
+	})
+}
+
+// list answers a question about labels, of which it wants so many at the most.
+func (s queryService) list(ctx context.Context, in *queryv1.Selection, limit int32, ask func(ctx context.Context, sel storage.Selection, most int) error) error {
+	return s.query(ctx, func(ctx context.Context) error {
+		sel, err := s.selection(ctx, in, true)
 		if err != nil {
 			return err
 		}
-		types, err := s.opts.Store.Types(ctx, start, end)
+		most, err := s.atMost(limit)
 		if err != nil {
-			return fmt.Errorf("listing profile types: %w", err)
+			return err
 		}
-		for _, t := range types {
-			resp.Types = append(resp.Types, &queryv1.ProfileType{
-				Id: t.String(), Name: t.Name, SampleType: t.SampleType, SampleUnit: t.SampleUnit,
-				PeriodType: t.PeriodType, PeriodUnit: t.PeriodUnit, Delta: t.Delta,
-			})
-		}
-		return nil
+		return ask(ctx, sel, most)
 	})
 }
 
 func (s queryService) LabelNames(ctx context.Context, req *queryv1.LabelNamesRequest) (*queryv1.LabelNamesResponse, error) {
 	resp := &queryv1.LabelNamesResponse{}
-	return resp, s.query(ctx, func(ctx context.Context) error {
-		sel, err := s.selection(ctx, req.GetSelection(), true)
-		if err != nil {
-			return err
-		}
-		most, err := s.atMost(req.GetLimit())
-		if err != nil {
-			return err
-		}
+	return resp, s.list(ctx, req.GetSelection(), req.GetLimit(), func(ctx context.Context, sel storage.Selection, most int) error {
 		names, err := s.opts.Store.LabelNames(ctx, sel)
 		if err != nil {
 			return fmt.Errorf("listing label names: %w", err)
@@ -60,15 +61,7 @@ func (s queryService) LabelNames(ctx context.Context, req *queryv1.LabelNamesReq
 
 func (s queryService) LabelValues(ctx context.Context, req *queryv1.LabelValuesRequest) (*queryv1.LabelValuesResponse, error) {
 	resp := &queryv1.LabelValuesResponse{}
-	return resp, s.query(ctx, func(ctx context.Context) error {
-		sel, err := s.selection(ctx, req.GetSelection(), true)
-		if err != nil {
-			return err
-		}
-		most, err := s.atMost(req.GetLimit())
-		if err != nil {
-			return err
-		}
+	return resp, s.list(ctx, req.GetSelection(), req.GetLimit(), func(ctx context.Context, sel storage.Selection, most int) error {
 		if req.GetName() == "" {
 			return invalid("name is empty: want a label's name, as LabelNames lists them")
 		}
@@ -92,15 +85,7 @@ func (s queryService) LabelValues(ctx context.Context, req *queryv1.LabelValuesR
 
 func (s queryService) Labels(ctx context.Context, req *queryv1.LabelsRequest) (*queryv1.LabelsResponse, error) {
 	resp := &queryv1.LabelsResponse{}
-	return resp, s.query(ctx, func(ctx context.Context) error {
-		sel, err := s.selection(ctx, req.GetSelection(), true)
-		if err != nil {
-			return err
-		}
-		most, err := s.atMost(req.GetLimit())
-		if err != nil {
-			return err
-		}
+	return resp, s.list(ctx, req.GetSelection(), req.GetLimit(), func(ctx context.Context, sel storage.Selection, most int) error {
 		sets, err := s.opts.Store.Labels(ctx, sel)
 		if err != nil {
 			return fmt.Errorf("listing label sets: %w", err)

@@ -1,15 +1,11 @@
 package parca
 
 import (
-	"errors"
 	"testing"
 
-	"connectrpc.com/connect"
-	"github.com/perfuse/perfuse/profile"
 	queryv1alpha1 "github.com/perfuse/perfuse/proto/parca/query/v1alpha1"
 	"github.com/perfuse/perfuse/server/api"
-	"github.com/perfuse/perfuse/server/query"
-	"github.com/perfuse/perfuse/storage/storagetest"
+	"github.com/perfuse/perfuse/server/query/querytest"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -18,23 +14,7 @@ import (
 // FuzzAsk: whatever is asked for, it is answered or it is the question that is wrong. raw is a QueryRequest as it
 // comes over the wire.
 func FuzzAsk(f *testing.F) {
-	store := &storagetest.Model{}
-	b := &profile.Batch{Dictionary: profile.NewDictionary()}
-	d := b.Dictionary
-	stack := d.Stack(profile.Stack{d.Frame(profile.Frame{Lines: []profile.Line{{Function: d.Function(profile.Function{Name: "main"})}}})})
-	for _, t := range []profile.Type{profile.TypeCPU, profile.TypeCPUSamples} {
-		b.Profiles = append(b.Profiles, profile.Profile{
-			Type: t, Labels: profile.NewLabels(profile.Label{Name: "service_name", Value: "web"}), TimeNanos: 5e9, DurationNanos: 1e9,
-			Samples: []profile.Sample{{Stack: stack, Value: 1}},
-		})
-	}
-	if err := store.Write(f.Context(), b); err != nil {
-		f.Fatal(err)
-	}
-	engine, err := query.New(query.Options{Store: store})
-	if err != nil {
-		f.Fatal(err)
-	}
+	store, engine := querytest.New(f)
 	a, err := api.New(api.Options{Store: store, Engine: engine})
 	if err != nil {
 		f.Fatal(err)
@@ -63,21 +43,7 @@ func FuzzAsk(f *testing.F) {
 		f.Add(raw, `samples{service_name=~"w.*"}`, int64(0), int64(9), uint32(100), int64(1e9), "service_name")
 	}
 	f.Fuzz(func(t *testing.T, raw []byte, text string, start, end int64, limit uint32, step int64, label string) {
-		check := func(what string, err error) {
-			if err == nil {
-				return
-			}
-			code := api.CodeOf(err)
-			var ce *connect.Error
-			if errors.As(err, &ce) {
-				code = ce.Code()
-			}
-			switch code {
-			case connect.CodeInvalidArgument, connect.CodeNotFound, connect.CodeResourceExhausted, connect.CodeUnimplemented:
-			default:
-				t.Fatalf("%s: %s %v", what, code, err)
-			}
-		}
+		check := func(what string, err error) { querytest.Blames(t, what, api.CodeOf(err), err) }
 		ctx := t.Context()
 		req := &queryv1alpha1.QueryRequest{}
 		if proto.Unmarshal(raw, req) == nil {

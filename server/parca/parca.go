@@ -39,6 +39,7 @@ import (
 	"time"
 
 	"connectrpc.com/connect"
+	"github.com/perfuse/perfuse/profile"
 	profilestorev1alpha1 "github.com/perfuse/perfuse/proto/parca/profilestore/v1alpha1"
 	queryv1alpha1 "github.com/perfuse/perfuse/proto/parca/query/v1alpha1"
 	"github.com/perfuse/perfuse/proto/parca/query/v1alpha1/queryv1alpha1connect"
@@ -107,36 +108,22 @@ func between(start, end *timestamppb.Timestamp) (from, until time.Time, err erro
 }
 
 func (s service) ProfileTypes(ctx context.Context, req *queryv1alpha1.ProfileTypesRequest) (*queryv1alpha1.ProfileTypesResponse, error) {
+	start, end, err := between(req.GetStart(), req.GetEnd())
+	if err != nil {
+		return nil, err
+	}
 	resp := &queryv1alpha1.ProfileTypesResponse{}
-	return resp, s.opts.API.Query(ctx, func(ctx context.Context) error {
-		start, end, err := between(req.GetStart(), req.GetEnd())
-		if err != nil {
-			return err
-		}
-		types, err := s.opts.Store.Types(ctx, start, end)
-		if err != nil {
-			return fmt.Errorf("listing profile types: %w", err)
-		}
-		for _, t := range types {
-			resp.Types = append(resp.Types, &queryv1alpha1.ProfileType{
-				Name: t.Name, SampleType: t.SampleType, SampleUnit: t.SampleUnit,
-				PeriodType: t.PeriodType, PeriodUnit: t.PeriodUnit, Delta: t.Delta,
-			})
-		}
-		return nil
+	return resp, s.opts.API.Types(ctx, start, end, func(t profile.Type) {
+		resp.Types = append(resp.Types, &queryv1alpha1.ProfileType{
+			Name: t.Name, SampleType: t.SampleType, SampleUnit: t.SampleUnit,
+			PeriodType: t.PeriodType, PeriodUnit: t.PeriodUnit, Delta: t.Delta,
+		})
 	})
 }
 
 func (s service) HasProfileData(ctx context.Context, req *queryv1alpha1.HasProfileDataRequest) (*queryv1alpha1.HasProfileDataResponse, error) {
 	resp := &queryv1alpha1.HasProfileDataResponse{}
-	return resp, s.opts.API.Query(ctx, func(ctx context.Context) error {
-		types, err := s.opts.Store.Types(ctx, time.Time{}, time.Time{})
-		if err != nil {
-			return fmt.Errorf("listing profile types: %w", err)
-		}
-		resp.HasData = len(types) > 0
-		return nil
-	})
+	return resp, s.opts.API.Types(ctx, time.Time{}, time.Time{}, func(profile.Type) { resp.HasData = true })
 }
 
 func (s service) Labels(ctx context.Context, req *queryv1alpha1.LabelsRequest) (*queryv1alpha1.LabelsResponse, error) {

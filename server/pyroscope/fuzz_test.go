@@ -1,41 +1,21 @@
 package pyroscope
 
 import (
-	"errors"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
 	"testing"
 	"time"
 
-	"connectrpc.com/connect"
-	"github.com/perfuse/perfuse/profile"
 	querierv1 "github.com/perfuse/perfuse/proto/querier/v1"
 	typesv1 "github.com/perfuse/perfuse/proto/types/v1"
 	"github.com/perfuse/perfuse/server/api"
-	"github.com/perfuse/perfuse/server/query"
-	"github.com/perfuse/perfuse/storage/storagetest"
+	"github.com/perfuse/perfuse/server/query/querytest"
 )
 
 // FuzzAsk: whatever is asked for, it is answered or it is the question that is wrong.
 func FuzzAsk(f *testing.F) {
-	store := &storagetest.Model{}
-	b := &profile.Batch{Dictionary: profile.NewDictionary()}
-	d := b.Dictionary
-	stack := d.Stack(profile.Stack{d.Frame(profile.Frame{Lines: []profile.Line{{Function: d.Function(profile.Function{Name: "main"})}}})})
-	for _, t := range []profile.Type{profile.TypeCPU, profile.TypeCPUSamples} {
-		b.Profiles = append(b.Profiles, profile.Profile{
-			Type: t, Labels: profile.NewLabels(profile.Label{Name: "service_name", Value: "web"}), TimeNanos: 5e9, DurationNanos: 1e9,
-			Samples: []profile.Sample{{Stack: stack, Value: 1}},
-		})
-	}
-	if err := store.Write(f.Context(), b); err != nil {
-		f.Fatal(err)
-	}
-	engine, err := query.New(query.Options{Store: store})
-	if err != nil {
-		f.Fatal(err)
-	}
+	store, engine := querytest.New(f)
 	a, err := api.New(api.Options{Store: store, Engine: engine})
 	if err != nil {
 		f.Fatal(err)
@@ -53,21 +33,7 @@ func FuzzAsk(f *testing.F) {
 	f.Add("", `{a="b`, int64(-1), int64(5), int64(1), int32(4), -1.0, "", "", "leftQuery=cpu{}&rightQuery=samples{}&leftFrom=now-6s&rightFrom=now-1h")
 	f.Add("samples", `{}`, int64(1<<62), int64(1<<62), int64(1<<62), int32(2), 1e300, "a b", "main", "query=%zz&format=pprof")
 	f.Fuzz(func(t *testing.T, typ, selector string, start, end, nodes int64, format int32, step float64, label, span, params string) {
-		check := func(what string, err error) {
-			if err == nil {
-				return
-			}
-			code := api.CodeOf(err)
-			var ce *connect.Error
-			if errors.As(err, &ce) {
-				code = ce.Code()
-			}
-			switch code {
-			case connect.CodeInvalidArgument, connect.CodeNotFound, connect.CodeResourceExhausted, connect.CodeUnimplemented:
-			default:
-				t.Fatalf("%s: %s %v", what, code, err)
-			}
-		}
+		check := func(what string, err error) { querytest.Blames(t, what, api.CodeOf(err), err) }
 		ctx := t.Context()
 		ask := &querierv1.SelectMergeStacktracesRequest{ProfileTypeID: typ, LabelSelector: selector, Start: start, End: end, MaxNodes: &nodes,
 			Format: querierv1.ProfileFormat(format), StackTraceSelector: &typesv1.StackTraceSelector{CallSite: []*typesv1.Location{{Name: span}}}}

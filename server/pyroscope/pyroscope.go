@@ -99,23 +99,16 @@ func between(start, end int64) (from, until time.Time, err error) {
 }
 
 func (s service) ProfileTypes(ctx context.Context, req *querierv1.ProfileTypesRequest) (*querierv1.ProfileTypesResponse, error) {
+	start, end, err := between(req.GetStart(), req.GetEnd())
+	if err != nil {
+		return nil, err
+	}
 	resp := &querierv1.ProfileTypesResponse{}
-	return resp, s.opts.API.Query(ctx, func(ctx context.Context) error {
-		start, end, err := between(req.GetStart(), req.GetEnd())
-		if err != nil {
-			return err
-		}
-		types, err := s.opts.Store.Types(ctx, start, end)
-		if err != nil {
-			return fmt.Errorf("listing profile types: %w", err)
-		}
-		for _, t := range types {
-			resp.ProfileTypes = append(resp.ProfileTypes, &typesv1.ProfileType{
-				ID: t.String(), Name: t.Name, SampleType: t.SampleType, SampleUnit: t.SampleUnit,
-				PeriodType: t.PeriodType, PeriodUnit: t.PeriodUnit,
-			})
-		}
-		return nil
+	return resp, s.opts.API.Types(ctx, start, end, func(t profile.Type) {
+		resp.ProfileTypes = append(resp.ProfileTypes, &typesv1.ProfileType{
+			ID: t.String(), Name: t.Name, SampleType: t.SampleType, SampleUnit: t.SampleUnit,
+			PeriodType: t.PeriodType, PeriodUnit: t.PeriodUnit,
+		})
 	})
 }
 
