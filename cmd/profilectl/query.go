@@ -197,7 +197,7 @@ func (q *question) filtered(v *view, all int64) {
 // empty says that nothing matched, and what to try. all is what is selected without the filter.
 func (a *app) empty(v *view, all int64) error {
 	if all != 0 {
-		return nothing("no stack passes the filter: %s, %s. Without it there are %s.\n'profilectl query' lists the names of functions; a part of one is a regular expression: --keep json, --keep 'file=~json'.",
+		return nothing("no stack passes the filter: %s, %s. Without it there are %s.\n'profilectl query' lists the names of functions, with -o json their files and binaries too; a part of one is a regular expression: --keep json, --keep 'file=~json'.",
 			v.title, describeRange(v.from, v.to), amount(all, v.typ.SampleUnit))
 	}
 	return nothing("no samples of %s match %s, %s.\nTry a longer range (--from -24h, or 0 for everything); 'profilectl labels' and 'profilectl types' list what there is.",

@@ -298,7 +298,11 @@ func (s *storageText) totals() string {
 	var tables []string
 	for _, t := range s.Dictionary {
 		size += t.Bytes
-		tables = append(tables, fmt.Sprintf("%s %s", count(t.Entries), t.Table))
+		noun := t.Table
+		if t.Entries == 1 && noun != "series" {
+			noun = strings.TrimSuffix(noun, "s")
+		}
+		tables = append(tables, count(t.Entries)+" "+noun)
 	}
 	dictionary := bytes(size)
 	if len(tables) > 0 {
@@ -401,10 +405,10 @@ func (s *storageText) heaviest() string {
 	if s.Heaviest == nil {
 		return "\n" + s.note("The server does not tell which series have most samples: it is older than this profilectl.")
 	}
-	t := table{head: []string{"SAMPLES", "SHARE", "ROWS", "TYPE AND SERIES"}, right: []bool{true, true, true, false}}
+	t := table{head: []string{"SAMPLES", "SHARE", "ROWS", "SERIES AND TYPE"}, right: []bool{true, true, true, false}}
 	for _, h := range s.Heaviest {
 		t.add(profile.FormatValue(h.Samples, "count"), profile.FormatShare(h.Samples, s.Samples), profile.FormatValue(h.Rows, "count"),
-			printable(h.Type+" "+h.Labels))
+			printable(h.Labels+" "+h.Type))
 	}
 	return "\n" + t.text(s.term)
 }
