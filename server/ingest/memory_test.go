@@ -6,45 +6,24 @@ import (
 	"errors"
 	"net/http"
 	"net/http/httptest"
-	"runtime"
-	"runtime/debug"
 	"strings"
 	"testing"
 
-	"github.com/klauspost/compress/gzip"
-
 	"github.com/perfuse/perfuse/server/limits"
+	"github.com/perfuse/perfuse/server/limits/limitstest"
 )
 
 func envelope(flag byte, message []byte) []byte {
 	return append(binary.BigEndian.AppendUint32([]byte{flag}, uint32(len(message))), message...)
 }
 
-// allocated returns how many bytes f allocates once what is used again is there.
-func allocated(f func()) int64 {
-	defer debug.SetGCPercent(debug.SetGCPercent(-1))
-	f()
-	var before, after runtime.MemStats
-	runtime.ReadMemStats(&before)
-	f()
-	runtime.ReadMemStats(&after)
-	return int64(after.TotalAlloc - before.TotalAlloc)
-}
-
 // TestBodyAllocates: at every door a body takes memory of its size, once from the wire or once when it is unpacked (a
 // pprof's text again), and one that is too large takes none to speak of.
 func TestBodyAllocates(t *testing.T) {
-	const size = 8 << 20
+	const size = 4 << 20
 	in := newIngester(t, &keeper{}, limits.Limits{BodyBytes: size, DecompressedBytes: size})
 	nonsense := bytes.Repeat([]byte{0xff}, size)
-	zip := func(b []byte) []byte {
-		var out bytes.Buffer
-		zw := gzip.NewWriter(&out)
-		zw.Write(b)
-		zw.Close()
-		return out.Bytes()
-	}
-	packed, bomb := zip(nonsense), zip(make([]byte, 2*size))
+	packed, bomb := limitstest.Pack(t, "gzip", nonsense), limitstest.Pack(t, "gzip", make([]byte, 2*size))
 	for _, door := range []struct {
 		name, url, contentType, encoding string
 		handler                          http.Handler
@@ -75,7 +54,7 @@ func TestBodyAllocates(t *testing.T) {
 				if door.frame != nil {
 					b = door.frame(body.flag, b)
 				}
-				n := allocated(func() {
+				n := limitstest.Allocated(func() {
 					r := httptest.NewRequest(http.MethodPost, door.url, bytes.NewReader(b))
 					r.ContentLength = -1
 					r.Header.Set("Content-Type", door.contentType)
@@ -88,7 +67,6 @@ func TestBodyAllocates(t *testing.T) {
 						t.Fatalf("%d %.300q", w.Code, said)
 					}
 				})
-				// Under the race detector a pool forgets a quarter of what it is given.
 				if n > door.copies*body.most+size/2 {
 					t.Errorf("%d bytes are allocated for %d", n, size)
 				}

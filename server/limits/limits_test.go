@@ -2,7 +2,6 @@ package limits
 
 import (
 	"bytes"
-	"compress/gzip"
 	"errors"
 	"io"
 	"net/http"
@@ -12,8 +11,8 @@ import (
 	"time"
 
 	"connectrpc.com/connect"
-	"github.com/klauspost/compress/zlib"
-	"github.com/klauspost/compress/zstd"
+
+	"github.com/perfuse/perfuse/server/limits/limitstest"
 )
 
 // TestOrDefault: every field that is 0 gets its default, every other stays; the table in OrDefault forgets none.
@@ -109,7 +108,7 @@ func TestDecompressor(t *testing.T) {
 					t.Errorf("resting: %v", err)
 				}
 			}
-			packed := func(n int) []byte { return pack(t, encoding, n) }
+			packed := func(n int) []byte { return limitstest.Pack(t, encoding, make([]byte, n)) }
 			f(packed(100), 100, false)
 			f([]byte("this is not packed at all"), -1, false)
 			f(packed(max), max, false)
@@ -126,20 +125,9 @@ func TestDecompressor(t *testing.T) {
 
 // FuzzDecompressor: no input unpacks to more than the limit.
 func FuzzDecompressor(f *testing.F) {
-	var gz, zl bytes.Buffer
-	g := gzip.NewWriter(&gz)
-	g.Write(make([]byte, 5000))
-	g.Close()
-	z := zlib.NewWriter(&zl)
-	z.Write(make([]byte, 5000))
-	z.Close()
-	zw, err := zstd.NewWriter(nil)
-	if err != nil {
-		f.Fatal(err)
+	for i, encoding := range Encodings {
+		f.Add(limitstest.Pack(f, encoding, make([]byte, 5000)), i)
 	}
-	f.Add(gz.Bytes(), 0)
-	f.Add(zw.EncodeAll(make([]byte, 5000), nil), 1)
-	f.Add(zl.Bytes(), 2)
 	f.Fuzz(func(t *testing.T, in []byte, which int) {
 		d := NewDecompressor(Encodings[uint(which)%uint(len(Encodings))], DecompressedBytes, 1000, nil)
 		if d.Reset(bytes.NewBuffer(in)) != nil {

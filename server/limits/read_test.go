@@ -5,41 +5,14 @@ import (
 	"compress/gzip"
 	"errors"
 	"io"
-	"runtime"
-	"runtime/debug"
 	"strings"
 	"testing"
 	"testing/iotest"
 
-	"github.com/klauspost/compress/zlib"
 	"github.com/klauspost/compress/zstd"
-)
 
-// pack packs zeros in one of Encodings, as a sender does that does not know their number before.
-func pack(t testing.TB, encoding string, n int) []byte {
-	t.Helper()
-	var out bytes.Buffer
-	var w io.WriteCloser
-	switch encoding {
-	case "gzip":
-		w = gzip.NewWriter(&out)
-	case "deflate":
-		w = zlib.NewWriter(&out)
-	case "zstd":
-		zw, err := zstd.NewWriter(&out)
-		if err != nil {
-			t.Fatal(err)
-		}
-		w = zw
-	}
-	for part := make([]byte, 1<<16); n > 0; n -= len(part) {
-		w.Write(part[:min(n, len(part))])
-	}
-	if err := w.Close(); err != nil {
-		t.Fatal(err)
-	}
-	return out.Bytes()
-}
+	"github.com/perfuse/perfuse/server/limits/limitstest"
+)
 
 // TestReadAll: all that is read comes back, in memory of its size, however the reader cuts it and wherever the pieces end.
 func TestReadAll(t *testing.T) {
@@ -60,33 +33,21 @@ func TestReadAll(t *testing.T) {
 	}
 }
 
-// allocated returns how many bytes f allocates once what is used again is there.
-func allocated(f func()) int64 {
-	defer debug.SetGCPercent(debug.SetGCPercent(-1))
-	f()
-	var before, after runtime.MemStats
-	runtime.ReadMemStats(&before)
-	f()
-	runtime.ReadMemStats(&after)
-	return int64(after.TotalAlloc - before.TotalAlloc)
-}
-
 // TestUnpackAllocates: what is unpacked takes memory of its size once; what is refused takes none to speak of.
 func TestUnpackAllocates(t *testing.T) {
-	const max = 16 << 20
+	const max = 4 << 20
 	u := NewUnpacker(DecompressedBytes, max)
 	for _, encoding := range Encodings {
-		fits, bomb := pack(t, encoding, max), pack(t, encoding, 2*max)
-		n := allocated(func() {
+		fits, bomb := limitstest.Pack(t, encoding, make([]byte, max)), limitstest.Pack(t, encoding, make([]byte, 2*max))
+		n := limitstest.Allocated(func() {
 			if out, err := u.Unpack(encoding, fits); err != nil || len(out) != max {
 				t.Errorf("%s: %d bytes, %v", encoding, len(out), err)
 			}
 		})
-		// Under the race detector a pool forgets a quarter of what it is given.
 		if n > max+max/2 {
 			t.Errorf("%s: unpacking %d bytes allocates %d", encoding, max, n)
 		}
-		n = allocated(func() {
+		n = limitstest.Allocated(func() {
 			var le *Error
 			if _, err := u.Unpack(encoding, bomb); !errors.As(err, &le) || le.Limit != DecompressedBytes {
 				t.Errorf("%s: %v", encoding, err)
@@ -110,7 +71,7 @@ func TestUnpackSaysSize(t *testing.T) {
 	if _, err := u.Unpack("zstd", zw.EncodeAll(make([]byte, 1<<20), nil)[:20]); !errors.As(err, &le) || le.Limit != DecompressedBytes {
 		t.Errorf("zstd: %v", err)
 	}
-	lies := pack(t, "gzip", 100)
+	lies := limitstest.Pack(t, "gzip", make([]byte, 100))
 	copy(lies[len(lies)-4:], "\xff\xff\xff\xff")
 	if _, err := u.Unpack("gzip", lies); !errors.Is(err, gzip.ErrChecksum) {
 		t.Errorf("gzip: %v", err)
@@ -124,7 +85,7 @@ func BenchmarkUnpack(b *testing.B) {
 	u := NewUnpacker(DecompressedBytes, 64<<20)
 	for _, encoding := range Encodings {
 		for name, n := range map[string]int{"64KiB": 64 << 10, "bomb": 128 << 20} {
-			packed := pack(b, encoding, n)
+			packed := limitstest.Pack(b, encoding, make([]byte, n))
 			b.Run(encoding+"/"+name, func(b *testing.B) {
 				b.ReportAllocs()
 				for b.Loop() {
