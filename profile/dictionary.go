@@ -15,6 +15,8 @@ type Dictionary struct {
 	Stacks    []Stack
 	Links     []Link
 
+	// The indices find entries by content. What was added without being looked up comes into them when they are
+	// needed.
 	mappings  map[Mapping]MappingIndex
 	functions map[Function]FunctionIndex
 	links     map[Link]LinkIndex
@@ -43,58 +45,41 @@ func NewDictionary() *Dictionary {
 
 // Mapping returns the index of m, adding it if it is new. The zero Mapping is index 0.
 func (d *Dictionary) Mapping(m Mapping) MappingIndex {
-	if m == (Mapping{}) {
-		return 0
-	}
-	i, ok := d.mappings[m]
-	if !ok {
-		i = MappingIndex(len(d.Mappings))
-		d.Mappings = append(d.Mappings, m)
-		d.mappings[m] = i
-	}
-	return i
+	return find(&d.Mappings, d.mappings, m)
 }
 
 // Function returns the index of f, adding it if it is new. The zero Function is index 0.
 func (d *Dictionary) Function(f Function) FunctionIndex {
-	if f == (Function{}) {
+	return find(&d.Functions, d.functions, f)
+}
+
+// find returns the index of v in table, adding it if it is new. The zero value is index 0; index has the others.
+func find[T comparable, I ~uint32](table *[]T, index map[T]I, v T) I {
+	var zero T
+	if v == zero {
 		return 0
 	}
-	i, ok := d.functions[f]
+	for i := len(index) + 1; i < len(*table); i++ {
+		index[(*table)[i]] = I(i)
+	}
+	i, ok := index[v]
 	if !ok {
-		i = FunctionIndex(len(d.Functions))
-		d.Functions = append(d.Functions, f)
-		d.functions[f] = i
+		i = I(len(*table))
+		*table = append(*table, v)
+		index[v] = i
 	}
 	return i
 }
 
 // Link returns the index of l, adding it if it is new. The zero Link is index 0.
 func (d *Dictionary) Link(l Link) LinkIndex {
-	if l == (Link{}) {
-		return 0
-	}
-	i, ok := d.links[l]
-	if !ok {
-		i = LinkIndex(len(d.Links))
-		d.Links = append(d.Links, l)
-		d.links[l] = i
-	}
-	return i
+	return find(&d.Links, d.links, l)
 }
 
 // Frame returns the index of f, adding it if it is new. The dictionary keeps f.Lines.
 func (d *Dictionary) Frame(f Frame) FrameIndex {
-	b := append(d.key[:0], byte(f.Kind))
-	b = binary.LittleEndian.AppendUint32(b, uint32(f.Mapping))
-	b = binary.LittleEndian.AppendUint64(b, uint64(f.Addr))
-	for _, l := range f.Lines {
-		b = binary.LittleEndian.AppendUint32(b, uint32(l.Function))
-		b = binary.LittleEndian.AppendUint32(b, uint32(l.Line))
-		b = binary.LittleEndian.AppendUint32(b, uint32(l.Column))
-	}
-	d.key = b
-	i, found := d.frames.find(hashBytes(b), len(d.Frames), func(i uint32) bool {
+	d.frames.catchUp(len(d.Frames), func(i uint32) uint64 { return d.hashFrame(&d.Frames[i]) })
+	i, found := d.frames.find(d.hashFrame(&f), len(d.Frames), func(i uint32) bool {
 		g := &d.Frames[i]
 		return g.Addr == f.Addr && g.Mapping == f.Mapping && g.Kind == f.Kind && slices.Equal(g.Lines, f.Lines)
 	})
@@ -104,26 +89,50 @@ func (d *Dictionary) Frame(f Frame) FrameIndex {
 	return FrameIndex(i)
 }
 
+func (d *Dictionary) hashFrame(f *Frame) uint64 {
+	b := append(d.key[:0], byte(f.Kind))
+	b = binary.LittleEndian.AppendUint32(b, uint32(f.Mapping))
+	b = binary.LittleEndian.AppendUint64(b, uint64(f.Addr))
+	for _, l := range f.Lines {
+		b = binary.LittleEndian.AppendUint32(b, uint32(l.Function))
+		b = binary.LittleEndian.AppendUint32(b, uint32(l.Line))
+		b = binary.LittleEndian.AppendUint32(b, uint32(l.Column))
+	}
+	d.key = b
+	return hashBytes(b)
+}
+
 // Stack returns the index of s, adding a copy of it if it is new. The empty stack is index 0.
 func (d *Dictionary) Stack(s Stack) StackIndex {
 	if len(s) == 0 {
 		return 0
 	}
+	d.stacks.catchUp(len(d.Stacks), func(i uint32) uint64 { return d.hashStack(d.Stacks[i]) })
+	i, found := d.stacks.find(d.hashStack(s), len(d.Stacks), func(i uint32) bool { return slices.Equal(d.Stacks[i], s) })
+	if !found {
+		d.AddStack(s)
+	}
+	return StackIndex(i)
+}
+
+func (d *Dictionary) hashStack(s Stack) uint64 {
 	b := d.key[:0]
 	for _, f := range s {
 		b = binary.LittleEndian.AppendUint32(b, uint32(f))
 	}
 	d.key = b
-	i, found := d.stacks.find(hashBytes(b), len(d.Stacks), func(i uint32) bool { return slices.Equal(d.Stacks[i], s) })
-	if !found {
-		if cap(d.arena)-len(d.arena) < len(s) {
-			d.arena = make([]FrameIndex, 0, max(arenaFrames, len(s)))
-		}
-		at := len(d.arena)
-		d.arena = append(d.arena, s...)
-		d.Stacks = append(d.Stacks, d.arena[at:len(d.arena):len(d.arena)])
+	return hashBytes(b)
+}
+
+// AddStack adds a copy of a stack that the caller knows to be new, and not empty.
+func (d *Dictionary) AddStack(s Stack) StackIndex {
+	if cap(d.arena)-len(d.arena) < len(s) {
+		d.arena = make([]FrameIndex, 0, max(arenaFrames, len(s)))
 	}
-	return StackIndex(i)
+	at := len(d.arena)
+	d.arena = append(d.arena, s...)
+	d.Stacks = append(d.Stacks, d.arena[at:len(d.arena):len(d.arena)])
+	return StackIndex(len(d.Stacks) - 1)
 }
 
 // hashSeed makes it impossible to send us entries that fall into one slot.
@@ -158,6 +167,13 @@ func (x *hashIndex) find(hash uint64, next int, equals func(uint32) bool) (entry
 		if x.hashes[e] == hash && equals(e) {
 			return e, true
 		}
+	}
+}
+
+// catchUp makes findable what was added to the table without being looked up.
+func (x *hashIndex) catchUp(entries int, hash func(i uint32) uint64) {
+	for i := max(len(x.hashes), 1); i < entries; i++ {
+		x.find(hash(uint32(i)), i, func(uint32) bool { return false })
 	}
 }
 

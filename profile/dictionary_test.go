@@ -68,3 +68,24 @@ func TestDictionaryDistinguishes(t *testing.T) {
 		t.Error("the empty stack is not 0")
 	}
 }
+
+// What was added without being looked up is found by content afterwards.
+func TestDictionaryCatchesUp(t *testing.T) {
+	d := NewDictionary()
+	d.Function(Function{Name: "a"})
+	d.Functions = append(d.Functions, Function{Name: "b"}, Function{Name: "c"})
+	for want, name := range []string{"", "a", "b", "c", "d"} {
+		if got := d.Function(Function{Name: name}); got != FunctionIndex(want) {
+			t.Errorf("function %q is %d, want %d", name, got, want)
+		}
+	}
+	one := d.Frame(Frame{Addr: 1})
+	d.Frames = append(d.Frames, Frame{Addr: 2, Lines: []Line{{Function: 1}}})
+	two, three := d.Frame(Frame{Addr: 2, Lines: []Line{{Function: 1}}}), d.Frame(Frame{Addr: 2})
+	if one != 1 || two != 2 || three != 3 {
+		t.Errorf("frames are %d, %d and %d", one, two, three)
+	}
+	if i := d.AddStack(Stack{one, two}); i != 1 || d.Stack(Stack{two}) != 2 || d.Stack(Stack{one, two}) != 1 || d.AddStack(Stack{three}) != 3 || d.Stack(Stack{three}) != 3 {
+		t.Errorf("stacks are %v", d.Stacks)
+	}
+}

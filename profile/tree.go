@@ -73,8 +73,8 @@ func (t *Tree) Children(i uint32) iter.Seq[uint32] {
 // becomes several nodes, the inlined ones marked. Frames without a name are called file+0xaddr. Samples
 // without a stack count for the root itself; stacks whose values sum up to zero are left out.
 //
-// The cost is one look-up per frame that a stack does not share with the one before it, plus the sorting of
-// distinct names. The batch must be valid ([Batch.Check]).
+// The cost is that of sorting the stacks as strings of frames, plus the sorting of distinct names. The batch must be
+// valid ([Batch.Check]).
 func NewTree(b *Batch, p *Profile) *Tree {
 	t, err := buildTree(context.Background(), b, []*Profile{p}, nil)
 	if err != nil {
@@ -94,21 +94,23 @@ func GroupTree(ctx context.Context, b *Batch, by []string) (*Tree, error) {
 	return buildTree(ctx, b, profiles, by)
 }
 
+// buildTree makes a path of frames of every stack, sorts the paths, and lays them down one after the other: sorted
+// frames are numbered in the order of siblings, so this order is the tree's.
 func buildTree(ctx context.Context, b *Batch, profiles []*Profile, by []string) (*Tree, error) {
 	sums := stackSums{values: make([]int64, len(b.Dictionary.Stacks)), seen: make([]bool, len(b.Dictionary.Stacks))}
 	fr := newFramer(b.Dictionary)
-	hint := 0
+	ps := paths{poll: poll{ctx: ctx}}
+	var top []uint32 // the frames of a profile's labels
 	for _, p := range profiles {
-		hint = max(hint, len(p.Samples))
-	}
-	tb := newTreeBuilder(min(hint, len(b.Dictionary.Stacks)))
-	var path []uint32 // by frame of the stack before, root first: the node reached after it
-	turns := 0
-	for _, p := range profiles {
-		top, named := uint32(0), false // a group without stacks has no nodes
-		var prev Stack
-		for _, si := range sums.of(p) {
-			if turns++; turns&pollMask == 0 && ctx.Err() != nil {
+		top = top[:0]
+		named := false // a group without stacks has no nodes
+		touched, frames := sums.of(p), 0
+		for _, si := range touched {
+			frames += len(b.Dictionary.Stacks[si]) + len(by)
+		}
+		ps.frames, ps.list = slices.Grow(ps.frames, frames+frames/4), slices.Grow(ps.list, len(touched)) // a quarter for inlined ones
+		for _, si := range touched {
+			if ps.poll.ended() {
 				return nil, fmt.Errorf("making a tree: %w", context.Cause(ctx))
 			}
 			v := sums.take(si)
@@ -117,34 +119,36 @@ func buildTree(ctx context.Context, b *Batch, profiles []*Profile, by []string) 
 			}
 			if !named {
 				for _, name := range by {
-					top = tb.child(top, fr.label(name, p.Labels.Get(name)))
+					top = append(top, fr.label(name, p.Labels.Get(name)))
 				}
 				named = true
 			}
+			at := len(ps.frames)
+			ps.frames = append(ps.frames, top...)
 			stack := b.Dictionary.Stacks[si]
-			common := 0
-			for common < len(stack) && common < len(prev) && stack[len(stack)-1-common] == prev[len(prev)-1-common] {
-				common++
+			for i := len(stack) - 1; i >= 0; i-- {
+				ps.frames = append(ps.frames, fr.expand(stack[i])...)
 			}
-			node := top
-			if common > 0 {
-				node = path[common-1]
-			}
-			path = path[:common]
-			for i := len(stack) - 1 - common; i >= 0; i-- {
-				for _, f := range fr.expand(stack[i]) {
-					node = tb.child(node, f)
-				}
-				path = append(path, node)
-			}
-			tb.self[node] += v
-			prev = stack
+			ps.list = append(ps.list, path{at: at, end: len(ps.frames), value: v})
 		}
 	}
-	t := tb.tree(fr.frames, fr.strings)
+	t := &Tree{}
 	if len(profiles) > 0 {
 		t.Unit = profiles[0].Type.SampleUnit
 	}
+	used := make([]uint32, len(fr.frames))
+	for i := range used {
+		used[i] = uint32(i)
+	}
+	rank := t.setFrames(fr.frames, fr.strings, used)
+	for i, f := range ps.frames {
+		ps.frames[i] = rank[f]
+	}
+	ps.sort(ps.list, 0)
+	if ps.poll.over {
+		return nil, fmt.Errorf("making a tree: %w", context.Cause(ctx))
+	}
+	ps.lay(t)
 	return t, nil
 }
 

@@ -6,14 +6,17 @@ import (
 	"github.com/perfuse/perfuse/profile"
 )
 
-// Resolver writes stacks into the dictionary of a batch. It is for one goroutine.
+// Resolver writes stacks into the dictionary of a batch, which it alone adds to. It is for one goroutine. What has
+// different ids is different, so nothing is looked up by content.
 type Resolver struct {
 	d         *Dictionary
 	to        *profile.Dictionary
+	stacks    indices[profile.StackIndex]
 	frames    indices[profile.FrameIndex]
 	functions indices[profile.FunctionIndex]
 	mappings  indices[profile.MappingIndex]
 	stack     profile.Stack
+	lines     []profile.Line // where the next frames' lines go
 }
 
 // indices maps ids to indices, in pages, so that it costs what was met and not what is known.
@@ -34,7 +37,7 @@ func (x *indices[T]) at(id uint32) *T {
 	return &x.pages[page][id%pageIDs]
 }
 
-// NewResolver returns a resolver that adds to a dictionary.
+// NewResolver returns a resolver that adds to a dictionary, which must be empty.
 func (d *Dictionary) NewResolver(to *profile.Dictionary) *Resolver {
 	return &Resolver{d: d, to: to}
 }
@@ -50,13 +53,22 @@ func (r *Resolver) Stack(id StackID) (profile.StackIndex, error) {
 	if uint32(id) >= t.len() {
 		return 0, fmt.Errorf("stack %d is not in the dictionary", id)
 	}
+	known := r.stacks.at(uint32(id))
+	if *known != 0 {
+		return *known - 1, nil
+	}
 	r.stack = r.stack[:0]
 	e, frame := entryReader{b: t.get(uint32(id))}, int64(0)
 	for !e.done() {
 		frame += e.varint()
 		r.stack = append(r.stack, r.frame(uint32(frame)))
 	}
-	return r.to.Stack(r.stack), nil
+	i := profile.StackIndex(0) // of a hole
+	if len(r.stack) > 0 {
+		i = r.to.AddStack(r.stack)
+	}
+	*known = i + 1
+	return i, nil
 }
 
 func (r *Resolver) frame(id uint32) profile.FrameIndex {
@@ -68,14 +80,25 @@ func (r *Resolver) frame(id uint32) profile.FrameIndex {
 	f := profile.Frame{Kind: profile.Kind(e.byte())}
 	f.Mapping = r.mapping(uint32(e.uvarint()))
 	f.Addr = profile.Addr(e.uvarint())
+	begin := len(r.lines)
 	for !e.done() {
 		l := profile.Line{Function: r.function(uint32(e.uvarint()))}
 		l.Line, l.Column = int32(e.varint()), int32(e.varint())
-		f.Lines = append(f.Lines, l)
+		if len(r.lines) == cap(r.lines) {
+			r.lines, begin = append(make([]profile.Line, 0, max(arenaLines, 2*(len(r.lines)-begin))), r.lines[begin:]...), 0
+		}
+		r.lines = append(r.lines, l)
 	}
-	*known = r.to.Frame(f) + 1
+	if len(r.lines) > begin {
+		f.Lines = r.lines[begin:len(r.lines):len(r.lines)]
+	}
+	r.to.Frames = append(r.to.Frames, f)
+	*known = profile.FrameIndex(len(r.to.Frames))
 	return *known - 1
 }
+
+// arenaLines is how many lines are allocated at a time.
+const arenaLines = 1024
 
 func (r *Resolver) mapping(id uint32) profile.MappingIndex {
 	if id == 0 {
@@ -84,7 +107,7 @@ func (r *Resolver) mapping(id uint32) profile.MappingIndex {
 	known := r.mappings.at(id)
 	if *known == 0 {
 		e := entryReader{b: r.d.t[mappings].get(id)}
-		*known = r.to.Mapping(profile.Mapping{BuildID: r.text(&e), File: r.text(&e)}) + 1
+		*known = add[profile.MappingIndex](&r.to.Mappings, profile.Mapping{BuildID: r.text(&e), File: r.text(&e)}) + 1
 	}
 	return *known - 1
 }
@@ -96,9 +119,20 @@ func (r *Resolver) function(id uint32) profile.FunctionIndex {
 	known := r.functions.at(id)
 	if *known == 0 {
 		e := entryReader{b: r.d.t[functions].get(id)}
-		*known = r.to.Function(profile.Function{Name: r.text(&e), SystemName: r.text(&e), File: r.text(&e), StartLine: int32(e.varint())}) + 1
+		f := profile.Function{Name: r.text(&e), SystemName: r.text(&e), File: r.text(&e), StartLine: int32(e.varint())}
+		*known = add[profile.FunctionIndex](&r.to.Functions, f) + 1
 	}
 	return *known - 1
+}
+
+// add appends what came from an entry and returns its index. That of holes is 0.
+func add[I ~uint32, T comparable](to *[]T, v T) I {
+	var hole T
+	if v == hole {
+		return 0
+	}
+	*to = append(*to, v)
+	return I(len(*to) - 1)
 }
 
 func (r *Resolver) text(e *entryReader) string { return r.d.t[strings].text(uint32(e.uvarint())) }

@@ -69,7 +69,7 @@ const (
 	tableName = "profiles"
 	// headGroupRows is how many rows a row group has in memory: what one question unpacks at least. With 8192 a question
 	// about one service unpacked all of them.
-	headGroupRows = 512
+	headGroupRows = 128
 	// rowGroupBytes is about how much payload one row group of a block has: what one question reads at least.
 	rowGroupBytes = 1 << 20
 )
