@@ -40,13 +40,13 @@ func TestRawDoors(t *testing.T) {
 			client = h2c()
 		}
 		if _, err := pushv1connect.NewPusherServiceClient(client, s.url, opts...).Push(t.Context(), &pushv1.PushRequest{Series: []*pushv1.RawProfileSeries{{
-			Labels:  []*typesv1.LabelPair{{Name: "service_name", Value: "web"}},
+			Labels:  []*typesv1.LabelPair{{Name: "service_name", Value: "web"}, {Name: "pod", Value: "push " + name}},
 			Samples: []*pushv1.RawSample{{RawProfile: raw.Bytes()}},
 		}}}); err != nil {
 			t.Errorf("%s: push: %v", name, err)
 		}
 		if _, err := profilestorev1alpha1connect.NewProfileStoreServiceClient(client, s.url, opts...).WriteRaw(t.Context(), &profilestorev1alpha1.WriteRawRequest{Series: []*profilestorev1alpha1.RawProfileSeries{{
-			Labels:  &profilestorev1alpha1.LabelSet{Labels: []*profilestorev1alpha1.Label{{Name: "service_name", Value: "web"}}},
+			Labels:  &profilestorev1alpha1.LabelSet{Labels: []*profilestorev1alpha1.Label{{Name: "service_name", Value: "web"}, {Name: "pod", Value: "write " + name}}},
 			Samples: []*profilestorev1alpha1.RawSample{{RawProfile: raw.Bytes()}},
 		}}}); err != nil {
 			t.Errorf("%s: write: %v", name, err)

@@ -104,10 +104,13 @@ func measureOf(app, units string) (measure, string, error) {
 // timeSpan is when something was measured, in nanoseconds since the Unix epoch; the zero one: not known.
 type timeSpan struct{ from, until int64 }
 
-// give fills in what a profile does not say of itself. A time in the first months of 1970 is one in microseconds, as
-// some of Pyroscope's older clients write it into their pprofs, or nonsense.
+// leastTime is when times begin to be ones: in the first months of 1970 they are in microseconds, as some of
+// Pyroscope's older clients write them into their pprofs, or nonsense.
+const leastTime = int64(300 * 24 * time.Hour)
+
+// give fills in what a profile does not say of itself.
 func (s timeSpan) give(p *profile.Profile) {
-	if s.from == 0 || p.TimeNanos > int64(300*24*time.Hour) {
+	if s.from == 0 || p.TimeNanos > leastTime {
 		return
 	}
 	p.TimeNanos = s.from

@@ -14,6 +14,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -153,6 +155,32 @@ func (g *Ingester) Export(ctx context.Context, req *collectorv1.ExportProfilesSe
 	}
 	stored = true
 	g.metrics.duplicates.Add(float64(duplicates))
+	return nil
+}
+
+// deliver stores a batch, except profiles that were stored before. unsure, if not zero, is what all of them are known by,
+// though another sender's may be the same; then they were stored before only if that sender left before our answer.
+func (g *Ingester) deliver(ctx context.Context, b *profile.Batch, unsure profile.ID) error {
+	var none profile.ID
+	keys := map[profile.ID]struct{}{unsure: {}}
+	for i := range b.Profiles {
+		keys[b.Profiles[i].ID] = struct{}{}
+	}
+	delete(keys, none)
+	fresh, finish, err := g.seen.claim(ctx, slices.Collect(maps.Keys(keys)))
+	if err != nil {
+		return fmt.Errorf("waiting for the same profile on another connection: %w", err)
+	}
+	stored := false
+	defer func() { finish(stored && (unsure == none || ctx.Err() != nil)) }()
+	b.Profiles = slices.DeleteFunc(b.Profiles, func(p profile.Profile) bool {
+		return p.ID != none && !fresh[p.ID] || unsure != none && !fresh[unsure]
+	})
+	if err := g.write(ctx, b); err != nil {
+		return err
+	}
+	stored = true
+	g.metrics.duplicates.Add(float64(len(keys) - len(fresh)))
 	return nil
 }
 

@@ -5,12 +5,10 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"math"
 	"slices"
 	"strings"
 
-	"github.com/zeebo/xxh3"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 
@@ -34,6 +32,7 @@ type rawProfile struct {
 	want string // empty: a pprof
 
 	// What Pyroscope's /ingest says beside.
+	sent     delivery
 	config   sampleTypes
 	previous []byte   // what the cumulative types were when the profile before this one was taken
 	span     timeSpan // for a pprof that does not say when it was taken
@@ -153,22 +152,12 @@ func (g *Ingester) checkLabels(ls profile.Labels, at *place) error {
 
 // storeRaw stores all profiles of a request or none, except those that were stored before.
 func (g *Ingester) storeRaw(ctx context.Context, series []rawSeries) error {
-	var keys []profile.ID
-	keyOf := func(s *rawSeries, p *rawProfile) (profile.ID, bool) {
-		if p.id == "" {
-			return profile.ID{}, false
-		}
-		return xxh3.HashString128(s.name + "\x00" + s.labels.String() + "\x00" + p.id).Bytes(), true
-	}
 	n, unpacked := 0, int64(0)
 	for i := range series {
 		s := &series[i]
 		for j := range s.profiles {
 			p := &s.profiles[j]
 			n++
-			if k, ok := keyOf(s, p); ok {
-				keys = append(keys, k)
-			}
 			var err error
 			if p.data, err = g.unpackRaw(p, &unpacked); err != nil {
 				return err
@@ -193,37 +182,31 @@ func (g *Ingester) storeRaw(ctx context.Context, series []rawSeries) error {
 	}
 	defer release()
 
-	fresh, finish, err := g.seen.claim(ctx, keys)
-	if err != nil {
-		return fmt.Errorf("waiting for the same profile on another connection: %w", err)
-	}
-	stored := false
-	defer func() { finish(stored) }()
 	b := &profile.Batch{Dictionary: profile.NewDictionary()}
-	duplicates := 0
+	var unsure profile.ID
 	for i := range series {
 		s := &series[i]
 		for j := range s.profiles {
 			p := &s.profiles[j]
-			id, ok := keyOf(s, p)
-			if ok && !fresh[id] {
-				duplicates++
-				continue
-			}
-			if err := g.readRaw(b, s, p, id); err != nil {
+			at := len(b.Profiles)
+			taken, err := g.readRaw(b, s, p)
+			if err != nil {
 				return err
+			}
+			if p.sent.key == (profile.ID{}) {
+				p.sent = rawDelivery(s, p)
+			}
+			var id profile.ID
+			id, unsure = p.sent.known(taken)
+			for k := range b.Profiles[at:] {
+				b.Profiles[at+k].ID = id
 			}
 		}
 	}
 	if err := g.checkBatch(b); err != nil {
 		return err
 	}
-	if err := g.write(ctx, b); err != nil {
-		return err
-	}
-	stored = true
-	g.metrics.duplicates.Add(float64(duplicates))
-	return nil
+	return g.deliver(ctx, b, unsure)
 }
 
 // unpackRaw returns a profile's data decompressed, and counts its bytes among the request's.
@@ -247,34 +230,34 @@ func (g *Ingester) unpackRaw(p *rawProfile, total *int64) ([]byte, error) {
 	return data, limits.Count(limits.DecompressedBytes, *total, g.limits.DecompressedBytes, "what the request holds has %d bytes and more after decompression", *total)
 }
 
-// readRaw adds a pprof's profiles to b.
-func (g *Ingester) readRaw(b *profile.Batch, s *rawSeries, p *rawProfile, id profile.ID) error {
+// readRaw adds a pprof's profiles to b, and returns when it says that it was taken, or 0.
+func (g *Ingester) readRaw(b *profile.Batch, s *rawSeries, p *rawProfile) (taken int64, err error) {
 	opts := profile.PprofOptions{Name: s.name, Labels: s.labels, Dictionary: b.Dictionary, MaxSeries: math.MaxInt}
 	got, err := profile.ParsePprof(p.data, opts)
 	if err != nil {
-		return invalid("%s: %v", p.at, err)
+		return 0, invalid("%s: %v", p.at, err)
 	}
 	if len(p.previous) > 0 {
 		before, err := profile.ParsePprof(p.previous, opts)
 		if err != nil {
-			return invalid("prev_profile: %v", err)
+			return 0, invalid("prev_profile: %v", err)
 		}
 		p.config.subtract(got, before)
 	}
 	p.config.rename(got)
 	now := g.now().UnixNano()
 	for _, out := range got.Profiles {
+		taken = out.TimeNanos
 		p.span.give(&out)
 		if out.TimeNanos == 0 {
 			out.TimeNanos = max(now-out.DurationNanos, 1)
 		}
 		if err := g.checkProfile(&out, now, p.at); err != nil {
-			return err
+			return 0, err
 		}
-		out.ID = id
 		b.Profiles = append(b.Profiles, out)
 	}
-	return nil
+	return taken, nil
 }
 
 // checkProfile holds the limits of a profile against one that was read.

@@ -88,6 +88,7 @@ type upload struct {
 	measure measure
 	rate    int64 // samples a second; 0: not given
 	span    timeSpan
+	sent    delivery
 }
 
 func (g *Ingester) ingest(ctx context.Context, q url.Values, contentType string, body []byte) error {
@@ -113,6 +114,7 @@ func (g *Ingester) ingest(ctx context.Context, q url.Values, contentType string,
 			return err
 		}
 	}
+	u.sent = u.delivery(q)
 	switch format {
 	case "", "folded", "collapsed", "groups":
 		return g.ingestFolded(ctx, u, false)
@@ -225,7 +227,7 @@ func (g *Ingester) ingestPprof(ctx context.Context, u *upload) error {
 	if err != nil {
 		return err
 	}
-	p := rawProfile{data: data, at: at, span: u.span, previous: u.form["prev_profile"]}
+	p := rawProfile{data: data, at: at, span: u.span, sent: u.sent, previous: u.form["prev_profile"]}
 	if config := u.form["sample_type_config"]; len(config) > 0 {
 		if err := json.Unmarshal(config, &p.config); err != nil {
 			return invalid("sample_type_config: %v", err)
@@ -357,8 +359,9 @@ func (g *Ingester) within(ctx context.Context, cost int64, u *upload, read func(
 	case err != nil:
 		return invalid("%v", err)
 	}
-	at, now := &place{"body", -1, nil}, g.now().UnixNano()
+	at, now, taken := &place{"body", -1, nil}, g.now().UnixNano(), int64(0)
 	for i := range b.Profiles {
+		taken = b.Profiles[i].TimeNanos
 		u.span.give(&b.Profiles[i])
 		if err := g.checkProfile(&b.Profiles[i], now, at); err != nil {
 			return err
@@ -367,5 +370,9 @@ func (g *Ingester) within(ctx context.Context, cost int64, u *upload, read func(
 	if err := g.checkBatch(b); err != nil {
 		return err
 	}
-	return g.write(ctx, b)
+	id, unsure := u.sent.known(taken)
+	for i := range b.Profiles {
+		b.Profiles[i].ID = id
+	}
+	return g.deliver(ctx, b, unsure)
 }

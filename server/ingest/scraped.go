@@ -51,7 +51,7 @@ func (g *Ingester) Scraped(ctx context.Context, s Scraped) (err error) {
 	}
 	defer release()
 	b := &profile.Batch{Dictionary: profile.NewDictionary()}
-	if err := g.readRaw(b, &rawSeries{name: s.Name, labels: s.Labels}, &raw, profile.ID{}); err != nil {
+	if _, err := g.readRaw(b, &rawSeries{name: s.Name, labels: s.Labels}, &raw); err != nil {
 		return err
 	}
 	if err := g.checkBatch(b); err != nil {

@@ -2,6 +2,11 @@ package ingest
 
 import (
 	"context"
+	"fmt"
+	"maps"
+	"net/url"
+	"slices"
+	"strings"
 	"sync"
 
 	"github.com/perfuse/perfuse/profile"
@@ -127,4 +132,58 @@ func (s *seen) remember(k profile.ID) {
 	s.ring[s.next] = k
 	s.stored[k] = struct{}{}
 	s.next = (s.next + 1) % len(s.ring)
+}
+
+// delivery is what tells profiles that come again from others.
+type delivery struct {
+	key   profile.ID
+	named bool  // the key is made of the sender's own id; if not, of all that it sent
+	from  int64 // when they were taken, as is said beside them; 0: it is not
+}
+
+// known returns the id of profiles which themselves say that they were taken at that time. What only says the second
+// is not enough for one: processes that were forked idle alike and send the same, at the same full seconds. unsure is
+// what they are known by.
+func (d delivery) known(taken int64) (id, unsure profile.ID) {
+	switch {
+	case d.named, precise(taken), precise(d.from):
+		return d.key, unsure
+	case d.from != 0:
+		return id, d.key
+	}
+	return id, unsure
+}
+
+func precise(nanos int64) bool { return nanos > leastTime && nanos%1e9 != 0 }
+
+// rawDelivery is that of a pprof among the series of a request.
+func rawDelivery(s *rawSeries, p *rawProfile) delivery {
+	h := xxh3.New()
+	h.WriteString(s.name + "\x00" + s.labels.String() + "\x00" + p.id)
+	if p.id == "" {
+		h.WriteString("\x00")
+		h.Write(p.data)
+	}
+	return delivery{key: h.Sum128().Bytes(), named: p.id != ""}
+}
+
+// delivery is that of what was posted with these parameters. A form is its parts: what is between them differs each time.
+func (u *upload) delivery(q url.Values) delivery {
+	h := xxh3.New()
+	h.WriteString(q.Encode())
+	part := func(name string, data []byte) {
+		fmt.Fprintf(h, "\x00%q %d\x00", name, len(data))
+		h.Write(data)
+	}
+	if u.form == nil {
+		part("", u.data)
+	}
+	for _, name := range slices.Sorted(maps.Keys(u.form)) {
+		part(name, u.form[name])
+	}
+	d := delivery{key: h.Sum128().Bytes()}
+	if from := q.Get("from"); from != "" && !strings.HasPrefix(from, "now") {
+		d.from = u.span.from
+	}
+	return d
 }
