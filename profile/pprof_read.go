@@ -29,6 +29,9 @@ type PprofOptions struct {
 	Dictionary *Dictionary
 	// MaxBytes bounds the decompressed size; 0: 64 MiB. Reading takes up to ten times as much memory.
 	MaxBytes int64
+	// Amounts says that values are amounts: one below zero is an error, and so is a sum that no number holds. Default: any
+	// values, as those of a difference.
+	Amounts bool
 }
 
 // ErrTooLarge: the input exceeds a limit of PprofOptions.
@@ -240,6 +243,11 @@ func (p *pprofReader) sample(data []byte) error {
 	if len(p.values) != len(p.types) {
 		return fmt.Errorf("a sample has %d values, there are %d sample types", len(p.values), len(p.types))
 	}
+	for i, v := range p.values {
+		if p.opts.Amounts && v < 0 {
+			return fmt.Errorf("a value of %s is %d: want 0 or more", p.types[i], v)
+		}
+	}
 	place, err := p.place()
 	if err != nil {
 		return err
@@ -253,7 +261,10 @@ func (p *pprofReader) sample(data []byte) error {
 		return nil
 	}
 	for i, v := range p.values {
-		g.values[at*len(p.types)+i] += v
+		sum := &g.values[at*len(p.types)+i]
+		if *sum += v; p.opts.Amounts && *sum < 0 {
+			return fmt.Errorf("the sum of the values of %s is more than a number can hold", p.types[i])
+		}
 	}
 	return nil
 }

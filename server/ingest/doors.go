@@ -154,6 +154,8 @@ func openEnvelope(body []byte, encoding string) (message []byte, packing string,
 	case size < int64(len(message)):
 	case body[0] == 0:
 		return message, "", nil
+	case body[0] == 1 && encoding == "":
+		return nil, "", invalid("the message is compressed, but no grpc-encoding says how")
 	case body[0] == 1 && slices.Contains(limits.Encodings, encoding):
 		return message, encoding, nil
 	}
@@ -348,7 +350,7 @@ func statusOf(err error) int {
 }
 
 func (a *httpAnswer) fail(status int, code connect.Code, text string) {
-	a.message(status, &statusv1.Status{Code: int32(code), Message: text})
+	a.message(status, &statusv1.Status{Code: int32(code), Message: strings.ToValidUTF8(text, "\uFFFD")}) // it may quote the body
 }
 
 func (a *httpAnswer) message(status int, m proto.Message) {

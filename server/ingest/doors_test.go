@@ -138,6 +138,7 @@ type doors struct {
 	url      string
 	client   *http.Client
 	store    *keeper
+	ingester *Ingester
 	registry *prometheus.Registry
 }
 
@@ -147,6 +148,7 @@ func openDoors(t *testing.T, lim limits.Limits) *doors {
 	if err != nil {
 		t.Fatal(err)
 	}
+	d.ingester = in
 	mux := http.NewServeMux()
 	for path, h := range map[string]http.Handler{
 		ExportProcedure: in.RPC(), ExportPath: in.HTTP(), PushProcedure: in.Push(), WriteRawProcedure: in.WriteRaw(),
@@ -230,24 +232,29 @@ func (d *doors) send(door string, m measured) error {
 	case doorWriteArrow:
 		return d.message(WriteArrowProcedure, "application/proto", &profilestorev1alpha1.WriteArrowRequest{IpcBuffer: m.record(d.t)})
 	case doorWrite:
-		s, err := profilestorev1alpha1connect.NewProfileStoreServiceClient(d.client, d.url, connect.WithGRPC(), connect.WithSendGzip()).Write(context.Background())
-		if err != nil {
-			return err
-		}
-		if err := s.Send(&profilestorev1alpha1.WriteRequest{Record: m.record(d.t)}); err != nil && !errors.Is(err, io.EOF) {
-			return err
-		}
-		s.CloseRequest()
-		defer s.CloseResponse()
-		if _, err = s.Receive(); err != nil {
-			return err
-		}
-		if _, err = s.Receive(); errors.Is(err, io.EOF) { // the end: the request is booked
-			return nil
-		}
-		return err
+		return d.write(m.record(d.t))
 	}
 	panic("no door " + door)
+}
+
+// write sends a record over a stream, and waits until the request is booked.
+func (d *doors) write(record []byte) error {
+	s, err := profilestorev1alpha1connect.NewProfileStoreServiceClient(d.client, d.url, connect.WithGRPC(), connect.WithSendGzip()).Write(context.Background())
+	if err != nil {
+		return err
+	}
+	if err := s.Send(&profilestorev1alpha1.WriteRequest{Record: record}); err != nil && !errors.Is(err, io.EOF) {
+		return err
+	}
+	s.CloseRequest()
+	defer s.CloseResponse()
+	if _, err = s.Receive(); err != nil {
+		return err
+	}
+	if _, err = s.Receive(); errors.Is(err, io.EOF) {
+		return nil
+	}
+	return err
 }
 
 // count returns what a metric says for one set of label values.

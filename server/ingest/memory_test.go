@@ -95,7 +95,7 @@ func TestEnvelope(t *testing.T) {
 	f(envelope(0, []byte("x")), "gzip", "x", "")
 	f(envelope(0, nil), "", "", "")
 	f(envelope(1, []byte("x")), "gzip", "x", "gzip")
-	f(envelope(1, []byte("x")), "", "nil", "")
+	f(envelope(1, []byte("x")), "", "invalid profiles: the message is compressed, but no grpc-encoding says how", "")
 	f(envelope(1, []byte("x")), "rot13", "nil", "")
 	f(envelope(2, []byte("x")), "", "nil", "")
 	f(append(envelope(0, []byte("x")), envelope(0, []byte("y"))...), "", "nil", "")

@@ -232,7 +232,7 @@ func (g *Ingester) unpackRaw(p *rawProfile, total *int64) ([]byte, error) {
 
 // readRaw adds a pprof's profiles to b, and returns when it says that it was taken, or 0.
 func (g *Ingester) readRaw(b *profile.Batch, s *rawSeries, p *rawProfile) (taken int64, err error) {
-	opts := profile.PprofOptions{Name: s.name, Labels: s.labels, Dictionary: b.Dictionary, MaxSeries: math.MaxInt}
+	opts := profile.PprofOptions{Name: s.name, Labels: s.labels, Dictionary: b.Dictionary, MaxSeries: math.MaxInt, Amounts: true}
 	got, err := profile.ParsePprof(p.data, opts)
 	if err != nil {
 		return 0, invalid("%s: %v", p.at, err)

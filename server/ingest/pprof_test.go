@@ -20,6 +20,7 @@ import (
 	pushv1 "github.com/perfuse/perfuse/proto/push/v1"
 	typesv1 "github.com/perfuse/perfuse/proto/types/v1"
 	"github.com/perfuse/perfuse/server/limits"
+	"github.com/perfuse/perfuse/storage"
 	"github.com/perfuse/perfuse/storage/storagetest"
 )
 
@@ -44,6 +45,21 @@ func (k *keeper) take() string {
 	}
 	k.batches = nil
 	return strings.Join(out, "--\n")
+}
+
+// fuzzed checks what became of an input of any bytes: it keeps the data model, or it is the input's fault.
+func (k *keeper) fuzzed(t *testing.T, err error) {
+	t.Helper()
+	var le *limits.Error
+	if err != nil && !errors.Is(err, ErrInvalid) && !errors.As(err, &le) {
+		t.Errorf("neither the request's fault nor a limit: %v", err)
+	}
+	for _, b := range k.batches {
+		if err := storage.Validate(b); err != nil {
+			t.Errorf("the batch breaks the data model: %v", err)
+		}
+	}
+	k.batches = nil
 }
 
 // heap is a small pprof: two columns, samples with a label.
@@ -226,7 +242,8 @@ func TestPushAgain(t *testing.T) {
 }
 
 func FuzzPush(f *testing.F) {
-	in, err := New(Options{Store: &keeper{}, Now: func() time.Time { return testNow }, Limits: limits.Limits{DecompressedBytes: 1 << 20}})
+	k := &keeper{}
+	in, err := New(Options{Store: k, Now: func() time.Time { return testNow }, Limits: limits.Limits{DecompressedBytes: 1 << 20}})
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -239,9 +256,32 @@ func FuzzPush(f *testing.F) {
 	}
 	f.Add(body)
 	f.Fuzz(func(t *testing.T, body []byte) {
-		var le *limits.Error
-		if err := in.push(t.Context(), &rawRequest{body, false}); err != nil && !errors.Is(err, ErrInvalid) && !errors.As(err, &le) {
-			t.Errorf("neither the request's fault nor a limit: %v", err)
-		}
+		k.fuzzed(t, in.push(t.Context(), &rawRequest{body, false}))
+	})
+}
+
+// FuzzWriteRaw: whatever Parca's clients send, in protobuf or JSON.
+func FuzzWriteRaw(f *testing.F) {
+	k := &keeper{}
+	in, err := New(Options{Store: k, Now: func() time.Time { return testNow }, Limits: limits.Limits{DecompressedBytes: 1 << 20}})
+	if err != nil {
+		f.Fatal(err)
+	}
+	req := &profilestorev1alpha1.WriteRawRequest{Series: []*profilestorev1alpha1.RawProfileSeries{{
+		Labels:  &profilestorev1alpha1.LabelSet{Labels: []*profilestorev1alpha1.Label{{Name: "a", Value: "b"}, {Name: "__name__", Value: "memory"}}},
+		Samples: []*profilestorev1alpha1.RawSample{{RawProfile: heap(testNow, "a", "b")}},
+	}}}
+	body, err := proto.Marshal(req)
+	if err != nil {
+		f.Fatal(err)
+	}
+	text, err := protojson.Marshal(req)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(body, false)
+	f.Add(text, true)
+	f.Fuzz(func(t *testing.T, body []byte, json bool) {
+		k.fuzzed(t, in.writeRaw(t.Context(), &rawRequest{body, json}))
 	})
 }

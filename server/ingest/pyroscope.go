@@ -361,12 +361,15 @@ func (g *Ingester) within(ctx context.Context, cost int64, u *upload, read func(
 	}
 	at, now, taken := &place{"body", -1, nil}, g.now().UnixNano(), int64(0)
 	for i := range b.Profiles {
+		p := &b.Profiles[i]
 		taken = b.Profiles[i].TimeNanos
-		u.span.give(&b.Profiles[i])
-		if err := g.checkProfile(&b.Profiles[i], now, at); err != nil {
+		u.span.give(p)
+		if err := g.checkProfile(p, now, at); err != nil {
 			return err
 		}
+		p.Samples = slices.DeleteFunc(p.Samples, func(s profile.Sample) bool { return s.Value == 0 })
 	}
+	b.Profiles = slices.DeleteFunc(b.Profiles, func(p profile.Profile) bool { return len(p.Samples) == 0 })
 	if err := g.checkBatch(b); err != nil {
 		return err
 	}

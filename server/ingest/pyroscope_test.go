@@ -254,20 +254,23 @@ func FuzzAppName(f *testing.F) {
 }
 
 func FuzzIngest(f *testing.F) {
-	in := newIngester(f, &keeper{}, limits.Limits{DecompressedBytes: 1 << 20, DecodedBytes: 4 << 20})
+	k := &keeper{}
+	in := newIngester(f, k, limits.Limits{DecompressedBytes: 1 << 20, DecodedBytes: 4 << 20})
 	f.Add("name=app", "", []byte("a;b 1\n"))
 	f.Add("name=app&format=lines", "", []byte("a;b\n"))
 	f.Add("name=app&format=pprof", "", heap(testNow, "a"))
 	f.Add("name=app", "multipart/form-data; boundary=b", []byte("--b\r\nContent-Disposition: form-data; name=\"profile\"\r\n\r\nx\r\n--b--\r\n"))
+	_, heaps := form(f, map[string][]byte{"profile": heap(testNow, "", "b"), "prev_profile": heap(testNow, ""), "sample_type_config": []byte(`{"inuse_space":{"cumulative":true,"display-name":"x"}}`)})
+	boundary, _, _ := bytes.Cut(heaps, []byte("\r\n"))
+	f.Add("name=app&from=now-1m&until=now", "multipart/form-data; boundary="+string(boundary[2:]), heaps)
+	packed, _ := javaRecording(f)
+	f.Add("name=app.itimer&format=jfr&sampleRate=50", "", packed)
 	f.Add("name=app&format=speedscope", "", []byte(`{"$schema":"speedscope","profiles":[{}]}`))
 	f.Fuzz(func(t *testing.T, query, contentType string, body []byte) {
 		q, err := url.ParseQuery(query)
 		if err != nil {
 			return
 		}
-		var le *limits.Error
-		if err := in.ingest(t.Context(), q, contentType, body); err != nil && !errors.Is(err, ErrInvalid) && !errors.As(err, &le) {
-			t.Errorf("neither the request's fault nor a limit: %v", err)
-		}
+		k.fuzzed(t, in.ingest(t.Context(), q, contentType, body))
 	})
 }
