@@ -77,19 +77,26 @@ type TypeError struct {
 	Known []Type
 }
 
+// maxListed is how many types an error lists.
+const maxListed = 50
+
 func (e *TypeError) Error() string {
 	var b strings.Builder
 	list := e.Candidates
 	switch {
 	case len(e.Known) == 0:
-		return fmt.Sprintf("profile type %q: there are no profiles at all", e.Query)
+		return fmt.Sprintf("profile type %.100q: there are no profiles at all", e.Query)
 	case len(list) > 0:
-		fmt.Fprintf(&b, "profile type %q is ambiguous, it could be one of", e.Query)
+		fmt.Fprintf(&b, "profile type %.100q is ambiguous, it could be one of", e.Query)
 	default:
-		fmt.Fprintf(&b, "profile type %q is unknown, there are", e.Query)
+		fmt.Fprintf(&b, "profile type %.100q is unknown, there are", e.Query)
 		list = e.Known
 	}
-	for _, t := range list {
+	for i, t := range list {
+		if i == maxListed {
+			fmt.Fprintf(&b, "\n  and %d more", len(list)-i)
+			break
+		}
 		b.WriteString("\n  " + t.String())
 	}
 	return b.String()

@@ -1,14 +1,11 @@
 package server
 
 import (
-	"bytes"
 	"net/http"
 	"strings"
 	"testing"
-	"time"
 
 	"connectrpc.com/connect"
-	pprof "github.com/google/pprof/profile"
 
 	profilestorev1alpha1 "github.com/perfuse/perfuse/proto/parca/profilestore/v1alpha1"
 	"github.com/perfuse/perfuse/proto/parca/profilestore/v1alpha1/profilestorev1alpha1connect"
@@ -21,16 +18,6 @@ import (
 // TestRawDoors sends a pprof as Parca's and Pyroscope's clients do, in every protocol, and asks for it.
 func TestRawDoors(t *testing.T) {
 	s := start(t, Options{})
-	f := &pprof.Function{ID: 1, Name: "work"}
-	l := &pprof.Location{ID: 1, Line: []pprof.Line{{Function: f}}}
-	var raw bytes.Buffer
-	if err := (&pprof.Profile{
-		SampleType: []*pprof.ValueType{{Type: "cpu", Unit: "nanoseconds"}}, PeriodType: &pprof.ValueType{Type: "cpu", Unit: "nanoseconds"},
-		Period: 10_000_000, TimeNanos: time.Now().UnixNano(), DurationNanos: 1e9,
-		Function: []*pprof.Function{f}, Location: []*pprof.Location{l}, Sample: []*pprof.Sample{{Location: []*pprof.Location{l}, Value: []int64{30}}},
-	}).Write(&raw); err != nil {
-		t.Fatal(err)
-	}
 	want := int64(0)
 	for name, opts := range map[string][]connect.ClientOption{
 		"Connect": nil, "JSON": {connect.WithProtoJSON()}, "gRPC": {connect.WithGRPC()}, "gRPC-web": {connect.WithGRPCWeb()}, "gzip": {connect.WithSendGzip()},
@@ -41,13 +28,13 @@ func TestRawDoors(t *testing.T) {
 		}
 		if _, err := pushv1connect.NewPusherServiceClient(client, s.url, opts...).Push(t.Context(), &pushv1.PushRequest{Series: []*pushv1.RawProfileSeries{{
 			Labels:  []*typesv1.LabelPair{{Name: "service_name", Value: "web"}, {Name: "pod", Value: "push " + name}},
-			Samples: []*pushv1.RawSample{{RawProfile: raw.Bytes()}},
+			Samples: []*pushv1.RawSample{{RawProfile: goodPprof(t)}},
 		}}}); err != nil {
 			t.Errorf("%s: push: %v", name, err)
 		}
 		if _, err := profilestorev1alpha1connect.NewProfileStoreServiceClient(client, s.url, opts...).WriteRaw(t.Context(), &profilestorev1alpha1.WriteRawRequest{Series: []*profilestorev1alpha1.RawProfileSeries{{
 			Labels:  &profilestorev1alpha1.LabelSet{Labels: []*profilestorev1alpha1.Label{{Name: "service_name", Value: "web"}, {Name: "pod", Value: "write " + name}}},
-			Samples: []*profilestorev1alpha1.RawSample{{RawProfile: raw.Bytes()}},
+			Samples: []*profilestorev1alpha1.RawSample{{RawProfile: goodPprof(t)}},
 		}}}); err != nil {
 			t.Errorf("%s: write: %v", name, err)
 		}

@@ -424,7 +424,7 @@ func (s *Server) compose(b *backend) error {
 		return err
 	}
 	toParca.Mount(all)
-	all.Handle("/", s.page())
+	services.HandleUnknown(all, s.page())
 	b.http, b.otlp = all, otlp
 	return nil
 }

@@ -10,13 +10,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"net/http"
 	"time"
 
 	"connectrpc.com/connect"
 	"github.com/go-kit/log"
 	"github.com/go-kit/log/level"
+	debuginfov1 "github.com/perfuse/perfuse/proto/perfuse/debuginfo/v1"
 	"github.com/perfuse/perfuse/proto/perfuse/debuginfo/v1/debuginfov1connect"
+	queryv1 "github.com/perfuse/perfuse/proto/perfuse/query/v1"
 	"github.com/perfuse/perfuse/proto/perfuse/query/v1/queryv1connect"
 	"github.com/perfuse/perfuse/server/limits"
 	"github.com/perfuse/perfuse/server/query"
@@ -83,20 +86,26 @@ func New(opts Options) (*API, error) {
 
 // Mount adds the handlers of both services.
 func (a *API) Mount(mux *http.ServeMux) {
-	refused := func(err error) { a.book(err) }
-	opts := append(limits.HandlerOptions(a.limits.DecompressedBytes, refused),
-		connect.WithInterceptors(edge{a}), connect.WithCompressMinBytes(1024))
-	path, h := queryv1connect.NewQueryServiceHandler(queryService{a}, opts...)
-	mux.Handle(path, a.limitBody(h, limits.QueryBytes, a.limits.QueryBytes, refused))
-	path, h = debuginfov1connect.NewDebuginfoServiceHandler(debuginfoService{a}, opts...)
-	mux.Handle(path, a.limitBody(h, limits.UploadBytes, a.limits.UploadBytes, refused))
+	a.Handle(mux, queryv1.File_perfuse_query_v1_query_proto.Services().ByName("QueryService"), func(opts ...connect.HandlerOption) (string, http.Handler) {
+		return queryv1connect.NewQueryServiceHandler(queryService{a}, opts...)
+	})
+	a.handle(mux, debuginfov1.File_perfuse_debuginfo_v1_debuginfo_proto.Services().ByName("DebuginfoService"), func(opts ...connect.HandlerOption) (string, http.Handler) {
+		// A file comes in many messages, none of which has to be large.
+		return debuginfov1connect.NewDebuginfoServiceHandler(debuginfoService{a}, append(opts, connect.WithReadMaxBytes(a.maxMessage()))...)
+	}, func(method string) (limits.Name, int64) {
+		if method == "Upload" {
+			return limits.UploadBytes, a.limits.UploadBytes
+		}
+		return limits.QueryBytes, a.limits.QueryBytes
+	})
 }
 
-func (a *API) limitBody(h http.Handler, name limits.Name, max int64, refused func(error)) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		r.Body = limits.Body(r.Body, name, max, "the request body", refused)
-		h.ServeHTTP(w, r)
-	})
+// maxMessage bounds a message of an upload.
+func (a *API) maxMessage() int {
+	if a.limits.BodyBytes <= 0 {
+		return 0
+	}
+	return int(min(a.limits.BodyBytes, math.MaxInt32))
 }
 
 // book counts what a limit refused and returns err.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"math"
 
 	"connectrpc.com/connect"
 	debuginfov1 "github.com/perfuse/perfuse/proto/perfuse/debuginfo/v1"
@@ -65,7 +66,7 @@ func (s debuginfoService) Upload(ctx context.Context, stream *connect.ClientStre
 	}
 	if !stream.Receive() {
 		if err := stream.Err(); err != nil {
-			return nil, streamError(err)
+			return nil, s.streamError(err)
 		}
 		return nil, invalid("the stream is empty: want a message with info, then chunks")
 	}
@@ -79,7 +80,7 @@ func (s debuginfoService) Upload(ctx context.Context, stream *connect.ClientStre
 	if n := len(info.GetFile()); n > maxFileBytes {
 		return nil, invalid("info.file has %d bytes: want at most %d", n, maxFileBytes)
 	}
-	chunks := &chunkReader{stream: stream}
+	chunks := &chunkReader{service: s, stream: stream}
 	var body io.Reader = chunks
 	if info.GetZstd() {
 		d := limits.NewDecompressor("zstd", limits.UploadBytes, s.limits.UploadBytes, nil)
@@ -109,10 +110,11 @@ func (s debuginfoService) Upload(ctx context.Context, stream *connect.ClientStre
 
 // chunkReader reads the chunks of an upload one after the other.
 type chunkReader struct {
-	stream *connect.ClientStream[debuginfov1.UploadRequest]
-	chunk  []byte
-	bytes  int64
-	err    error
+	service debuginfoService
+	stream  *connect.ClientStream[debuginfov1.UploadRequest]
+	chunk   []byte
+	bytes   int64
+	err     error
 }
 
 func (c *chunkReader) Read(p []byte) (int, error) {
@@ -122,7 +124,7 @@ func (c *chunkReader) Read(p []byte) (int, error) {
 		}
 		if !c.stream.Receive() {
 			if err := c.stream.Err(); err != nil {
-				c.err = streamError(err)
+				c.err = c.service.streamError(err)
 				return 0, c.err
 			}
 			if c.bytes == 0 {
@@ -144,8 +146,13 @@ func (c *chunkReader) Read(p []byte) (int, error) {
 }
 
 // streamError blames the client for a stream that cannot be read to its end, where Connect blames us.
-func streamError(err error) error {
+func (s debuginfoService) streamError(err error) error {
+	var le *limits.Error
 	switch connect.CodeOf(err) {
+	case connect.CodeResourceExhausted:
+		if !errors.As(err, &le) { // Connect's own words about its limit, which is ours
+			return limits.Count(limits.BodyBytes, math.MaxInt64, s.limits.BodyBytes, "a message of the upload is too large")
+		}
 	case connect.CodeInternal, connect.CodeUnknown:
 		return invalid("reading the stream: %v", err)
 	}

@@ -16,7 +16,7 @@ func (s queryService) Diff(ctx context.Context, req *queryv1.DiffRequest) (*quer
 			return err
 		}
 		path := req.GetPath()
-		if err := s.terms("path", len(path)); err != nil {
+		if err := s.Terms("path", len(path)); err != nil {
 			return err
 		}
 		before, after, err := s.sides(ctx, req)

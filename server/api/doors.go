@@ -24,9 +24,15 @@ import (
 // (server/pyroscope, server/parca): they share the limits and the turns of queries, the codes of errors and
 // the metrics.
 
-// Handle mounts a service of another protocol. A procedure that it does not have is answered Unimplemented,
-// with the names of those that it has.
+// Handle mounts a service of questions. A procedure that it does not have is answered Unimplemented, with the names of
+// those that it has.
 func (a *API) Handle(mux *http.ServeMux, service protoreflect.ServiceDescriptor, newHandler func(...connect.HandlerOption) (string, http.Handler)) {
+	a.handle(mux, service, newHandler, func(string) (limits.Name, int64) { return limits.QueryBytes, a.limits.QueryBytes })
+}
+
+// handle mounts a service whose methods' bodies are limited as bodyLimit says.
+func (a *API) handle(mux *http.ServeMux, service protoreflect.ServiceDescriptor, newHandler func(...connect.HandlerOption) (string, http.Handler),
+	bodyLimit func(method string) (limits.Name, int64)) {
 	refused := func(err error) { a.book(err) }
 	opts := append(limits.HandlerOptions(a.limits.DecompressedBytes, refused),
 		connect.WithInterceptors(edge{a}), connect.WithCompressMinBytes(1024))
@@ -36,20 +42,39 @@ func (a *API) Handle(mux *http.ServeMux, service protoreflect.ServiceDescriptor,
 		served = append(served, string(service.Methods().Get(i).Name()))
 	}
 	unserved := connect.NewErrorWriter(opts...)
-	h = a.limitBody(h, limits.QueryBytes, a.limits.QueryBytes, refused)
 	mux.HandleFunc(path, func(w http.ResponseWriter, r *http.Request) {
 		method := strings.TrimPrefix(r.URL.Path, path)
 		if slices.Contains(served, method) {
+			name, max := bodyLimit(method)
+			r = r.WithContext(r.Context()) // net/http holds on to its own request's body
+			r.Body = limits.Body(r.Body, name, max, "the request body", refused)
 			h.ServeHTTP(w, r)
 			return
 		}
-		err := Unserved("%.100s of %s is not served; served are %s", method, service.FullName(), strings.Join(served, ", "))
-		if !unserved.IsSupported(r) {
-			writeError(w, err)
+		writeUnserved(w, r, unserved, Unserved("%.100s of %s is not served; served are %s", method, service.FullName(), strings.Join(served, ", ")))
+	})
+}
+
+// HandleUnknown mounts what answers other calls of procedures, which nothing is mounted for, and leaves the rest to next.
+func (a *API) HandleUnknown(mux *http.ServeMux, next http.Handler) {
+	unserved := connect.NewErrorWriter()
+	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		service, _, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/"), "/")
+		if r.Method != http.MethodPost || !strings.Contains(service, ".") {
+			next.ServeHTTP(w, r)
 			return
 		}
-		unserved.Write(w, r, err)
+		writeUnserved(w, r, unserved, Unserved("%.200s is not served: this server has no such procedure", r.URL.Path))
 	})
+}
+
+// writeUnserved answers in the protocol of the request, or as Connect does.
+func writeUnserved(w http.ResponseWriter, r *http.Request, in *connect.ErrorWriter, err error) {
+	if !in.IsSupported(r) {
+		writeError(w, err)
+		return
+	}
+	in.Write(w, r, err)
 }
 
 // HandleGet mounts a path that is asked by GET. answer runs as a query does, within its limits.
@@ -149,7 +174,7 @@ func (a *API) Selection(ctx context.Context, typ, selector string, start, end ti
 	if sel.Start, sel.End, err = Between(start, end); err != nil {
 		return sel, err
 	}
-	if sel.Selector, err = profile.ParseSelector(selector); err != nil {
+	if sel.Selector, err = a.Selector(selector); err != nil {
 		return sel, err
 	}
 	if typ == "" && anyType {
@@ -172,6 +197,37 @@ func (a *API) Selection(ctx context.Context, typ, selector string, start, end ti
 	}
 	sel.Type = &t
 	return sel, nil
+}
+
+// Selector reads a selector of labels.
+func (a *API) Selector(text string) (profile.Selector, error) {
+	if err := limits.Count(limits.SelectorBytes, int64(len(text)), a.limits.SelectorBytes, "the selector has %d bytes", len(text)); err != nil {
+		return nil, err
+	}
+	return profile.ParseSelector(text)
+}
+
+// Terms bounds a list in a question.
+func (a *API) Terms(field string, n int) error {
+	return limits.Count(limits.QueryTerms, int64(n), a.limits.QueryTerms, "%s has %d entries", field, n)
+}
+
+// GroupBy checks names of labels to group by.
+func (a *API) GroupBy(field string, names []string) error {
+	if err := a.Terms(field, len(names)); err != nil {
+		return err
+	}
+	seen := make(map[string]bool, len(names))
+	for _, name := range names {
+		switch {
+		case name == "":
+			return invalid("%s has an empty name: want names of labels", field)
+		case seen[name]:
+			return invalid("%s has %.100s twice", field, name)
+		}
+		seen[name] = true
+	}
+	return nil
 }
 
 // SplitQuery takes TYPE{selector} apart; the selector may be missing.

@@ -14,13 +14,8 @@ import (
 
 // question reads what FlameGraph, Top, Export, Diff and Sandwich have in common.
 func (s queryService) question(ctx context.Context, sel *queryv1.Selection, filter *queryv1.StackFilter, by []string) (q query.Question, err error) {
-	if slices.Contains(by, "") {
-		return q, invalid("group_by has an empty name: want names of labels")
-	}
-	for i, name := range by {
-		if slices.Contains(by[:i], name) {
-			return q, invalid("group_by has %s twice", name)
-		}
+	if err := s.GroupBy("group_by", by); err != nil {
+		return q, err
 	}
 	q.By = by
 	if q.Filter, err = s.filter(filter); err != nil {
@@ -32,7 +27,7 @@ func (s queryService) question(ctx context.Context, sel *queryv1.Selection, filt
 
 // filter reads a filter of stacks; errors name the field.
 func (a *API) filter(in *queryv1.StackFilter) (f profile.StackFilter, err error) {
-	if err := a.terms("filter.call_site", len(in.GetCallSite())); err != nil {
+	if err := a.Terms("filter.call_site", len(in.GetCallSite())); err != nil {
 		return f, err
 	}
 	if n := len(in.GetKeep()) + len(in.GetDrop()); n > profile.MaxMatchers {
@@ -78,11 +73,6 @@ func (a *API) matchers(field string, in []*queryv1.FrameMatcher) ([]profile.Fram
 	return out, nil
 }
 
-// terms bounds a list in a query.
-func (a *API) terms(field string, n int) error {
-	return limits.Count(limits.QueryTerms, int64(n), a.limits.QueryTerms, "%s has %d entries", field, n)
-}
-
 // functionsAtMost is atMost for a table of functions.
 func (a *API) functionsAtMost(asked int32) (int, error) {
 	most, err := a.atMost(asked)
@@ -92,10 +82,10 @@ func (a *API) functionsAtMost(asked int32) (int, error) {
 	return most, err
 }
 
-// readIDs reads ids in hexadecimal, each of as many bytes as id has, and hands them to add. An id of zeros would mean
+// IDs reads ids in hexadecimal, each of as many bytes as id has, and hands them to add. An id of zeros would mean
 // "none".
-func (a *API) readIDs(field string, in []string, id []byte, add func()) error {
-	if err := a.terms("selection."+field, len(in)); err != nil {
+func (a *API) IDs(field string, in []string, id []byte, add func()) error {
+	if err := a.Terms(field, len(in)); err != nil {
 		return err
 	}
 	for i, s := range in {
@@ -105,7 +95,7 @@ func (a *API) readIDs(field string, in []string, id []byte, add func()) error {
 			ok = err == nil && slices.ContainsFunc(id, func(b byte) bool { return b != 0 })
 		}
 		if !ok {
-			return invalid("selection.%s[%d] is %.80q: want %d hexadecimal digits, not all of them 0", field, i, s, hex.EncodedLen(len(id)))
+			return invalid("%s[%d] is %.80q: want %d hexadecimal digits, not all of them 0", field, i, s, hex.EncodedLen(len(id)))
 		}
 		add()
 	}

@@ -30,7 +30,7 @@ func (s queryService) FlameGraph(ctx context.Context, req *queryv1.FlameGraphReq
 		if err != nil {
 			return err
 		}
-		if err := s.terms("path", len(req.GetPath())); err != nil {
+		if err := s.Terms("path", len(req.GetPath())); err != nil {
 			return err
 		}
 		m, tree, err := s.tree(ctx, req.GetSelection(), req.GetFilter(), req.GetGroupBy())

@@ -16,10 +16,10 @@ func (s queryService) Sandwich(ctx context.Context, req *queryv1.SandwichRequest
 		if req.GetFunction() == "" {
 			return invalid("function is empty: want a function's name, as Top lists them")
 		}
-		if err := s.terms("callers_path", len(req.GetCallersPath())); err != nil {
+		if err := s.Terms("callers_path", len(req.GetCallersPath())); err != nil {
 			return err
 		}
-		if err := s.terms("callees_path", len(req.GetCalleesPath())); err != nil {
+		if err := s.Terms("callees_path", len(req.GetCalleesPath())); err != nil {
 			return err
 		}
 		m, tree, err := s.tree(ctx, req.GetSelection(), req.GetFilter(), nil)

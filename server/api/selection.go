@@ -40,18 +40,18 @@ func (a *API) selection(ctx context.Context, in *queryv1.Selection, anyType bool
 	if sel.Start, sel.End, err = timeRange(in.GetStartUnixNano(), in.GetEndUnixNano()); err != nil {
 		return sel, err
 	}
-	if sel.Selector, err = profile.ParseSelector(in.GetSelector()); err != nil {
+	if sel.Selector, err = a.Selector(in.GetSelector()); err != nil {
 		return sel, err
 	}
 	var trace profile.TraceID
-	if err := a.readIDs("trace_ids", in.GetTraceIds(), trace[:], func() { sel.TraceIDs = append(sel.TraceIDs, trace) }); err != nil {
+	if err := a.IDs("selection.trace_ids", in.GetTraceIds(), trace[:], func() { sel.TraceIDs = append(sel.TraceIDs, trace) }); err != nil {
 		return sel, err
 	}
 	var span profile.SpanID
-	if err := a.readIDs("span_ids", in.GetSpanIds(), span[:], func() { sel.SpanIDs = append(sel.SpanIDs, span) }); err != nil {
+	if err := a.IDs("selection.span_ids", in.GetSpanIds(), span[:], func() { sel.SpanIDs = append(sel.SpanIDs, span) }); err != nil {
 		return sel, err
 	}
-	if err := a.terms("selection.span_names", len(in.GetSpanNames())); err != nil {
+	if err := a.Terms("selection.span_names", len(in.GetSpanNames())); err != nil {
 		return sel, err
 	}
 	if i := slices.Index(in.GetSpanNames(), ""); i >= 0 {

@@ -48,8 +48,8 @@ func (s queryService) Series(ctx context.Context, req *queryv1.SeriesRequest) (*
 		if req.GetLimit() == 0 {
 			most = min(most, defaultSeries)
 		}
-		if slices.Contains(req.GetGroupBy(), "") {
-			return invalid("group_by has an empty name: want names of labels")
+		if err := s.GroupBy("group_by", req.GetGroupBy()); err != nil {
+			return err
 		}
 		sel, err := s.selection(ctx, req.GetSelection(), false)
 		if err != nil {

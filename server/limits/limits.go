@@ -49,6 +49,7 @@ const (
 	SeriesPoints      Name = "series_points"
 	QueryTerms        Name = "query_terms"
 	PatternBytes      Name = "pattern_bytes"
+	SelectorBytes     Name = "selector_bytes"
 )
 
 // Limits are the values in force. A field that is 0 takes its default; a negative one switches the limit off.
@@ -106,6 +107,9 @@ type Limits struct {
 	QueryTerms int64 `yaml:"query_terms"`
 	// PatternBytes bounds a regular expression in a filter of stacks. Default 1024.
 	PatternBytes int64 `yaml:"pattern_bytes"`
+	// SelectorBytes bounds a selector of labels, whose regular expressions may take 4 kB of memory for each byte, and a
+	// step for each byte on each byte of a label's value. Default 8192.
+	SelectorBytes int64 `yaml:"selector_bytes"`
 }
 
 // Default returns the limits that hold where nothing is set.
@@ -132,6 +136,7 @@ func Default() Limits {
 		SeriesPoints:      11_000,
 		QueryTerms:        10_000,
 		PatternBytes:      1024,
+		SelectorBytes:     8192,
 	}
 }
 
@@ -147,7 +152,7 @@ func (l Limits) OrDefault() Limits {
 		{&l.LabelValueBytes, &d.LabelValueBytes}, {&l.QueryBytes, &d.QueryBytes},
 		{&l.ConcurrentQueries, &d.ConcurrentQueries}, {&l.FlameNodes, &d.FlameNodes},
 		{&l.AnswerValues, &d.AnswerValues}, {&l.SeriesPoints, &d.SeriesPoints},
-		{&l.QueryTerms, &d.QueryTerms}, {&l.PatternBytes, &d.PatternBytes},
+		{&l.QueryTerms, &d.QueryTerms}, {&l.PatternBytes, &d.PatternBytes}, {&l.SelectorBytes, &d.SelectorBytes},
 	} {
 		if *f.v == 0 {
 			*f.v = *f.def
@@ -200,7 +205,7 @@ func NewRefusals(reg prometheus.Registerer) *Refusals {
 	for _, n := range []Name{
 		BodyBytes, DecompressedBytes, UploadBytes, DecodedBytes, InFlightBytes, ConcurrentIngests, SamplesPerRequest, SeriesPerRequest, FramesPerStack,
 		LabelsPerSeries, LabelNameBytes, LabelValueBytes, Future, Past, QueryTime, QueryBytes, FlameNodes, SeriesPoints,
-		QueryTerms, PatternBytes,
+		QueryTerms, PatternBytes, SelectorBytes,
 	} {
 		c.WithLabelValues(string(n))
 	}

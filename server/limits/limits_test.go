@@ -36,7 +36,7 @@ func TestOrDefault(t *testing.T) {
 	for _, n := range []Name{
 		BodyBytes, DecompressedBytes, UploadBytes, DecodedBytes, InFlightBytes, ConcurrentIngests, SamplesPerRequest, SeriesPerRequest, FramesPerStack, LabelsPerSeries,
 		LabelNameBytes, LabelValueBytes, Future, Past, QueryTime, QueryBytes, ConcurrentQueries, FlameNodes, AnswerValues, SeriesPoints,
-		QueryTerms, PatternBytes,
+		QueryTerms, PatternBytes, SelectorBytes,
 	} {
 		if !keys[string(n)] {
 			t.Errorf("limit %s is no key", n)

@@ -163,6 +163,9 @@ func (d *Door) list(ctx context.Context, req labelQuery, ask func(context.Contex
 		return nil, nil, err
 	}
 	match := req.GetMatch()
+	if err := d.opts.API.Terms("match", len(match)); err != nil {
+		return nil, nil, err
+	}
 	if len(match) == 0 {
 		match = []string{""}
 	}
@@ -209,8 +212,8 @@ func (s service) QueryRange(ctx context.Context, req *queryv1alpha1.QueryRangeRe
 			return err
 		}
 		by := req.GetSumBy()
-		if slices.Contains(by, "") {
-			return api.Invalid("sum_by has an empty name: want names of labels")
+		if err := s.opts.API.GroupBy("sum_by", by); err != nil {
+			return err
 		}
 		if len(by) == 0 {
 			if by, err = s.opts.Store.LabelNames(ctx, sel); err != nil {

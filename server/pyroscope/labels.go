@@ -84,12 +84,15 @@ func (d *Door) selections(ctx context.Context, matchers []string, start, end int
 	if err != nil {
 		return nil, err
 	}
+	if err := d.opts.API.Terms("matchers", len(matchers)); err != nil {
+		return nil, err
+	}
 	if len(matchers) == 0 {
 		matchers = []string{""}
 	}
 	var out []storage.Selection
 	for _, text := range matchers {
-		in, err := profile.ParseSelector(text)
+		in, err := d.opts.API.Selector(text)
 		if err != nil {
 			return nil, err
 		}
@@ -181,6 +184,9 @@ func (s service) LabelValues(ctx context.Context, req *typesv1.LabelValuesReques
 func (s service) Series(ctx context.Context, req *querierv1.SeriesRequest) (*querierv1.SeriesResponse, error) {
 	resp := &querierv1.SeriesResponse{}
 	return resp, s.opts.API.Query(ctx, func(ctx context.Context) error {
+		if err := s.opts.API.Terms("label_names", len(req.GetLabelNames())); err != nil {
+			return err
+		}
 		wanted := func(name string) bool {
 			return len(req.GetLabelNames()) == 0 || slices.Contains(req.GetLabelNames(), name)
 		}

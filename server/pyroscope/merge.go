@@ -3,7 +3,6 @@ package pyroscope
 import (
 	"bytes"
 	"context"
-	"encoding/hex"
 	"fmt"
 	"slices"
 
@@ -24,6 +23,9 @@ func (d *Door) merge(ctx context.Context, sel storage.Selection, stacks *typesv1
 		return nil, api.Unserved("stack_trace_selector.go_pgo is not served; served is stack_trace_selector.call_site, and go build takes a pprof as it is")
 	}
 	q := query.Question{Selection: sel}
+	if err := d.opts.API.Terms("stack_trace_selector.call_site", len(stacks.GetCallSite())); err != nil {
+		return nil, err
+	}
 	for _, l := range stacks.GetCallSite() {
 		q.Filter.CallSite = append(q.Filter.CallSite, l.GetName())
 	}
@@ -54,22 +56,13 @@ func checkProfileIDs(ids []string) error {
 }
 
 // spans reads span and trace ids, which are hexadecimal, into a selection.
-func spans(sel *storage.Selection, spanIDs, traceIDs []string) error {
-	for _, text := range spanIDs {
-		var id profile.SpanID
-		if b, err := hex.DecodeString(text); err != nil || copy(id[:], b) != len(id) || len(b) != len(id) {
-			return api.Invalid("span_selector %.40q: want span ids of 16 hexadecimal digits", text)
-		}
-		sel.SpanIDs = append(sel.SpanIDs, id)
+func (d *Door) spans(sel *storage.Selection, spanIDs, traceIDs []string) error {
+	var span profile.SpanID
+	if err := d.opts.API.IDs("span_selector", spanIDs, span[:], func() { sel.SpanIDs = append(sel.SpanIDs, span) }); err != nil {
+		return err
 	}
-	for _, text := range traceIDs {
-		var id profile.TraceID
-		if b, err := hex.DecodeString(text); err != nil || copy(id[:], b) != len(id) || len(b) != len(id) {
-			return api.Invalid("trace_id_selector %.40q: want trace ids of 32 hexadecimal digits", text)
-		}
-		sel.TraceIDs = append(sel.TraceIDs, id)
-	}
-	return nil
+	var trace profile.TraceID
+	return d.opts.API.IDs("trace_id_selector", traceIDs, trace[:], func() { sel.TraceIDs = append(sel.TraceIDs, trace) })
 }
 
 // selected reads what a request for a flame graph, or for one in another format, selects.
@@ -83,7 +76,7 @@ func (d *Door) selected(ctx context.Context, req *querierv1.SelectMergeStacktrac
 	if sel, err = d.selection(ctx, req.GetProfileTypeID(), req.GetLabelSelector(), req.GetStart(), req.GetEnd()); err != nil {
 		return sel, err
 	}
-	return sel, spans(&sel, req.GetSpanSelector(), req.GetTraceIdSelector())
+	return sel, d.spans(&sel, req.GetSpanSelector(), req.GetTraceIdSelector())
 }
 
 func (s service) SelectMergeStacktraces(ctx context.Context, req *querierv1.SelectMergeStacktracesRequest) (*querierv1.SelectMergeStacktracesResponse, error) {
@@ -123,7 +116,7 @@ func (s service) SelectMergeSpanProfile(ctx context.Context, req *querierv1.Sele
 		if len(req.GetSpanSelector()) == 0 {
 			return api.Invalid("span_selector is empty: want span ids of 16 hexadecimal digits")
 		}
-		if err := spans(&sel, req.GetSpanSelector(), nil); err != nil {
+		if err := s.spans(&sel, req.GetSpanSelector(), nil); err != nil {
 			return err
 		}
 		m, err := s.merge(ctx, sel, nil)
@@ -203,7 +196,7 @@ func (s service) SelectMergeProfile(ctx context.Context, req *querierv1.SelectMe
 		if err != nil {
 			return err
 		}
-		if err := spans(&sel, nil, req.GetTraceIdSelector()); err != nil {
+		if err := s.spans(&sel, nil, req.GetTraceIdSelector()); err != nil {
 			return err
 		}
 		m, err := s.merge(ctx, sel, req.GetStackTraceSelector())

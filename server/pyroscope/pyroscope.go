@@ -151,6 +151,9 @@ func (s service) SelectSeries(ctx context.Context, req *querierv1.SelectSeriesRe
 		if req.Limit != nil && req.GetLimit() <= 0 {
 			return api.Invalid("limit is %d: want 1 or more, or none", req.GetLimit())
 		}
+		if err := s.opts.API.GroupBy("group_by", req.GetGroupBy()); err != nil {
+			return err
+		}
 		sel, err := s.selection(ctx, req.GetProfileTypeID(), req.GetLabelSelector(), req.GetStart(), req.GetEnd())
 		if err != nil {
 			return err
@@ -171,12 +174,9 @@ func (s service) SelectSeries(ctx context.Context, req *querierv1.SelectSeriesRe
 		var by []string
 		var constant profile.Labels
 		for _, name := range req.GetGroupBy() {
-			switch value, ofType := typeLabel(*sel.Type, name); {
-			case name == "":
-				return api.Invalid("group_by has an empty name: want names of labels")
-			case ofType:
+			if value, ofType := typeLabel(*sel.Type, name); ofType {
 				constant = append(constant, profile.Label{Name: name, Value: value})
-			default:
+			} else {
 				by = append(by, name)
 			}
 		}
