@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -36,6 +37,8 @@ type block struct {
 type rowGroup struct {
 	parquet.RowGroup
 	bounds bounds
+	// untotalled: the block is from before rows had totals.
+	untotalled bool
 }
 
 func (b *block) rowGroups() ([]rowGroup, error) {
@@ -71,7 +74,8 @@ func parseBlock(r io.ReaderAt, size int64) (_ []rowGroup, err error) {
 		return nil, fmt.Errorf("%w: %w", errCorruptFile, err)
 	}
 	names := f.Schema().Columns()
-	if len(names) != columns {
+	untotalled := len(names) == colTotal
+	if len(names) != columns && !untotalled {
 		return nil, fmt.Errorf("%w: %d columns", errCorruptFile, len(names))
 	}
 	for i, name := range names {
@@ -81,7 +85,7 @@ func parseBlock(r io.ReaderAt, size int64) (_ []rowGroup, err error) {
 	}
 	groups := make([]rowGroup, 0, len(f.RowGroups()))
 	for _, rg := range f.RowGroups() {
-		g := rowGroup{RowGroup: rg}
+		g := rowGroup{RowGroup: rg, untotalled: untotalled}
 		for col, at := range map[int]*[2]int64{colService: &g.bounds.services, colSeries: &g.bounds.series} {
 			if at[0], at[1], err = columnBounds(rg, col); err != nil {
 				return nil, err
@@ -133,10 +137,19 @@ func (g *rowGroup) overlaps(b bounds) bool {
 		g.bounds.from < b.to && g.bounds.to >= b.from
 }
 
-// scanBlocks calls each of fns, from one goroutine each, with rows of blocks in the bounds. Payloads of row
-// groups in which want accepts no row are not read; of the others, rows that it does not accept come along.
-// With one fn the rows come in their order.
-func scanBlocks(ctx context.Context, blocks []*block, b bounds, want func(*recordColumns, int) bool, fns ...func(*recordColumns) error) error {
+// reading is how much of a row is read.
+type reading uint8
+
+const (
+	readNothing reading = iota
+	readNumbers         // all but the payload
+	readAll
+)
+
+// scanBlocks calls each of fns, from one goroutine each, with rows of blocks in the bounds. It asks want, if it is not
+// nil, once about each row of a row group: payloads are read if one of them needs its own, and rows of which nothing is
+// wanted may come along. With one fn the rows come in their order.
+func scanBlocks(ctx context.Context, blocks []*block, b bounds, want func(*recordColumns, int) reading, fns ...func(*recordColumns) error) error {
 	type job struct {
 		block *block
 		group *rowGroup
@@ -177,16 +190,17 @@ func scanBlocks(ctx context.Context, blocks []*block, b bounds, want func(*recor
 
 // groupReader reads row groups, one after another, into memory that it uses again.
 type groupReader struct {
-	ints [columns][]int64
+	ints    [columns][]int64
+	samples samplesOf
 }
 
-func (r *groupReader) read(g *rowGroup, want func(*recordColumns, int) bool, fn func(*recordColumns) error) (err error) {
+func (r *groupReader) read(g *rowGroup, want func(*recordColumns, int) reading, fn func(*recordColumns) error) (err error) {
 	defer survive(&err)
 	n := int(g.NumRows())
 	chunks := g.ColumnChunks()
 	all := recordColumns{n: n}
 	for col := range columns {
-		if col == colPayload {
+		if col == colPayload || col == colTotal && g.untotalled {
 			continue
 		}
 		if r.ints[col], err = readInts(r.ints[col][:0], chunks[col]); err != nil {
@@ -197,17 +211,25 @@ func (r *groupReader) read(g *rowGroup, want func(*recordColumns, int) bool, fn 
 		}
 		all.ints[col] = r.ints[col]
 	}
-	first, last := 0, n-1
+	if g.untotalled {
+		r.ints[colTotal] = slices.Grow(r.ints[colTotal][:0], n)[:n]
+		all.ints[colTotal] = r.ints[colTotal]
+	}
+	first, last, most := 0, n-1, readAll
 	if want != nil {
-		for first < n && !want(&all, first) {
-			first++
-		}
-		for last > first && !want(&all, last) {
-			last--
+		first, last, most = n, -1, readNothing
+		for i := range n {
+			if w := want(&all, i); w != readNothing {
+				first, last, most = min(first, i), i, max(most, w)
+			}
 		}
 	}
-	if first >= n {
+	switch {
+	case first > last:
 		return nil
+	case most == readNumbers && !g.untotalled:
+		c := all.slice(first, last+1)
+		return fn(&c)
 	}
 	pages := chunks[colPayload].Pages()
 	defer func() { err = errors.Join(err, pages.Close()) }()
@@ -223,7 +245,13 @@ func (r *groupReader) read(g *rowGroup, want func(*recordColumns, int) bool, fn 
 			return err
 		}
 		rows := min(int(page.NumRows()), last+1-at)
-		err = readPage(page, all.slice(at, at+rows), fn)
+		c := all.slice(at, at+rows)
+		if err = pagePayloads(page, &c); err == nil && g.untotalled {
+			err = r.total(&c)
+		}
+		if err == nil {
+			err = fn(&c)
+		}
 		parquet.Release(page)
 		if err != nil {
 			return err
@@ -233,7 +261,18 @@ func (r *groupReader) read(g *rowGroup, want func(*recordColumns, int) bool, fn 
 	return nil
 }
 
-func readPage(page parquet.Page, c recordColumns, fn func(*recordColumns) error) error {
+// total makes the totals of rows that have none.
+func (r *groupReader) total(c *recordColumns) error {
+	for i := range c.n {
+		if err := r.samples.decode(c.payload(i), c.ints[colTime][i]); err != nil {
+			return err
+		}
+		c.ints[colTotal][i] = r.samples.total()
+	}
+	return nil
+}
+
+func pagePayloads(page parquet.Page, c *recordColumns) error {
 	values := page.Data()
 	data, offsets := values.ByteArray()
 	if len(offsets) <= c.n || c.n == 0 {
@@ -245,7 +284,7 @@ func readPage(page parquet.Page, c recordColumns, fn func(*recordColumns) error)
 		}
 	}
 	c.payload = func(i int) []byte { return data[offsets[i]:offsets[i+1]] }
-	return fn(&c)
+	return nil
 }
 
 func readInts(out []int64, chunk parquet.ColumnChunk) (_ []int64, err error) {
@@ -265,14 +304,21 @@ func readInts(out []int64, chunk parquet.ColumnChunk) (_ []int64, err error) {
 	}
 }
 
-// verify reads a whole block back and says whether it has exactly the rows of its index, in order.
+// verify reads a whole block back and says whether it has exactly the rows of its index, in order, with their totals.
 func (b *block) verify(ctx context.Context) error {
 	var got totals
 	last := row{}
 	sorted := true
+	var samples samplesOf
 	err := scanBlocks(ctx, []*block{b}, everything, nil, func(c *recordColumns) error {
 		for i := range c.n {
 			r := c.row(i)
+			if err := samples.decode(r.payload, r.time); err != nil {
+				return err
+			}
+			if sum := samples.total(); sum != r.total {
+				return fmt.Errorf("%w: a row of series %d has the total %d, its samples %d", errCorruptFile, r.series, r.total, sum)
+			}
 			got.add(&r)
 			sorted = sorted && compareRows(&last, &r) <= 0
 			last = r

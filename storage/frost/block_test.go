@@ -2,6 +2,7 @@ package frost
 
 import (
 	"bytes"
+	"os"
 	"testing"
 
 	"github.com/perfuse/perfuse/storage/disk/disktest"
@@ -24,6 +25,11 @@ func FuzzBlock(f *testing.F) {
 		f.Add(whole)
 		f.Add(whole[:len(whole)-9])
 	}
+	old, err := os.ReadFile("testdata/without-ids/blocks/0000000000000001-0000000000000002.parquet") // without totals
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(old)
 	f.Fuzz(func(t *testing.T, data []byte) {
 		groups, err := parseBlock(bytes.NewReader(data), int64(len(data)))
 		if err != nil {

@@ -79,15 +79,15 @@ func (s *Store) Heaviest(ctx context.Context, n int) ([]SeriesSize, error) {
 	defer q.release()
 	sizes := make([]SeriesSize, len(q.groups))
 	// A scan asks once about every row whether it is wanted; none is, so that payloads stay where they are.
-	count := func(c *recordColumns, i int) bool {
+	count := func(c *recordColumns, i int) reading {
 		if id := c.ints[colSeries][i]; id >= 0 && id < int64(len(sizes)) {
 			sizes[id].Rows++
 			sizes[id].Samples += c.ints[colSamples][i]
 		}
-		return false
+		return readNothing
 	}
 	for _, h := range q.heads {
-		err := h.scan(ctx, q.bounds, func(c *recordColumns) error {
+		err := h.scan(ctx, q.bounds, readNumbers, func(c *recordColumns) error {
 			for i := range c.n {
 				count(c, i)
 			}

@@ -39,8 +39,17 @@ func TestRows(t *testing.T) {
 		kind := kindOf(rows)
 		b := appendRows(nil, kind, rows)
 		var err error
-		if got, err = parseRows(b, kind); err != nil || !reflect.DeepEqual(got, rows) {
-			t.Fatalf("rows came back otherwise: %v", err)
+		if got, err = parseRows(b, kind); err != nil {
+			t.Fatal(err)
+		}
+		var s samplesOf
+		for i := range got {
+			if err := got[i].check(&s, d.StackCount()); err != nil {
+				t.Errorf("row %d: %v", i, err)
+			}
+		}
+		if !reflect.DeepEqual(got, rows) {
+			t.Fatal("rows came back otherwise")
 		}
 		for i := range rows { // as an earlier version wrote them
 			rows[i].id = profile.ID{}
@@ -48,8 +57,8 @@ func TestRows(t *testing.T) {
 	}
 	var s samplesOf
 	for i := range got {
-		if err := got[i].check(&s, d.StackCount()); err != nil {
-			t.Errorf("row %d: %v", i, err)
+		if err := s.decode(got[i].payload, got[i].time); err != nil {
+			t.Fatal(err)
 		}
 		if err := got[i].check(&s, uint32(s.stacks[len(s.stacks)-1])); !errors.Is(err, errCorruptRow) {
 			t.Errorf("row %d: a stack beyond the dictionary: %v", i, err)

@@ -94,7 +94,7 @@ func (h *head) spill(always bool) error {
 }
 
 // scan calls each of fns, from one goroutine each, with records of rows that may be in the bounds.
-func (h *head) scan(ctx context.Context, b bounds, fns ...func(*recordColumns) error) error {
+func (h *head) scan(ctx context.Context, b bounds, what reading, fns ...func(*recordColumns) error) error {
 	h.spilling.RLock()
 	defer h.spilling.RUnlock()
 	h.tailMu.Lock()
@@ -111,7 +111,7 @@ func (h *head) scan(ctx context.Context, b bounds, fns ...func(*recordColumns) e
 		}
 		tail = tail[n:]
 	}
-	return scanTable(ctx, h.table, b, fns...)
+	return scanTable(ctx, h.table, b, what, fns...)
 }
 
 // write writes the rows, sorted, as Parquet. Nothing may be inserted meanwhile.

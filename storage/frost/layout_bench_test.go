@@ -130,10 +130,15 @@ func layouts() map[string]layout {
 			},
 			sum: func(g parquet.RowGroup, want func(int64) bool, sums *stackSums) error {
 				var r groupReader
-				wanted := func(c *recordColumns, i int) bool { return want(c.ints[colSeries][i]) }
+				wanted := func(c *recordColumns, i int) reading {
+					if want(c.ints[colSeries][i]) {
+						return readAll
+					}
+					return readNothing
+				}
 				return r.read(&rowGroup{RowGroup: g}, wanted, func(c *recordColumns) error {
 					for i := range c.n {
-						if !wanted(c, i) {
+						if wanted(c, i) == readNothing {
 							continue
 						}
 						if err := decoded.decode(c.payload(i), c.ints[colTime][i]); err != nil {

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -270,7 +271,7 @@ func TestMetrics(t *testing.T) {
 	}
 }
 
-// TestWithoutIDs opens a directory of before IDs, with a log and a block, and goes on with it.
+// TestWithoutIDs opens a directory of before IDs and before totals, with a log and a block, and goes on with it.
 func TestWithoutIDs(t *testing.T) {
 	dir := t.TempDir()
 	if err := os.CopyFS(dir, os.DirFS("testdata/without-ids")); err != nil {
@@ -280,8 +281,21 @@ func TestWithoutIDs(t *testing.T) {
 	for i := range 40 {
 		acked[i] = true
 	}
+	now := open(t, Options{Dir: t.TempDir(), Retention: -1})
+	for i := range acked {
+		if err := now.Write(t.Context(), batchOf(i)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := now.Series(t.Context(), storage.Selection{Type: &profile.TypeCPU}, []string{"service_name"}, 3*time.Second)
+	if err != nil || len(want) != 3 {
+		t.Fatalf("%d series, %v", len(want), err)
+	}
 	for round := range 3 {
 		s := open(t, Options{Dir: dir, Retention: -1})
+		if got, err := s.Series(t.Context(), storage.Selection{Type: &profile.TypeCPU, End: storagetest.Base.Add(40 * time.Second)}, []string{"service_name"}, 3*time.Second); err != nil || !reflect.DeepEqual(got, want) {
+			t.Errorf("opened %d times: the series are %v, %v; want %v", round+1, got, err, want)
+		}
 		wants(t, fmt.Sprintf("opened %d times", round+1), s, acked, nil)
 		ids, err := s.Recent(t.Context())
 		if err != nil || len(ids) != round {

@@ -27,11 +27,14 @@ type question struct {
 	labels []profile.Labels // by group, from 1 on
 	bounds bounds
 	linked bool
-	traces map[profile.TraceID]bool
-	spans  map[profile.SpanID]bool
-	names  map[dictionary.StringID]bool
-	heads  []*head
-	blocks []*block
+	// totals says that a row's total stands for its samples, where all of them are selected and, but for levels, none
+	// has a time of its own.
+	totals, level bool
+	traces        map[profile.TraceID]bool
+	spans         map[profile.SpanID]bool
+	names         map[dictionary.StringID]bool
+	heads         []*head
+	blocks        []*block
 }
 
 func nanos(t time.Time, unset int64) int64 {
@@ -148,20 +151,13 @@ func (q *question) release() {
 
 // part is a row and those of its samples that are selected.
 type part struct {
-	row     *row
-	group   group
+	row   *row
+	group group
+	// samples are nil if the row's total stands for them.
 	samples *samplesOf
 	// all says that every sample is selected; else picked has the indices of those that are.
 	all    bool
 	picked []int
-}
-
-// count is the number of selected samples.
-func (p *part) count() int {
-	if p.all {
-		return len(p.samples.stacks)
-	}
-	return len(p.picked)
 }
 
 // each calls f with the index in the row of every selected sample.
@@ -185,44 +181,78 @@ func (p *part) time(i int) int64 {
 	return p.samples.times[i]
 }
 
+// want says what of a row is to be read.
+func (q *question) want(c *recordColumns, i int) reading {
+	id, time, first, last := c.ints[colSeries][i], c.ints[colTime][i], c.ints[colFirst][i], c.ints[colLast][i]
+	switch {
+	case id < 0 || id >= int64(len(q.groups)) || q.groups[id] == 0 || last < q.bounds.from || first >= q.bounds.to:
+		return readNothing
+	case q.totals && !q.linked && first >= q.bounds.from && last < q.bounds.to && (q.level || first == time && last == time):
+		return readNumbers
+	}
+	return readAll
+}
+
 // scan calls each of fns, from one goroutine each, with the selected parts of the data.
 func (q *question) scan(ctx context.Context, fns ...func(*part) error) error {
-	want := func(c *recordColumns, i int) bool {
-		id := c.ints[colSeries][i]
-		return id >= 0 && id < int64(len(q.groups)) && q.groups[id] != 0 &&
-			c.ints[colLast][i] >= q.bounds.from && c.ints[colFirst][i] < q.bounds.to
-	}
-	readers := make([]func(*recordColumns) error, len(fns))
-	for i, fn := range fns {
-		var decoded samplesOf
-		p := part{samples: &decoded}
-		readers[i] = func(c *recordColumns) error {
-			for i := range c.n {
-				if !want(c, i) {
-					continue
-				}
-				r := c.row(i)
-				if err := decoded.decode(r.payload, r.time); err != nil {
-					return fmt.Errorf("reading a row of series %d: %w", r.series, err)
-				}
-				p.row, p.group = &r, q.groups[r.series]
-				q.pick(&p)
-				if p.count() == 0 {
-					continue
-				}
-				if err := fn(&p); err != nil {
-					return err
-				}
-			}
-			return nil
+	var unread atomic.Bool // there are rows in memory that need their samples
+	readers := func(from, to reading) []func(*recordColumns) error {
+		out := make([]func(*recordColumns) error, len(fns))
+		for i, fn := range fns {
+			out[i] = q.reader(fn, from, to, &unread)
 		}
+		return out
 	}
 	for _, h := range q.heads {
-		if err := h.scan(ctx, q.bounds, readers...); err != nil {
+		from := readNumbers
+		if q.totals {
+			if err := h.scan(ctx, q.bounds, readNumbers, readers(readNumbers, readNumbers)...); err != nil {
+				return err
+			}
+			if !unread.Swap(false) {
+				continue
+			}
+			from = readAll
+		}
+		if err := h.scan(ctx, q.bounds, readAll, readers(from, readAll)...); err != nil {
 			return err
 		}
 	}
-	return scanBlocks(ctx, q.blocks, q.bounds, want, readers...)
+	return scanBlocks(ctx, q.blocks, q.bounds, q.want, readers(readNumbers, readAll)...)
+}
+
+// reader gives fn the parts of rows of which something between from and to is wanted, and notes whether there is one
+// of which more is.
+func (q *question) reader(fn func(*part) error, from, to reading, more *atomic.Bool) func(*recordColumns) error {
+	var decoded samplesOf
+	var p part
+	return func(c *recordColumns) error {
+		for i := range c.n {
+			w := q.want(c, i)
+			if w > to {
+				more.Store(true)
+			}
+			if w < from || w > to {
+				continue
+			}
+			r := c.row(i)
+			p.row, p.group = &r, q.groups[r.series]
+			p.samples, p.all = nil, true
+			if w == readAll {
+				if err := decoded.decode(r.payload, r.time); err != nil {
+					return fmt.Errorf("reading a row of series %d: %w", r.series, err)
+				}
+				p.samples = &decoded
+				if q.pick(&p); !p.all && len(p.picked) == 0 || len(decoded.stacks) == 0 {
+					continue
+				}
+			}
+			if err := fn(&p); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
 }
 
 // pick selects the samples of a row.

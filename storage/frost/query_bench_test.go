@@ -1,14 +1,16 @@
 package frost
 
 import (
+	"fmt"
 	"testing"
+	"time"
 
 	"github.com/perfuse/perfuse/profile"
 	"github.com/perfuse/perfuse/storage"
 )
 
-// BenchmarkFlame is what a flame graph costs the store, and what making a tree of its answer costs, on a million samples
-// of the corpus.
+// BenchmarkFlame is what a flame graph and the chart above it cost the store, and what making a tree of the answer costs,
+// on a million samples of the corpus.
 func BenchmarkFlame(b *testing.B) {
 	c := loadCorpus(b)
 	s, err := New(Options{Dir: b.TempDir(), Retention: -1})
@@ -28,7 +30,7 @@ func BenchmarkFlame(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	for _, q := range []struct {
+	questions := []struct {
 		name string
 		sel  storage.Selection
 	}{
@@ -36,25 +38,50 @@ func BenchmarkFlame(b *testing.B) {
 		{"one service, heap", storage.Selection{Type: &heap, Selector: one}},
 		{"everything, CPU", storage.Selection{Type: &profile.TypeCPU}},
 		{"everything, heap", storage.Selection{Type: &heap}},
-	} {
-		var got *profile.Batch
-		b.Run("merge/"+q.name, func(b *testing.B) {
-			cpu := cpuSeconds(b)
-			for b.Loop() {
-				if got, err = s.Merge(b.Context(), q.sel, nil); err != nil || len(got.Profiles) != 1 {
-					b.Fatal(len(got.Profiles), err)
-				}
+	}
+	run := func(b *testing.B, ask func() error) {
+		cpu := cpuSeconds(b)
+		for b.Loop() {
+			if err := ask(); err != nil {
+				b.Fatal(err)
 			}
-			b.ReportMetric((cpuSeconds(b)-cpu)/float64(b.N)*1e3, "cpu-ms/op")
-			b.ReportMetric(float64(len(got.Profiles[0].Samples)), "stacks")
-		})
+		}
+		b.ReportMetric((cpuSeconds(b)-cpu)/float64(b.N)*1e3, "cpu-ms/op")
+	}
+	for _, place := range []string{"memory", "blocks"} {
+		for _, q := range questions {
+			b.Run("merge/"+q.name+", "+place, func(b *testing.B) {
+				run(b, func() error {
+					got, err := s.Merge(b.Context(), q.sel, nil)
+					if err == nil && len(got.Profiles) != 1 {
+						err = fmt.Errorf("%d profiles", len(got.Profiles))
+					}
+					return err
+				})
+			})
+			b.Run("series/"+q.name+", "+place, func(b *testing.B) {
+				run(b, func() error {
+					_, err := s.Series(b.Context(), q.sel, []string{"service_name"}, 10*time.Second)
+					return err
+				})
+			})
+		}
+		if err := s.Flush(b.Context()); err != nil {
+			b.Fatal(err)
+		}
+	}
+	for _, q := range questions {
 		b.Run("tree/"+q.name, func(b *testing.B) {
-			var tree *profile.Tree
-			cpu := cpuSeconds(b)
-			for b.Loop() {
-				tree = profile.NewTree(got, &got.Profiles[0])
+			got, err := s.Merge(b.Context(), q.sel, nil)
+			if err != nil {
+				b.Fatal(err)
 			}
-			b.ReportMetric((cpuSeconds(b)-cpu)/float64(b.N)*1e3, "cpu-ms/op")
+			var tree *profile.Tree
+			run(b, func() error {
+				tree = profile.NewTree(got, &got.Profiles[0])
+				return nil
+			})
+			b.ReportMetric(float64(len(got.Profiles[0].Samples)), "stacks")
 			b.ReportMetric(float64(tree.Len()), "nodes")
 		})
 	}

@@ -24,6 +24,7 @@ type row struct {
 	first    int64 // of the samples' times
 	last     int64
 	samples  int64
+	total    int64  // of the samples' values
 	payload  []byte // the samples; docs/formats/blocks.md
 	// id is the profile's. It is in the log, and later in the file of recent IDs, never in a block: rows that
 	// were read have none.
@@ -33,7 +34,8 @@ type row struct {
 // maxRowSamples bounds a row; profiles with more samples become several rows.
 const maxRowSamples = 1 << 16
 
-// sum identifies the row's content. Sums of rows are added up, so that their order does not matter.
+// sum identifies the row's content but for the total, which follows from it. Sums of rows are added up, so that their
+// order does not matter.
 func (r *row) sum() uint64 {
 	var b [64]byte
 	for i, v := range [...]int64{int64(r.service), int64(r.series), r.time, r.duration, r.period, r.first, r.last, r.samples} {
@@ -113,6 +115,7 @@ func (e *rowEncoder) rows(out []row, b *profile.Batch, i int, in *dictionary.Int
 		}
 		for _, s := range kept[:n] {
 			r.first, r.last = min(r.first, s.time), max(r.last, s.time)
+			r.total += s.value
 		}
 		r.payload = e.payload(kept[:n], p.TimeNanos, r.first != r.last || r.first != r.time)
 		out = append(out, r)
@@ -229,6 +232,13 @@ type samplesOf struct {
 	times  []int64
 	links  []uint32
 	table  []link // entry 0 is none
+}
+
+func (s *samplesOf) total() (sum int64) {
+	for _, v := range s.values {
+		sum += v
+	}
+	return sum
 }
 
 // decode reads a payload into s, which reuses its memory. Every sample takes two bytes or more, so what is
@@ -375,7 +385,7 @@ func appendRows(b []byte, kind byte, rows []row) []byte {
 	return b
 }
 
-// parseRows reads what appendRows wrote. The payloads are parts of b.
+// parseRows reads what appendRows wrote. The payloads are parts of b; totals are found when the rows are checked.
 func parseRows(b []byte, kind byte) ([]row, error) {
 	d, last := varints{b: b}, profile.ID{}
 	n := d.uvarint()
@@ -414,7 +424,7 @@ func parseRows(b []byte, kind byte) ([]row, error) {
 	return rows, nil
 }
 
-// check decodes a row from disk and says whether it keeps to its own numbers and to the dictionary.
+// check decodes a row from the log, finds its total, and says whether it keeps to its own numbers and to the dictionary.
 func (r *row) check(s *samplesOf, stacks uint32) error {
 	if r.time < 0 || r.duration < 0 || r.period < 0 || r.first < 0 || r.last < r.first || r.time > math.MaxInt64-r.duration {
 		return fmt.Errorf("%w: times", errCorruptRow)
@@ -430,5 +440,6 @@ func (r *row) check(s *samplesOf, stacks uint32) error {
 			return fmt.Errorf("%w: a sample's time is out of range", errCorruptRow)
 		}
 	}
+	r.total = s.total()
 	return nil
 }

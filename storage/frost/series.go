@@ -121,24 +121,22 @@ func (l *timeline) gather(g *gathered, p *part) error {
 	points, stretches := len(g.points), len(g.stretches)
 	at := stretch{group: p.group, start: r.time, duration: max(r.duration, 1)}
 	spread := true
-	switch values, own := p.samples.values, p.samples.times; {
-	case p.all && (l.level || len(own) == 0):
-		for _, v := range values {
-			at.value += v
-		}
-	case l.level || len(own) == 0:
+	switch s := p.samples; {
+	case p.all && (l.level || s == nil || len(s.times) == 0):
+		at.value = r.total
+	case l.level || len(s.times) == 0:
 		for _, i := range p.picked {
-			at.value += values[i]
+			at.value += s.values[i]
 		}
 	default:
 		spread = false
 		p.each(func(i int) {
-			if own[i] == r.time {
+			if s.times[i] == r.time {
 				spread = true
-				at.value += values[i]
+				at.value += s.values[i]
 				return
 			}
-			g.addPoint(point{p.group, own[i] / l.step}, values[i])
+			g.addPoint(point{p.group, s.times[i] / l.step}, s.values[i])
 		})
 	}
 	switch {
@@ -422,7 +420,8 @@ func (s *Store) Series(ctx context.Context, sel storage.Selection, by []string, 
 	from, to := timeRange(sel.Start, sel.End)
 	q := s.ask(sel, from, to, groupBy(by))
 	defer q.release()
-	l := timeline{step: int64(step), level: sel.Type.Level(), most: s.o.MaxPoints}
+	q.totals, q.level = true, sel.Type.Level()
+	l := timeline{step: int64(step), level: q.level, most: s.o.MaxPoints}
 	found := make([]*gathered, workers())
 	fns := make([]func(*part) error, len(found))
 	for w := range fns {

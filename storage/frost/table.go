@@ -29,10 +29,21 @@ const (
 	colSeries
 	colService
 	colTime
+	colTotal
 	columns
 )
 
-var columnNames = [columns]string{"duration", "first", "last", "payload", "period", "samples", "series", "service", "time"}
+var columnNames = [columns]string{"duration", "first", "last", "payload", "period", "samples", "series", "service", "time", "total"}
+
+// numberColumns are all but the payload, which FrostDB copies.
+var numberColumns = func() (out []logicalplan.Expr) {
+	for i, name := range columnNames {
+		if i != colPayload {
+			out = append(out, logicalplan.Col(name))
+		}
+	}
+	return out
+}()
 
 var arrowSchema = func() *arrow.Schema {
 	fields := make([]arrow.Field, columns)
@@ -141,7 +152,7 @@ func record(rows []row) arrow.Record {
 // recordColumns are the columns of a record that a scan gave.
 type recordColumns struct {
 	ints    [columns][]int64
-	payload func(i int) []byte
+	payload func(i int) []byte // nil if it was not read
 	n       int
 }
 
@@ -168,7 +179,7 @@ func columnsOfRows(rows []row) recordColumns {
 func (r *row) ints() [columns]int64 {
 	return [columns]int64{
 		colDuration: r.duration, colFirst: r.first, colLast: r.last, colPeriod: r.period, colSamples: r.samples,
-		colSeries: int64(r.series), colService: int64(r.service), colTime: r.time,
+		colSeries: int64(r.series), colService: int64(r.service), colTime: r.time, colTotal: r.total,
 	}
 }
 
@@ -183,7 +194,7 @@ func (c *recordColumns) slice(i, j int) recordColumns {
 	return out
 }
 
-func columnsOf(r arrow.Record) (c recordColumns, err error) {
+func columnsOf(r arrow.Record, what reading) (c recordColumns, err error) {
 	c.n = int(r.NumRows())
 	for i, f := range r.Schema().Fields() {
 		at, ok := slices.BinarySearch(columnNames[:], f.Name)
@@ -212,20 +223,24 @@ func columnsOf(r arrow.Record) (c recordColumns, err error) {
 			return c, fmt.Errorf("scanning: column %s is missing", columnNames[i])
 		}
 	}
-	if c.payload == nil {
+	if what == readAll && c.payload == nil {
 		return c, fmt.Errorf("scanning: the payload is missing")
 	}
 	return c, nil
 }
 
-// row returns row i. Its payload belongs to the record.
+// row returns row i. Its payload, if it was read, belongs to the record.
 func (c *recordColumns) row(i int) row {
-	return row{
+	r := row{
 		service: dictionary.StringID(c.ints[colService][i]), series: dictionary.SeriesID(c.ints[colSeries][i]),
 		time: c.ints[colTime][i], duration: c.ints[colDuration][i], period: c.ints[colPeriod][i],
 		first: c.ints[colFirst][i], last: c.ints[colLast][i], samples: c.ints[colSamples][i],
-		payload: c.payload(i),
+		total: c.ints[colTotal][i],
 	}
+	if c.payload != nil {
+		r.payload = c.payload(i)
+	}
+	return r
 }
 
 // bounds narrow a scan to rows that may matter. What a scan gives is a superset of what is in the bounds.
@@ -247,14 +262,14 @@ func (b bounds) filter() logicalplan.Expr {
 }
 
 // scanTable calls each of fns, from one goroutine each, with records of rows that may be in the bounds.
-func scanTable(ctx context.Context, t *frostdb.Table, b bounds, fns ...func(*recordColumns) error) error {
+func scanTable(ctx context.Context, t *frostdb.Table, b bounds, what reading, fns ...func(*recordColumns) error) error {
 	callbacks := make([]logicalplan.Callback, len(fns))
 	for i, fn := range fns {
 		callbacks[i] = func(ctx context.Context, r arrow.Record) error {
 			if err := ctx.Err(); err != nil {
 				return err
 			}
-			c, err := columnsOf(r)
+			c, err := columnsOf(r, what)
 			if err != nil {
 				return err
 			}
@@ -264,5 +279,9 @@ func scanTable(ctx context.Context, t *frostdb.Table, b bounds, fns ...func(*rec
 	// Not t.View: it would take the transaction of this moment, and a compaction that begins after it and takes
 	// in a later record makes a part that an earlier transaction does not see: rows that were there are not.
 	// With the largest one everything is visible that was inserted, each record as a whole.
-	return t.Iterator(ctx, math.MaxUint64, memory.DefaultAllocator, callbacks, logicalplan.WithReadMode(logicalplan.ReadModeInMemoryOnly), logicalplan.WithFilter(b.filter()))
+	options := []logicalplan.Option{logicalplan.WithReadMode(logicalplan.ReadModeInMemoryOnly), logicalplan.WithFilter(b.filter())}
+	if what == readNumbers {
+		options = append(options, logicalplan.WithPhysicalProjection(numberColumns...))
+	}
+	return t.Iterator(ctx, math.MaxUint64, memory.DefaultAllocator, callbacks, options...)
 }
