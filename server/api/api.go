@@ -91,6 +91,7 @@ func (a *API) Mount(mux *http.ServeMux) {
 	})
 	a.handle(mux, debuginfov1.File_perfuse_debuginfo_v1_debuginfo_proto.Services().ByName("DebuginfoService"), func(opts ...connect.HandlerOption) (string, http.Handler) {
 		// A file comes in many messages, none of which has to be large.
+		opts = append(opts, limits.HandlerOptions(limits.DecompressedBytes, a.limits.DecompressedBytes, func(err error) { a.book(err) })...)
 		return debuginfov1connect.NewDebuginfoServiceHandler(debuginfoService{a}, append(opts, connect.WithReadMaxBytes(a.maxMessage()))...)
 	}, func(method string) (limits.Name, int64) {
 		if method == "Upload" {

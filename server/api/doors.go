@@ -34,7 +34,8 @@ func (a *API) Handle(mux *http.ServeMux, service protoreflect.ServiceDescriptor,
 func (a *API) handle(mux *http.ServeMux, service protoreflect.ServiceDescriptor, newHandler func(...connect.HandlerOption) (string, http.Handler),
 	bodyLimit func(method string) (limits.Name, int64)) {
 	refused := func(err error) { a.book(err) }
-	opts := append(limits.HandlerOptions(a.limits.DecompressedBytes, refused),
+	// What a question holds is decoded before it has its turn: packed it may be no larger.
+	opts := append(limits.HandlerOptions(limits.QueryBytes, a.limits.QueryBytes, refused),
 		connect.WithInterceptors(edge{a}), connect.WithCompressMinBytes(1024))
 	path, h := newHandler(opts...)
 	var served []string

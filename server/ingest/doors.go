@@ -84,7 +84,7 @@ func (g *Ingester) WriteArrow() http.Handler {
 func (g *Ingester) rpc(procedure, door string, take func(context.Context, *rawRequest) (proto.Message, error)) http.Handler {
 	// Of what is left to Connect, see unpacked, that is the end before our handler sees anything.
 	refused := func(err error) { g.done(door, 0, err) }
-	opts := append(limits.HandlerOptions(g.limits.DecompressedBytes, refused),
+	opts := append(limits.HandlerOptions(limits.DecompressedBytes, g.limits.DecompressedBytes, refused),
 		connect.WithCodec(rawCodec{name: "proto"}), connect.WithCodec(rawCodec{name: "json"}),
 		connect.WithCodec(rawCodec{name: "json; charset=utf-8"}))
 	h := connect.NewUnaryHandlerSimple(procedure, func(ctx context.Context, raw *rawRequest) (*rawAnswer, error) {

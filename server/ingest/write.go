@@ -22,7 +22,7 @@ import (
 // Ids are asked for every time, since nothing is remembered of an agent. Where stacks are with the samples, the server
 // answers the first record as it does the second.
 func (g *Ingester) Write() http.Handler {
-	opts := append(limits.HandlerOptions(g.limits.DecompressedBytes, nil),
+	opts := append(limits.HandlerOptions(limits.DecompressedBytes, g.limits.DecompressedBytes, nil),
 		connect.WithCodec(rawCodec{name: "proto"}), connect.WithCodec(rawCodec{name: "json"}))
 	h := connect.NewBidiStreamHandler(WriteProcedure, func(ctx context.Context, stream *connect.BidiStream[rawRequest, rawAnswer]) error {
 		s := writeStream{g: g, stream: stream, held: ctx.Value(heldKey{}).(*heldReader)}

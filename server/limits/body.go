@@ -142,14 +142,14 @@ func (d *Decompressor) Close() error {
 // source is what lies between a decompressor that rests and the message that it unpacked last.
 type source struct{ io.Reader }
 
-// HandlerOptions make a Connect handler unpack each message's Encodings within max bytes; answers are sent as
-// gzip to those who ask for it.
-func HandlerOptions(max int64, refused func(error)) []connect.HandlerOption {
+// HandlerOptions make a Connect handler unpack each message's Encodings within max bytes, a limit of that name; answers
+// are sent as gzip to those who ask for it.
+func HandlerOptions(name Name, max int64, refused func(error)) []connect.HandlerOption {
 	return []connect.HandlerOption{
-		connect.WithCompression("deflate", func() connect.Decompressor { return NewDecompressor("deflate", DecompressedBytes, max, refused) },
+		connect.WithCompression("deflate", func() connect.Decompressor { return NewDecompressor("deflate", name, max, refused) },
 			func() connect.Compressor { return zlib.NewWriter(io.Discard) }),
-		connect.WithCompression("zstd", func() connect.Decompressor { return NewDecompressor("zstd", DecompressedBytes, max, refused) }, newZstdWriter),
-		connect.WithCompression("gzip", func() connect.Decompressor { return NewDecompressor("gzip", DecompressedBytes, max, refused) },
+		connect.WithCompression("zstd", func() connect.Decompressor { return NewDecompressor("zstd", name, max, refused) }, newZstdWriter),
+		connect.WithCompression("gzip", func() connect.Decompressor { return NewDecompressor("gzip", name, max, refused) },
 			func() connect.Compressor { return gzip.NewWriter(io.Discard) }),
 	}
 }
