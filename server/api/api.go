@@ -89,15 +89,25 @@ func (a *API) Mount(mux *http.ServeMux) {
 	a.Handle(mux, queryv1.File_perfuse_query_v1_query_proto.Services().ByName("QueryService"), func(opts ...connect.HandlerOption) (string, http.Handler) {
 		return queryv1connect.NewQueryServiceHandler(queryService{a}, opts...)
 	})
-	a.handle(mux, debuginfov1.File_perfuse_debuginfo_v1_debuginfo_proto.Services().ByName("DebuginfoService"), func(opts ...connect.HandlerOption) (string, http.Handler) {
-		// A file comes in many messages, none of which has to be large.
-		opts = append(opts, limits.HandlerOptions(limits.DecompressedBytes, a.limits.DecompressedBytes, func(err error) { a.book(err) })...)
-		return debuginfov1connect.NewDebuginfoServiceHandler(debuginfoService{a}, append(opts, connect.WithReadMaxBytes(a.maxMessage()))...)
-	}, func(method string) (limits.Name, int64) {
-		if method == "Upload" {
-			return limits.UploadBytes, a.limits.UploadBytes
-		}
-		return limits.QueryBytes, a.limits.QueryBytes
+	newDebuginfo := func(opts ...connect.HandlerOption) (string, http.Handler) {
+		return debuginfov1connect.NewDebuginfoServiceHandler(debuginfoService{a}, opts...)
+	}
+	a.Handle(mux, debuginfov1.File_perfuse_debuginfo_v1_debuginfo_proto.Services().ByName("DebuginfoService"), newDebuginfo)
+	// A file comes in many messages, none of which has to be large.
+	_, upload := newDebuginfo(append(a.handlerOptions(limits.BodyBytes, a.limits.BodyBytes), connect.WithReadMaxBytes(a.maxMessage()))...)
+	mux.Handle(debuginfov1connect.DebuginfoServiceUploadProcedure, a.limitBody(upload, limits.UploadBytes, a.limits.UploadBytes))
+}
+
+// handlerOptions are those of all services; a message may have so many bytes when it is unpacked.
+func (a *API) handlerOptions(unpacked limits.Name, max int64) []connect.HandlerOption {
+	return append(limits.HandlerOptions(unpacked, max, a.book), connect.WithInterceptors(edge{a}), connect.WithCompressMinBytes(1024))
+}
+
+func (a *API) limitBody(h http.Handler, name limits.Name, max int64) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		r = r.WithContext(r.Context()) // net/http holds on to its own request's body
+		r.Body = limits.Body(r.Body, name, max, "the request body", a.book)
+		h.ServeHTTP(w, r)
 	})
 }
 

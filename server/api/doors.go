@@ -27,28 +27,18 @@ import (
 // Handle mounts a service of questions. A procedure that it does not have is answered Unimplemented, with the names of
 // those that it has.
 func (a *API) Handle(mux *http.ServeMux, service protoreflect.ServiceDescriptor, newHandler func(...connect.HandlerOption) (string, http.Handler)) {
-	a.handle(mux, service, newHandler, func(string) (limits.Name, int64) { return limits.QueryBytes, a.limits.QueryBytes })
-}
-
-// handle mounts a service whose methods' bodies are limited as bodyLimit says.
-func (a *API) handle(mux *http.ServeMux, service protoreflect.ServiceDescriptor, newHandler func(...connect.HandlerOption) (string, http.Handler),
-	bodyLimit func(method string) (limits.Name, int64)) {
-	refused := func(err error) { a.book(err) }
-	// What a question holds is decoded before it has its turn: packed it may be no larger.
-	opts := append(limits.HandlerOptions(limits.QueryBytes, a.limits.QueryBytes, refused),
-		connect.WithInterceptors(edge{a}), connect.WithCompressMinBytes(1024))
+	// A question is decoded before it has its turn: unpacked it may be no larger than as it comes.
+	opts := a.handlerOptions(limits.QueryBytes, a.limits.QueryBytes)
 	path, h := newHandler(opts...)
 	var served []string
 	for i := range service.Methods().Len() {
 		served = append(served, string(service.Methods().Get(i).Name()))
 	}
 	unserved := connect.NewErrorWriter(opts...)
+	h = a.limitBody(h, limits.QueryBytes, a.limits.QueryBytes)
 	mux.HandleFunc(path, func(w http.ResponseWriter, r *http.Request) {
 		method := strings.TrimPrefix(r.URL.Path, path)
 		if slices.Contains(served, method) {
-			name, max := bodyLimit(method)
-			r = r.WithContext(r.Context()) // net/http holds on to its own request's body
-			r.Body = limits.Body(r.Body, name, max, "the request body", refused)
 			h.ServeHTTP(w, r)
 			return
 		}
