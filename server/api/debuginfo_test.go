@@ -174,6 +174,41 @@ func TestUpload(t *testing.T) {
 	}
 }
 
+// TestLargeMessages: a file may be large, what asks for it and its pieces may not, packed or not.
+func TestLargeMessages(t *testing.T) {
+	store := &shelf{files: map[string]debuginfo.Info{}, bytes: map[string][]byte{}}
+	w := newWorld(t, limits.Limits{UploadBytes: 8 << 20, BodyBytes: 1 << 20, QueryBytes: 1 << 10}, store)
+	for name, opts := range map[string][]connect.ClientOption{"plain": nil, "packed": {connect.WithSendGzip()}} {
+		client := debuginfov1connect.NewDebuginfoServiceClient(http.DefaultClient, w.url, opts...)
+		if _, err := client.Wanted(t.Context(), &debuginfov1.WantedRequest{BuildIds: make([]string, 2000)}); connect.CodeOf(err) != connect.CodeResourceExhausted ||
+			!strings.Contains(err.Error(), "limit query_bytes is 1024") {
+			t.Errorf("%s: %v", name, err)
+		}
+		for size, want := range map[int]string{1 << 19: "", 2 << 20: "is too large: limit body_bytes is 1048576"} {
+			clear(store.files)
+			stream, err := client.Upload(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, m := range []*debuginfov1.UploadRequest{
+				{Data: &debuginfov1.UploadRequest_Info{Info: &debuginfov1.UploadInfo{BuildId: "aa"}}},
+				{Data: &debuginfov1.UploadRequest_Chunk{Chunk: make([]byte, size)}},
+			} {
+				if err := stream.Send(m); err != nil && !errors.Is(err, io.EOF) {
+					t.Fatal(err)
+				}
+			}
+			_, err = stream.CloseAndReceive()
+			if (err == nil) != (want == "") || err != nil && (connect.CodeOf(err) != connect.CodeResourceExhausted || !strings.Contains(err.Error(), want)) {
+				t.Errorf("%s, %d bytes: %v", name, size, err)
+			}
+			if kept := len(store.files) > 0; kept != (want == "") {
+				t.Errorf("%s, %d bytes: kept: %t", name, size, kept)
+			}
+		}
+	}
+}
+
 // TestNoDebuginfo: a server without a place for files says so.
 func TestNoDebuginfo(t *testing.T) {
 	w := newWorld(t, limits.Limits{}, nil)
