@@ -16,6 +16,10 @@ import (
 	"time"
 
 	"github.com/klauspost/compress/zstd"
+	"google.golang.org/protobuf/proto"
+
+	profilestorev1alpha1 "github.com/perfuse/perfuse/proto/parca/profilestore/v1alpha1"
+	pushv1 "github.com/perfuse/perfuse/proto/push/v1"
 )
 
 // TestBadBodies sends what no client should: each gets a 4xx with words in it, and the server lives on, small.
@@ -24,6 +28,14 @@ func TestBadBodies(t *testing.T) {
 	in := start(t, "server", freeAddress(t), t.TempDir())
 	good := export(t, "good", time.Now(), "one", "two")
 	gzipBomb, zstdBomb := bombs(t)
+	pushed, err := proto.Marshal(&pushv1.PushRequest{Series: []*pushv1.RawProfileSeries{{Samples: []*pushv1.RawSample{{RawProfile: gzipBomb}}}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	written, err := proto.Marshal(&profilestorev1alpha1.WriteRawRequest{Series: []*profilestorev1alpha1.RawProfileSeries{{Samples: []*profilestorev1alpha1.RawSample{{RawProfile: gzipBomb}}}}})
+	if err != nil {
+		t.Fatal(err)
+	}
 	const rpc = "/opentelemetry.proto.collector.profiles.v1development.ProfilesService/Export"
 	const gzipped, zstded = "gzip", "zstd"
 	for _, c := range []struct {
@@ -44,6 +56,17 @@ func TestBadBodies(t *testing.T) {
 		{"64 MiB plain", "/v1development/profiles", "application/x-protobuf", "", make([]byte, 64<<20), 413, "limit"},
 		{"garbage by Connect", rpc, "application/proto", "", []byte("\xff\xfe garbage"), 400, ""},
 		{"1 GiB as gzip by Connect", rpc, "application/proto", gzipped, gzipBomb, 429, "limit"},
+		{"1 GiB within a push", "/push.v1.PusherService/Push", "application/proto", "", pushed, 429, "limit"},
+		{"1 GiB within a write", "/parca.profilestore.v1alpha1.ProfileStoreService/WriteRaw", "application/proto", "", written, 429, "limit"},
+		{"garbage as a record", "/parca.profilestore.v1alpha1.ProfileStoreService/WriteArrow", "application/proto", "", []byte("\xff\xfe garbage"), 400, ""},
+		{"1 GiB as a pprof", "/ingest?name=good&format=pprof", "", "", gzipBomb, 413, "limit"},
+		{"1 GiB as a recording", "/ingest?name=good&format=jfr", "", "", gzipBomb, 413, "limit"},
+		{"1 GiB as folded text", "/ingest?name=good", "", gzipped, gzipBomb, 413, "limit"},
+		{"a binary tree", "/ingest?name=good&format=tree", "", "", []byte("\x00\x01"), 415, "folded"},
+		{"a procedure that is none", "/parca.debuginfo.v1alpha1.DebuginfoService/ShouldInitiateUpload", "application/json", "", []byte("{}"), 501, "is not served"},
+		{"1 GiB for a query", "/perfuse.query.v1.QueryService/FlameGraph", "application/proto", zstded, zstdBomb, 429, "limit"},
+		{"a regular expression that takes 250 MiB", "/perfuse.query.v1.QueryService/FlameGraph", "application/json", "",
+			[]byte(`{"selection":{"profileType":"cpu","selector":"{a=~\"` + strings.Repeat(`\\\\pL`, 20_000) + `\"}"}}`), 429, "limit selector_bytes"},
 		{"a query that is none", "/perfuse.query.v1.QueryService/FlameGraph", "application/json", "", []byte(`{"selection":{"profileType":"cpu","selector":"{a="}}`), 400, ""},
 		{"a query of nothing", "/perfuse.query.v1.QueryService/FlameGraph", "application/json", "", []byte(`[1,2`), 400, ""},
 	} {
