@@ -255,6 +255,12 @@ func walk(f *File) {
 		_, _ = f.ReadAddr(s.Addr, s.Size)
 	}
 	_ = f.FunctionRanges(func(start, end uint64) bool { return start < end })
+	f.Stubs(func(addr uint64) string { return "" })
+	f.DebugLink()
+	f.DebugAltLink()
+	if mini, err := f.MiniDebug(); err == nil && mini != nil {
+		mini.Close()
+	}
 	for _, o := range []uint64{0, f.Entry, ^uint64(0)} {
 		f.Addr(o)
 		f.MappedAddr(o, 0, 0)
@@ -314,6 +320,45 @@ func FuzzFile(f *testing.F) {
 			t.Errorf("memory cannot fail to be read: %v", err)
 		}
 	})
+}
+
+// What xz makes of five lines, as one block and as four.
+var (
+	oneXZ  = "fd377a585a0000016922de36020021010c0000008f98419ce0001800105d003698497283759dc95af71ae53a66400000e912560f0001281941b3b0199042990d010000000001595a"
+	fourXZ = "fd377a585a000000ff12d941020021010c0000008f98419c0100076d61696e0a776f7200020021010c0000008f98419c0100076b0a6d61696e0a7700" +
+		"020021010c0000008f98419c0100076f726b0a6d61696e00020021010c0000008f98419c0100000a00000000000418081808180811010000ea238eee0dd35637030000000000595a"
+)
+
+func FuzzXZ(f *testing.F) {
+	const lines = "main\nwork\nmain\nwork\nmain\n"
+	for _, text := range []string{oneXZ, fourXZ} {
+		b, err := hex.DecodeString(text)
+		if err != nil {
+			f.Fatal(err)
+		}
+		if got, err := unxz(b, 100); err != nil || string(got) != lines {
+			f.Fatalf("%q, %v", got, err)
+		}
+		f.Add(b)
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if out, err := unxz(b, 1<<16); err == nil && len(out) > 1<<16 {
+			t.Errorf("%d bytes", len(out))
+		}
+	})
+}
+
+// TestXZBlocks: blocks of nothing, each of which wants the largest dictionary.
+func TestXZBlocks(t *testing.T) {
+	b, err := hex.DecodeString(fourXZ)
+	if err != nil {
+		t.Fatal(err)
+	}
+	block := []byte{2, 0, 0x21, 1, 28, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0} // 64 MiB; the end of its data, padded
+	bomb := append(b[:12:12], bytes.Repeat(block, 1000)...)
+	if out, err := unxz(append(bomb, 0), 1<<20); err == nil || !strings.Contains(err.Error(), "less than their dictionaries") {
+		t.Errorf("%d bytes, %v", len(out), err)
+	}
 }
 
 func sha(parts ...string) string {

@@ -51,6 +51,7 @@ func unxz(b []byte, limit int64) ([]byte, error) {
 		return nil, malformed("xz check %d", b[7]&0xf)
 	}
 	var out bytes.Buffer
+	dicts := int64(0)
 	r := bytes.NewReader(b[12:])
 	for {
 		at := len(b) - r.Len()
@@ -64,6 +65,10 @@ func unxz(b []byte, limit int64) ([]byte, error) {
 		dict, err := xzDict(b[at+1 : at+headSize-4])
 		if err != nil {
 			return nil, err
+		}
+		// Each block has a dictionary of its own to clear, which a block of nothing could ask for a million times.
+		if dicts += int64(dict); dicts > maxXZDict+int64(out.Len()) {
+			return nil, malformed("xz blocks of less than their dictionaries")
 		}
 		if _, err := r.Seek(int64(headSize), io.SeekCurrent); err != nil {
 			return nil, err
