@@ -17,34 +17,103 @@ var ErrCorrupt = errors.New("corrupt dictionary delta")
 //
 //	delta = { table u8, first uvarint, count uvarint, { length uvarint, bytes }*count }*, 0xff
 //
-// Tables are in the order in which they refer to each other, so that one pass can check everything.
+// Tables are in the order in which they refer to each other, so that one pass can check everything. A table with
+// holes comes several times.
 func (d *Dictionary) AppendDelta(b []byte, from, to Marks) []byte {
 	d.mu.RLock()
 	defer d.mu.RUnlock()
 	for i := range d.t {
-		if from[i] >= to[i] {
-			continue
-		}
-		b = append(b, byte(i))
-		b = binary.AppendUvarint(b, uint64(from[i]))
-		b = binary.AppendUvarint(b, uint64(to[i]-from[i]))
-		for id := from[i]; id < to[i]; id++ {
-			e := d.t[i].get(id)
-			b = binary.AppendUvarint(b, uint64(len(e)))
-			b = append(b, e...)
-		}
+		b = d.t[i].appendDelta(b, tableID(i), from[i], to[i])
 	}
 	return append(b, deltaEnd)
 }
 
+func (t *table) appendDelta(b []byte, id tableID, from, to uint32) []byte {
+	for from < to {
+		end := from
+		for end < to && t.at(end) != nil {
+			end++
+		}
+		b = append(b, byte(id))
+		b = binary.AppendUvarint(b, uint64(from))
+		b = binary.AppendUvarint(b, uint64(end-from))
+		for ; from < end; from++ {
+			e := t.get(from)
+			b = binary.AppendUvarint(b, uint64(len(e)))
+			b = append(b, e...)
+		}
+		if from = t.afterHoles(end, to); from == to && end < to { // the holes at the end are known, not lost
+			b = append(b, byte(id))
+			b = binary.AppendUvarint(b, uint64(to))
+			b = binary.AppendUvarint(b, 0)
+		}
+	}
+	return b
+}
+
+// afterHoles returns the first id from one on that is no hole, or to, or an id so far on that a reader takes the
+// holes for damage.
+func (t *table) afterHoles(from, to uint32) uint32 {
+	to = uint32(min(uint64(to), uint64(from)+maxHoles))
+	for from < to && t.at(from) == nil {
+		if p := from / pageEntries; t.pages[p] == nil {
+			from = uint32(min(uint64(to), uint64(p+1)*pageEntries))
+		} else {
+			from++
+		}
+	}
+	return from
+}
+
+// partBytes is about how large a part is.
+const partBytes = 512 << 10
+
+// Parts calls f with deltas that together, in order, are all there is up to a mark. They are valid until f returns.
+func (d *Dictionary) Parts(to Marks, f func(delta []byte) error) error {
+	var b []byte
+	var at Marks
+	for i := range at {
+		for at[i] < to[i] {
+			next := at
+			next[i] = d.partEnd(i, at[i], to[i])
+			b = d.AppendDelta(b[:0], at, next)
+			if err := f(b); err != nil {
+				return err
+			}
+			at = next
+		}
+	}
+	return nil
+}
+
+func (d *Dictionary) partEnd(i int, from, to uint32) uint32 {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	t := &d.t[i]
+	for size := 0; from < to && size < partBytes; {
+		if end := t.afterHoles(from, to); end > from {
+			from = end
+			continue
+		}
+		size += 1 + int(t.at(from).n)
+		from++
+	}
+	return from
+}
+
 const deltaEnd = 0xff
 
-// Apply reads a delta and returns what follows it. Entries that the dictionary has already must be equal.
-// Between what it has and where the delta begins, entries are made up that stand for what was lost.
+// Apply reads a delta and returns what follows it. Entries that the dictionary has already must be equal, unless
+// it has forgotten them, which they stay. Between what it has and where the delta begins, entries are made up that
+// stand for what was lost; those that the delta leaves out were forgotten.
+//
+// An entry may be equal to another that has an id before it: the other had been forgotten when this one came, and
+// a crash came before that was on disk. Nothing refers to the other any more.
 func (d *Dictionary) Apply(b []byte) (rest []byte, err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	for last := -1; ; {
+	last, next := -1, uint64(0)
+	for {
 		if len(b) == 0 {
 			return nil, fmt.Errorf("%w: it has no end", ErrCorrupt)
 		}
@@ -53,61 +122,66 @@ func (d *Dictionary) Apply(b []byte) (rest []byte, err error) {
 		if id == deltaEnd {
 			return b, nil
 		}
-		if id >= byte(tables) || int(id) <= last {
+		if id >= byte(tables) || int(id) < last {
 			return nil, fmt.Errorf("%w: table %d after %d", ErrCorrupt, id, last)
 		}
-		last = int(id)
-		if b, err = d.applyTable(tableID(id), b); err != nil {
+		begins := int(id) > last
+		if begins {
+			last, next = int(id), 0
+		}
+		if next, b, err = d.applyTable(tableID(id), b, begins, next); err != nil {
 			return nil, err
 		}
 	}
 }
 
-func (d *Dictionary) applyTable(id tableID, b []byte) ([]byte, error) {
+// applyTable reads entries of one table, of which those before next were read, or none if it begins.
+func (d *Dictionary) applyTable(id tableID, b []byte, begins bool, next uint64) (uint64, []byte, error) {
 	t := &d.t[id]
 	first, n1 := binary.Uvarint(b)
 	if n1 <= 0 {
-		return nil, fmt.Errorf("%w: %s", ErrCorrupt, id)
+		return 0, nil, fmt.Errorf("%w: %s", ErrCorrupt, id)
 	}
 	count, n2 := binary.Uvarint(b[n1:])
-	if n2 <= 0 || first > maxEntries || count > maxEntries-first {
-		return nil, fmt.Errorf("%w: %s", ErrCorrupt, id)
+	if n2 <= 0 || first < next || first > maxEntries || count > maxEntries-first {
+		return 0, nil, fmt.Errorf("%w: %s", ErrCorrupt, id)
 	}
 	b = b[n1+n2:]
 	if count > uint64(len(b)) {
-		return nil, fmt.Errorf("%w: %d %s in %d bytes", ErrCorrupt, count, id, len(b))
+		return 0, nil, fmt.Errorf("%w: %d %s in %d bytes", ErrCorrupt, count, id, len(b))
 	}
-	// A made-up entry costs memory that no byte of the input paid for.
 	if first > uint64(t.len())+maxHoles {
-		return nil, fmt.Errorf("%w: %s from %d on after %d", ErrCorrupt, id, first, t.len())
+		return 0, nil, fmt.Errorf("%w: %s from %d on after %d", ErrCorrupt, id, first, t.len())
 	}
-	for uint64(t.len()) < first {
-		t.hole()
+	if gap := int64(first) - int64(t.len()); gap > 0 {
+		if begins {
+			t.lost += int(gap)
+		}
+		t.skip(uint32(first))
 	}
 	for i := first; i < first+count; i++ {
 		n, w := binary.Uvarint(b)
 		if w <= 0 || n > uint64(len(b)-w) || n > math.MaxUint32 {
-			return nil, fmt.Errorf("%w: %s %d", ErrCorrupt, id, i)
+			return 0, nil, fmt.Errorf("%w: %s %d", ErrCorrupt, id, i)
 		}
 		e := b[w : w+int(n)]
 		b = b[w+int(n):]
 		if i < uint64(t.len()) {
-			if old := t.get(uint32(i)); !bytes.Equal(old, e) && t.entries[i] != t.entries[0] {
-				return nil, fmt.Errorf("%w: %s %d is there with other content", ErrCorrupt, id, i)
+			if t.at(uint32(i)) != nil && !bytes.Equal(t.get(uint32(i)), e) {
+				return 0, nil, fmt.Errorf("%w: %s %d is there with other content", ErrCorrupt, id, i)
 			}
 			continue
 		}
 		if err := d.checkEntry(id, e); err != nil {
-			return nil, fmt.Errorf("%w: %s %d: %w", ErrCorrupt, id, i, err)
+			return 0, nil, fmt.Errorf("%w: %s %d: %w", ErrCorrupt, id, i, err)
 		}
-		if got := t.add(e); uint64(got) != i {
-			return nil, fmt.Errorf("%w: %s %d is the same as %d", ErrCorrupt, id, i, got)
-		}
+		t.restore(e)
 	}
-	return b, nil
+	return first + count, b, nil
 }
 
-const maxHoles = 1 << 20
+// maxHoles bounds the memory that no byte of the input paid for: 8 bytes for each page of holes.
+const maxHoles = 1 << 26
 
 // checkEntry says whether an entry can be read and refers to nothing that is not there.
 func (d *Dictionary) checkEntry(id tableID, b []byte) error {
@@ -215,8 +289,9 @@ func (d *Dictionary) Skip(to Marks) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for i := range d.t {
-		for d.t[i].len() < to[i] {
-			d.t[i].hole()
+		if t := &d.t[i]; t.len() < to[i] {
+			t.lost += int(to[i] - t.len())
+			t.skip(to[i])
 		}
 	}
 }

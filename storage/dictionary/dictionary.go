@@ -5,9 +5,9 @@
 //	series ──▶ strings            stack ──▶ frames ─┬─▶ mappings ──▶ strings
 //	                                                └─▶ functions ─▶ strings
 //
-// The dictionary only grows. What was added between two [Marks] is a delta, in bytes that [Dictionary.Apply]
-// takes: deltas go into the write-ahead log beside the samples that need them, and later into files of their
-// own. docs/formats/blocks.md draws them.
+// What was added between two [Marks] is a delta, in bytes that [Dictionary.Apply] takes: deltas go into the
+// write-ahead log beside the samples that need them, and later into files of their own. docs/formats/blocks.md
+// draws them. A [Collection] forgets what nothing refers to any more.
 package dictionary
 
 import (
@@ -84,6 +84,10 @@ type Size struct {
 	Table   string
 	Entries int64
 	Bytes   int64
+	// Memory is how much the entries take with what finds them.
+	Memory int64
+	// Forgotten is how many entries there were besides.
+	Forgotten int64
 }
 
 // Sizes returns what each table holds.
@@ -92,20 +96,49 @@ func (d *Dictionary) Sizes() []Size {
 	defer d.mu.RUnlock()
 	out := make([]Size, tables)
 	for i := range d.t {
-		out[i] = Size{tableID(i).String(), int64(d.t[i].len()) - 1, d.t[i].bytes}
+		t := &d.t[i]
+		out[i] = Size{
+			Table: tableID(i).String(), Entries: int64(t.live) - 1, Bytes: t.bytes, Memory: t.memory + 8*int64(len(t.pages)) + 4*int64(len(t.slots)),
+			Forgotten: int64(t.n) - int64(t.live) - int64(t.lost),
+		}
 	}
 	return out
 }
 
-// Holes is the number of entries whose content was lost with a part of the log.
-func (d *Dictionary) Holes() int {
+// Stacks is the number of stacks, those that were forgotten not counted.
+func (d *Dictionary) Stacks() int {
 	d.mu.RLock()
 	defer d.mu.RUnlock()
-	n := 0
+	return d.t[stacks].live - 1
+}
+
+// Lost is, by table, the number of entries whose content was lost with a part of the log or with a file.
+func (d *Dictionary) Lost() (n Marks) {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
 	for i := range d.t {
-		n += d.t[i].holes
+		n[i] = uint32(d.t[i].lost)
 	}
 	return n
+}
+
+// SetLost says that of the entries that are not there so many are lost, the others forgotten.
+func (d *Dictionary) SetLost(n Marks) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for i := range d.t {
+		t := &d.t[i]
+		t.lost = min(int(n[i]), int(t.n)-t.live)
+	}
+}
+
+// Holes is the sum of Lost.
+func (d *Dictionary) Holes() int {
+	sum := 0
+	for _, n := range d.Lost() {
+		sum += int(n)
+	}
+	return sum
 }
 
 // Interned translates a batch's indices to ids. Entries that no sample uses are not there (0).

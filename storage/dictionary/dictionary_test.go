@@ -141,6 +141,10 @@ func TestLostDelta(t *testing.T) {
 	if _, ls, ok := got.Series(kept.Series[0]); !ok || ls.Get("a") != "e" {
 		t.Errorf("series %v", ls)
 	}
+	// Applied again in one, the holes are still there, and still lost.
+	if _, err := got.Apply(got.AppendDelta(nil, Marks{}, got.Marks())); err != nil || got.Holes() == 0 {
+		t.Errorf("%d holes, %v", got.Holes(), err)
+	}
 	// What was lost may come again, as something new.
 	if _, err := got.Intern(storagetest.Folded(profile.TypeCPU, "a=c", 0, "c;d 1"), everything); err != nil {
 		t.Fatal(err)
@@ -179,6 +183,7 @@ func FuzzApply(f *testing.F) {
 	}
 	f.Add(d.AppendDelta(nil, Marks{}, d.Marks()))
 	f.Add([]byte{0xff})
+	f.Add([]byte{0, 1, 0, 0, 5, 1, 1, 'a', 0, 9, 0, 1, 1, 1, 5, 0, 0xff}) // with holes
 	f.Fuzz(func(t *testing.T, data []byte) {
 		d := New()
 		if _, err := d.Apply(data); err != nil {
@@ -196,10 +201,9 @@ func FuzzApply(f *testing.F) {
 		for id := range SeriesID(min(d.Marks()[series], 1000)) {
 			d.Series(id)
 		}
-		if d.Holes() == 0 {
-			if _, err := New().Apply(d.AppendDelta(nil, Marks{}, d.Marks())); err != nil {
-				t.Errorf("applying again: %v", err)
-			}
+		again := New()
+		if _, err := again.Apply(d.AppendDelta(nil, Marks{}, d.Marks())); err != nil || again.Marks() != d.Marks() || again.Holes() != 0 {
+			t.Errorf("applying again: %d holes, %v", again.Holes(), err)
 		}
 	})
 }

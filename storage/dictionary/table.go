@@ -8,20 +8,35 @@ import (
 	"github.com/zeebo/xxh3"
 )
 
-const chunkBytes = 256 << 10
+const (
+	chunkBytes = 256 << 10
+	// pageEntries is how many entries lie together. Where all of them are holes a pointer is left.
+	pageEntries = 256
+)
 
-// table holds byte strings, each once, numbered from 0 in order of arrival. Bytes that were added never move
-// or change, so what get returns stays valid. Entries are found by the hash of their content and compared with
-// it: equal hashes of different content only cost time.
+// table holds byte strings, each once, numbered from 0 in order of arrival. Bytes that were added never change,
+// and chunks are not written to a second time, so what get returns stays valid, also when the entry is forgotten.
+// Entries are found by the hash of their content and compared with it: equal hashes of different content only
+// cost time. A hole is an id whose content was forgotten or lost: it is empty, and not found.
 type table struct {
-	entries []entry
-	slots   []uint32 // open addressing by hash; 0 is free, else an id plus 1
-	chunks  [][]byte
-	bytes   int64
-	// holes are entries whose content is not known (a log lost them). They are in no slot.
-	holes int
+	n      uint32
+	pages  []*page  // nil: holes
+	slots  []uint32 // open addressing by hash; 0 is free, else an id plus 1, which may have become a hole
+	filled int      // slots that are not free
+	chunks [][]byte // 0 is that of holes
+	open   uint32   // the chunk that is written to, 0 if there is none
+	free   []uint32 // places in chunks without one
+
+	live   int     // entries with content
+	lost   int     // holes whose content is missing: something may refer to them
+	bytes  int64   // of what has content
+	memory int64   // of pages and chunks
+	handed *bitmap // the entries that were found; nil if nothing is being collected
 }
 
+type page [pageEntries]entry
+
+// entry of chunk 0 is a hole.
 type entry struct {
 	hash  uint64
 	chunk uint32
@@ -29,10 +44,24 @@ type entry struct {
 	n     uint32
 }
 
-func (t *table) len() uint32 { return uint32(len(t.entries)) }
+const pageBytes = int64(unsafe.Sizeof(page{}))
+
+func (t *table) len() uint32 { return t.n }
+
+// at returns an entry, nil if it is a hole.
+func (t *table) at(id uint32) *entry {
+	p := t.pages[id/pageEntries]
+	if p == nil || p[id%pageEntries].chunk == 0 {
+		return nil
+	}
+	return &p[id%pageEntries]
+}
 
 func (t *table) get(id uint32) []byte {
-	e := t.entries[id]
+	e := t.at(id)
+	if e == nil {
+		return nil
+	}
 	return t.chunks[e.chunk][e.off : e.off+e.n : e.off+e.n]
 }
 
@@ -42,7 +71,7 @@ func (t *table) text(id uint32) string {
 	return unsafe.String(unsafe.SliceData(b), len(b))
 }
 
-// find returns the id of b, or the slot where it belongs.
+// find returns the id of b, or the slot where it belongs. Of equal entries it is the last.
 func (t *table) find(b []byte, hash uint64) (id uint32, slot uint64, ok bool) {
 	mask := uint64(len(t.slots) - 1)
 	for slot = hash & mask; ; slot = (slot + 1) & mask {
@@ -50,7 +79,7 @@ func (t *table) find(b []byte, hash uint64) (id uint32, slot uint64, ok bool) {
 		if s == 0 {
 			return 0, slot, false
 		}
-		if t.entries[s-1].hash == hash && bytes.Equal(t.get(s-1), b) {
+		if e := t.at(s - 1); e != nil && e.hash == hash && bytes.Equal(t.chunks[e.chunk][e.off:e.off+e.n], b) {
 			return s - 1, slot, true
 		}
 	}
@@ -60,57 +89,139 @@ func (t *table) find(b []byte, hash uint64) (id uint32, slot uint64, ok bool) {
 func (t *table) add(b []byte) uint32 { return t.addHashed(b, xxh3.Hash(b)) }
 
 func (t *table) addHashed(b []byte, hash uint64) uint32 {
-	if len(t.entries)*4 >= len(t.slots)*3 {
-		t.grow()
-	}
+	t.makeRoom()
 	id, slot, ok := t.find(b, hash)
 	if ok {
+		if t.handed != nil {
+			t.handed.set(id)
+		}
 		return id
 	}
-	id = t.store(b, hash)
-	t.slots[slot] = id + 1
-	return id
+	t.filled++
+	t.slots[slot] = t.n + 1
+	return t.store(b, hash)
+}
+
+// restore adds b also if there is an equal entry, which is not found any more then: see [Dictionary.Apply].
+func (t *table) restore(b []byte) {
+	t.makeRoom()
+	hash := xxh3.Hash(b)
+	_, slot, ok := t.find(b, hash)
+	if !ok {
+		t.filled++
+	}
+	t.slots[slot] = t.n + 1
+	t.store(b, hash)
 }
 
 func (t *table) store(b []byte, hash uint64) uint32 {
-	last := len(t.chunks) - 1
-	if last < 0 || cap(t.chunks[last])-len(t.chunks[last]) < len(b) {
+	id := t.n
+	t.skip(id + 1)
+	p := &t.pages[id/pageEntries]
+	if *p == nil {
+		*p = new(page)
+		t.memory += pageBytes
+	}
+	(*p)[id%pageEntries] = t.write(b, hash)
+	t.live++
+	t.bytes += int64(len(b))
+	return id
+}
+
+// write puts bytes into a chunk.
+func (t *table) write(b []byte, hash uint64) entry {
+	if c := t.open; c == 0 || cap(t.chunks[c])-len(t.chunks[c]) < len(b) {
 		// An entry of its own size that does not fit does not end the chunk that others still fit into: large
 		// ones are rare, so a little is lost at the end of a chunk.
-		t.chunks = append(t.chunks, make([]byte, 0, max(chunkBytes, len(b))))
-		last++
-	}
-	c := t.chunks[last]
-	t.entries = append(t.entries, entry{hash: hash, chunk: uint32(last), off: uint32(len(c)), n: uint32(len(b))})
-	t.chunks[last] = append(c, b...)
-	t.bytes += int64(len(b))
-	return t.len() - 1
-}
-
-// hole adds an entry with the content of entry 0 that is not found by content.
-func (t *table) hole() {
-	t.entries = append(t.entries, t.entries[0])
-	t.holes++
-}
-
-func (t *table) grow() {
-	t.slots = make([]uint32, max(64, 2*len(t.slots)))
-	mask := uint64(len(t.slots) - 1)
-	for id, e := range t.entries {
-		if id > 0 && e == t.entries[0] {
-			continue // a hole
+		if len(t.chunks) == 0 {
+			t.chunks = append(t.chunks, nil)
 		}
-		slot := e.hash & mask
-		for t.slots[slot] != 0 {
-			slot = (slot + 1) & mask
+		if n := len(t.free); n > 0 {
+			t.open, t.free = t.free[n-1], t.free[:n-1]
+		} else {
+			t.open = uint32(len(t.chunks))
+			t.chunks = append(t.chunks, nil)
 		}
-		t.slots[slot] = uint32(id) + 1
+		t.chunks[t.open] = make([]byte, 0, max(chunkBytes, len(b)))
+		t.memory += int64(cap(t.chunks[t.open]))
+	}
+	c := &t.chunks[t.open]
+	e := entry{hash: hash, chunk: t.open, off: uint32(len(*c)), n: uint32(len(b))}
+	*c = append(*c, b...)
+	return e
+}
+
+// release gives back a chunk that no entry needs. Who was handed bytes of it keeps it alive.
+func (t *table) release(chunk uint32) {
+	t.memory -= int64(cap(t.chunks[chunk]))
+	t.chunks[chunk] = nil
+	t.free = append(t.free, chunk)
+}
+
+// skip makes holes of the ids up to another.
+func (t *table) skip(to uint32) {
+	t.n = max(t.n, to)
+	if pages := int((uint64(t.n) + pageEntries - 1) / pageEntries); pages > len(t.pages) {
+		t.pages = append(t.pages, make([]*page, pages-len(t.pages))...)
 	}
 }
 
-func (t *table) String() string { return fmt.Sprintf("%d entries, %d bytes", t.len(), t.bytes) }
+func (t *table) makeRoom() {
+	if t.filled*4 >= len(t.slots)*3 {
+		t.rehash()
+	}
+}
+
+// rehash makes the slots as many as there are entries for, and those of holes free.
+func (t *table) rehash() {
+	n := 64
+	for n < 2*t.live {
+		n *= 2
+	}
+	t.slots, t.filled = make([]uint32, n), t.live
+	mask := uint64(n - 1)
+	for i := len(t.pages) - 1; i >= 0; i-- {
+		p := t.pages[i]
+		if p == nil {
+			continue
+		}
+		for j := pageEntries - 1; j >= 0; j-- { // backwards: of equal entries the last is found
+			if p[j].chunk == 0 {
+				continue
+			}
+			slot := p[j].hash & mask
+			for t.slots[slot] != 0 {
+				slot = (slot + 1) & mask
+			}
+			t.slots[slot] = uint32(i*pageEntries+j) + 1
+		}
+	}
+}
+
+func (t *table) String() string { return fmt.Sprintf("%d entries, %d bytes", t.live, t.bytes) }
 
 func (t *table) lookup(b []byte) (uint32, bool) {
 	id, _, ok := t.find(b, xxh3.Hash(b))
 	return id, ok
+}
+
+// bitmap is a set of ids, in pages, so that it costs what is in it and not what there is.
+type bitmap struct{ pages []*[bitmapWords]uint64 }
+
+const bitmapWords = 64
+
+func (m *bitmap) set(id uint32) {
+	i := int(id / (64 * bitmapWords))
+	if i >= len(m.pages) {
+		m.pages = append(m.pages, make([]*[bitmapWords]uint64, i+1-len(m.pages))...)
+	}
+	if m.pages[i] == nil {
+		m.pages[i] = new([bitmapWords]uint64)
+	}
+	m.pages[i][id/64%bitmapWords] |= 1 << (id % 64)
+}
+
+func (m *bitmap) has(id uint32) bool {
+	i := int(id / (64 * bitmapWords))
+	return i < len(m.pages) && m.pages[i] != nil && m.pages[i][id/64%bitmapWords]&(1<<(id%64)) != 0
 }
