@@ -25,7 +25,7 @@ import (
 // so it may be away for any time; it is one goroutine that tries again until it is done.
 //
 //	store                  the identity of the store: no other may write here
-//	dictionary/N.dict      before the blocks that need it
+//	dictionary/N.dict      before the blocks that need it; one that stands for others before those are deleted
 //	blocks/A-B.parquet     before its index
 //	blocks/A-B.meta
 type replica struct {
@@ -43,6 +43,8 @@ type replica struct {
 	behind   time.Time       // since when there is something to copy or to delete; zero: there is nothing
 	err      error           // of the last attempt
 	progress chan struct{}   // closed, and replaced, after each attempt
+	// unasked says that the bucket did not answer when the store was opened: it may have blocks that are not known.
+	unasked bool
 }
 
 const identityObject = "store"
@@ -66,6 +68,7 @@ func (s *Store) openReplica(ctx context.Context) error {
 			return fmt.Errorf("asking bucket %s whose it is: %w", r.bucket.Name(), err)
 		}
 		level.Warn(s.o.Logger).Log("msg", "object storage does not answer; going on with what is local", "bucket", r.bucket.Name(), "err", err)
+		r.unasked = true
 		return nil
 	case len(remote) == 0:
 		if len(local) == 0 {
@@ -130,7 +133,7 @@ func (s *Store) fetch(ctx context.Context, dir, ext string) error {
 		if ext == ".meta" {
 			_, err = decodeMeta(b)
 		} else {
-			_, _, _, err = decodeDictionary(b)
+			_, _, err = decodeDictionary(bytes.NewReader(b), int64(len(b)), func([]byte) error { return nil })
 		}
 		if err != nil {
 			level.Warn(s.o.Logger).Log("msg", "an object is damaged and not used", "object", object, "err", err)
@@ -231,7 +234,7 @@ func (r *replica) changed(dropped ...string) {
 // Replicate copies to object storage and deletes there what is due now, and returns when that is done or why it
 // could not be done. It is done without being asked for, too.
 func (s *Store) Replicate(ctx context.Context) error {
-	leave, err := s.enter(ctx)
+	leave, err := s.enterOnly(ctx)
 	if err != nil {
 		return err
 	}
@@ -263,7 +266,7 @@ func (s *Store) replicate(ctx context.Context) error {
 }
 
 // copy copies the blocks of this moment, and before them the dictionary, which has all that they refer to. It says
-// whether one of them has gone meanwhile.
+// whether something has gone meanwhile.
 func (s *Store) copy(ctx context.Context) (gone bool, err error) {
 	blocks := s.localBlocks()
 	names, err := s.o.fs.List(s.dictionaryDir())
@@ -271,10 +274,15 @@ func (s *Store) copy(ctx context.Context) (gone bool, err error) {
 		return false, err
 	}
 	for _, name := range names {
-		if strings.HasSuffix(name, ".dict") {
-			if err := s.upload(ctx, "dictionary/"+name); err != nil {
-				return false, err
-			}
+		if !strings.HasSuffix(name, ".dict") {
+			continue
+		}
+		err := s.upload(ctx, "dictionary/"+name)
+		if errors.Is(err, fs.ErrNotExist) {
+			return true, nil // another file stands for it now, which the blocks need
+		}
+		if err != nil {
+			return false, err
 		}
 	}
 	for _, b := range blocks {

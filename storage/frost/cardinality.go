@@ -12,7 +12,7 @@ import (
 )
 
 // Cardinality says what the series consist of, for people who look for the label that has too many values. It
-// counts every series of which the store has heard, also those of which nothing is left.
+// counts every series of which the store has heard and that it has not forgotten, also if nothing is left of it.
 type Cardinality struct {
 	Series int `json:"series"`
 	// Types and Labels are those with most series and most values.

@@ -223,11 +223,47 @@ func FuzzFiles(f *testing.F) {
 				}
 			}
 		}
-		to, delta, ok, err := decodeDictionary(encodeDictionary(dictionary.Marks{1, 2}, body))
-		if !ok || err != nil || to[1] != 2 || !bytes.Equal(delta, body) {
+		decode := func(file []byte) (h dictionaryHead, deltas []byte, ok bool, err error) {
+			h, ok, err = decodeDictionary(bytes.NewReader(file), int64(len(file)), func(delta []byte) error {
+				deltas = append(deltas, delta...)
+				return nil
+			})
+			return h, deltas, ok, err
+		}
+		h, delta, ok, err := decode(encodeDictionary(dictionary.Marks{1, 2}, body))
+		if !ok || err != nil || h != (dictionaryHead{to: dictionary.Marks{1, 2}}) || !bytes.Equal(delta, body) {
 			t.Errorf("the dictionary file came back otherwise: %v", err)
 		}
-		_, _, _, _ = decodeDictionary(body)
+		_, _, _, _ = decode(body)
+		whole := dictionaryHead{to: dictionary.Marks{1, 2}, lost: dictionary.Marks{5: 7}, whole: true}
+		if h, _, ok, _ := decode(append(whole.encode(), body...)); !ok || h != whole {
+			t.Errorf("the head of a whole dictionary is %+v", h)
+		}
+		d := dictionary.New()
+		if _, err := d.Apply(body); err == nil {
+			var file bytes.Buffer
+			whole = dictionaryHead{to: d.Marks(), lost: d.Lost(), whole: true}
+			if err := encodeWhole(&file, whole, d); err != nil {
+				t.Fatal(err)
+			}
+			h, deltas, ok, err := decode(file.Bytes())
+			if again := dictionary.New(); err == nil {
+				for len(deltas) > 0 && err == nil {
+					deltas, err = again.Apply(deltas)
+				}
+				if again.Marks() != d.Marks() {
+					err = errCorruptFile
+				}
+			}
+			if !ok || err != nil || h != whole {
+				t.Errorf("a whole dictionary came back otherwise: %v", err)
+			}
+			for _, cut := range []int{1, 8, file.Len() / 2} {
+				if _, _, _, err := decode(file.Bytes()[:file.Len()-cut]); err == nil {
+					t.Errorf("a whole dictionary without its last %d bytes is fine", cut)
+				}
+			}
+		}
 		_, _ = decodeMeta(body)
 		if ids, err := decodeRecent(seal(recentMagic, body)); err == nil {
 			if again, err := decodeRecent(ids.encode()); err != nil || !reflect.DeepEqual(again, ids) {

@@ -88,7 +88,7 @@ func (s *Store) runCompactor(ctx context.Context) {
 // Compact makes of the blocks what is due now, and returns when that is done or why it could not be done. It is
 // done without being asked for, too.
 func (s *Store) Compact(ctx context.Context) error {
-	leave, err := s.enter(ctx)
+	leave, err := s.enterOnly(ctx)
 	if err != nil {
 		return err
 	}
@@ -243,7 +243,13 @@ func (s *Store) rewrite(ctx context.Context, inputs []*block) error {
 	level.Info(s.o.Logger).Log("msg", "compacted blocks", "block", m.name(), "of", len(inputs), "rows", m.totals.rows, "rows_expired", dropped.rows,
 		"bytes", m.size, "before", size, "took", s.o.Now().Sub(began))
 	s.metrics.compacted(m, size, dropped)
-	return s.remove(inputs)
+	err = s.remove(inputs)
+	if dropped.rows > 0 {
+		s.mu.Lock()
+		s.dropped = true
+		s.mu.Unlock()
+	}
+	return err
 }
 
 // replace makes b stand for the inputs, on disk and for readers.

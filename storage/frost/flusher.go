@@ -7,25 +7,21 @@ import (
 	"io"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/go-kit/log/level"
 
-	"github.com/perfuse/perfuse/storage/dictionary"
 	"github.com/perfuse/perfuse/storage/disk"
 )
 
 // flusher turns sealed heads into blocks, frees the log, drops old blocks. It is one goroutine, so blocks are
 // made in order and the freed part of the log is always a prefix.
 type flusher struct {
-	stop   context.CancelFunc
-	done   chan struct{}
-	wake   chan struct{}
-	dictID uint64           // of the next dictionary file
-	named  dictionary.Marks // how far dictionary files go
+	stop context.CancelFunc
+	done chan struct{}
+	wake chan struct{}
 
 	errMu    sync.Mutex
 	err      error         // of the last attempt
@@ -92,41 +88,9 @@ func (s *Store) readFile(name string) (b []byte, err error) {
 	if err != nil {
 		return nil, err
 	}
-	return io.ReadAll(io.NewSectionReader(f, 0, size))
-}
-
-func (s *Store) loadDictionary() error {
-	names, err := s.o.fs.List(s.dictionaryDir())
-	if err != nil {
-		return fmt.Errorf("listing the dictionary: %w", err)
-	}
-	for _, name := range names {
-		hex, ok := strings.CutSuffix(name, ".dict")
-		id, err := strconv.ParseUint(hex, 16, 64)
-		if !ok || err != nil {
-			continue
-		}
-		s.dictID = max(s.dictID, id+1)
-		b, err := s.readFile(filepath.Join(s.dictionaryDir(), name))
-		if err != nil {
-			return fmt.Errorf("reading dictionary file %s: %w", name, err)
-		}
-		to, delta, ok, err := decodeDictionary(b)
-		if !ok {
-			return fmt.Errorf("reading dictionary file %s: %w; blocks cannot be read without it, put it back from a copy", name, err)
-		}
-		if err == nil {
-			_, err = s.dict.Apply(delta)
-		}
-		if err != nil {
-			// Its entries are missing: stacks that need them are empty, series cannot be selected. What they were
-			// stays missing: their ids are not used again.
-			level.Error(s.o.Logger).Log("msg", "a dictionary file is damaged; what it names is lost", "file", name, "err", err)
-			s.dict.Skip(to)
-		}
-	}
-	s.named = s.dict.Marks()
-	return nil
+	b = make([]byte, size)
+	_, err = io.ReadFull(io.NewSectionReader(f, 0, size), b)
+	return b, err
 }
 
 func (s *Store) loadBlocks() error {
@@ -228,6 +192,7 @@ func (s *Store) runFlusher(ctx context.Context) {
 		} else {
 			s.attempted(nil)
 			s.reshape()
+			s.wakeForgetter()
 		}
 		select {
 		case <-ctx.Done():
@@ -253,7 +218,7 @@ func (s *Store) sealOld(ctx context.Context) {
 
 // Flush makes blocks of all that is in memory, and returns when that is done or why it could not be done yet.
 func (s *Store) Flush(ctx context.Context) error {
-	leave, err := s.enter(ctx)
+	leave, err := s.enterOnly(ctx)
 	if err != nil {
 		return err
 	}
@@ -365,25 +330,6 @@ func (s *Store) flush(ctx context.Context, h *head) error {
 		freed = s.log.Free(m.segments[1] + 1)
 	}
 	return errors.Join(freed, h.close())
-}
-
-// fileDictionary writes what the dictionary has beyond its files.
-func (s *Store) fileDictionary() error {
-	now := s.dict.Marks()
-	if now == s.named {
-		return nil
-	}
-	name := fmt.Sprintf("%016x.dict", s.dictID)
-	err := disk.WriteFile(s.o.fs, s.dictionaryDir(), name, func(w io.Writer) error {
-		_, err := w.Write(encodeDictionary(now, s.dict.AppendDelta(nil, s.named, now)))
-		return err
-	})
-	if err != nil {
-		return err
-	}
-	s.dictID++
-	s.named = now
-	return nil
 }
 
 // counter counts bytes, and fails once its context is done.

@@ -10,15 +10,18 @@ import (
 	"github.com/perfuse/perfuse/storage/dictionary"
 )
 
-// seriesIndex finds series by type and labels. It has every series that ever had a row.
+// seriesIndex finds series by type and labels. It has every series that had a row and was not forgotten.
 type seriesIndex struct {
-	byID    []seriesEntry // by SeriesID; entries without a type are not known
+	byID    []seriesEntry // by SeriesID; see has
 	byType  map[profile.Type][]dictionary.SeriesID
 	byLabel map[profile.Label][]dictionary.SeriesID
 	count   int
 }
 
-type seriesEntry struct {
+// seriesEntry is nil for a series that is not known: that many ids cost no more than a pointer.
+type seriesEntry struct{ *knownSeries }
+
+type knownSeries struct {
 	typ    profile.Type
 	labels profile.Labels
 }
@@ -27,9 +30,14 @@ func newSeriesIndex() *seriesIndex {
 	return &seriesIndex{byType: map[profile.Type][]dictionary.SeriesID{}, byLabel: map[profile.Label][]dictionary.SeriesID{}}
 }
 
+// has says whether a series is known.
+func (x *seriesIndex) has(id dictionary.SeriesID) bool {
+	return int(id) < len(x.byID) && x.byID[id].knownSeries != nil
+}
+
 // add makes a series known, reading it from the dictionary. It says whether there is such a series.
 func (x *seriesIndex) add(id dictionary.SeriesID, d *dictionary.Dictionary) bool {
-	if int(id) < len(x.byID) && x.byID[id].typ.Name != "" {
+	if x.has(id) {
 		return true
 	}
 	typ, labels, ok := d.Series(id)
@@ -39,7 +47,7 @@ func (x *seriesIndex) add(id dictionary.SeriesID, d *dictionary.Dictionary) bool
 	for int(id) >= len(x.byID) {
 		x.byID = append(x.byID, seriesEntry{})
 	}
-	x.byID[id] = seriesEntry{typ, labels}
+	x.byID[id] = seriesEntry{&knownSeries{typ, labels}}
 	x.byType[typ] = append(x.byType[typ], id)
 	for _, l := range labels {
 		x.byLabel[l] = append(x.byLabel[l], id)
@@ -67,7 +75,7 @@ func (x *seriesIndex) match(typ *profile.Type, sel profile.Selector, f func(dict
 	}
 	one := func(id dictionary.SeriesID) {
 		e := &x.byID[id]
-		if e.typ.Name != "" && (typ == nil || e.typ == *typ) && sel.Match(e.labels) {
+		if e.knownSeries != nil && e.typ.Name != "" && (typ == nil || e.typ == *typ) && sel.Match(e.labels) {
 			f(id, e)
 		}
 	}

@@ -31,11 +31,12 @@ func (m *meta) name() string {
 }
 
 var (
-	metaMagic  = [8]byte{'P', 'F', 'B', 'L', 'K', 0, 0, 1}
-	metaMagic2 = [8]byte{'P', 'F', 'B', 'L', 'K', 0, 0, 2} // with a generation
-	dictMagic  = [8]byte{'P', 'F', 'D', 'I', 'C', 'T', 0, 1}
-	marksMagic = [8]byte{'P', 'F', 'M', 'A', 'R', 'K', 0, 1}
-	castagnoli = crc32.MakeTable(crc32.Castagnoli)
+	metaMagic   = [8]byte{'P', 'F', 'B', 'L', 'K', 0, 0, 1}
+	metaMagic2  = [8]byte{'P', 'F', 'B', 'L', 'K', 0, 0, 2} // with a generation
+	dictMagic   = [8]byte{'P', 'F', 'D', 'I', 'C', 'T', 0, 1}
+	marksMagic  = [8]byte{'P', 'F', 'M', 'A', 'R', 'K', 0, 1}
+	marksMagic2 = [8]byte{'P', 'F', 'M', 'A', 'R', 'K', 0, 2} // of a file that stands for those before it
+	castagnoli  = crc32.MakeTable(crc32.Castagnoli)
 )
 
 // errCorruptFile: bytes are not what seal wrote.
@@ -150,31 +151,4 @@ func decodeMeta(b []byte) (*meta, error) {
 		return nil, fmt.Errorf("%w: it ends too early or too late", errCorruptFile)
 	}
 	return m, nil
-}
-
-// marksBytes is the size of a sealed dictionary.Marks.
-const marksBytes = 8 + 4*len(dictionary.Marks{}) + 4
-
-// encodeDictionary returns a dictionary file: how far the dictionary goes with it, so that the ids of a file
-// that is damaged are not given away again, and what was added.
-func encodeDictionary(to dictionary.Marks, delta []byte) []byte {
-	var marks []byte
-	for _, n := range to {
-		marks = binary.LittleEndian.AppendUint32(marks, n)
-	}
-	return append(seal(marksMagic, marks), seal(dictMagic, delta)...)
-}
-
-// decodeDictionary reads the two parts. The delta is nil and err not if only the marks can be trusted; with
-// neither ok is false.
-func decodeDictionary(b []byte) (to dictionary.Marks, delta []byte, ok bool, err error) {
-	marks, err := unseal(marksMagic, b[:min(len(b), marksBytes)])
-	if err != nil || len(b) < marksBytes {
-		return to, nil, false, fmt.Errorf("%w: its head", errCorruptFile)
-	}
-	for i := range to {
-		to[i] = binary.LittleEndian.Uint32(marks[4*i:])
-	}
-	delta, err = unseal(dictMagic, b[marksBytes:])
-	return to, delta, true, err
 }

@@ -8,6 +8,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/perfuse/perfuse/storage"
+	"github.com/perfuse/perfuse/storage/dictionary"
 )
 
 // metrics are the store's, named perfuse_storage_*.
@@ -20,6 +21,7 @@ type metrics struct {
 	writes, commits, samples, rows, logBytes, flushErrors prometheus.Counter
 	blocks, blockBytes, uploadBytes, uploadErrors         prometheus.Counter
 	compactions, compactRead, compactWrote, compactErrors prometheus.Counter
+	collections, forgetErrors                             prometheus.Counter
 	refused, expired                                      *prometheus.CounterVec
 	queries                                               *prometheus.HistogramVec
 }
@@ -48,6 +50,8 @@ func newMetrics(s *Store) *metrics {
 	m.compactRead = counter("compaction_read_bytes_total", "Size of the blocks that they were made of.")
 	m.compactWrote = counter("compaction_written_bytes_total", "Size of the blocks that were made.")
 	m.compactErrors = counter("compaction_errors_total", "Failed attempts to compact blocks.")
+	m.collections = counter("dictionary_collections_total", "How often the dictionary was cleared of what no row refers to.")
+	m.forgetErrors = counter("dictionary_errors_total", "Failed attempts to clear the dictionary or to merge its files.")
 	m.expired = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "perfuse_storage_rows_expired_total", Help: "Rows that retention dropped, by what they were too much of: age or size."}, []string{"why"})
 	m.refused = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "perfuse_storage_writes_refused_total", Help: "Batches that were refused, by reason."}, []string{"reason"})
 	m.took = prometheus.NewHistogram(prometheus.HistogramOpts{Name: "perfuse_storage_write_seconds", Help: "Time until a batch was acknowledged.", Buckets: prometheus.ExponentialBuckets(0.0005, 2, 14)})
@@ -66,6 +70,20 @@ func newMetrics(s *Store) *metrics {
 	}
 	gauge("series", "Series that are known.", func(st Stats) float64 { return float64(st.Series) })
 	gauge("stacks", "Stacks that are known.", func(st Stats) float64 { return float64(st.Stacks) })
+	sum := func(f func(dictionary.Size) int64) func(Stats) float64 {
+		return func(st Stats) (n float64) {
+			for _, t := range st.Dictionary {
+				n += float64(f(t))
+			}
+			return n
+		}
+	}
+	gauge("dictionary_entries", "Strings, mappings, functions, frames, stacks and series that are known.", sum(func(t dictionary.Size) int64 { return t.Entries }))
+	gauge("dictionary_bytes", "Size of what they are.", sum(func(t dictionary.Size) int64 { return t.Bytes }))
+	gauge("dictionary_memory_bytes", "Memory that they take.", sum(func(t dictionary.Size) int64 { return t.Memory }))
+	gauge("dictionary_forgotten", "Entries that were forgotten, since the store was made.", func(st Stats) float64 { return float64(st.Forgetting.Entries) })
+	gauge("dictionary_files", "Files that the dictionary lies in.", func(st Stats) float64 { return float64(st.DictionaryFiles) })
+	gauge("dictionary_collection_seconds", "How long the last collection took.", func(st Stats) float64 { return st.Forgetting.Seconds })
 	gauge("head_rows", "Rows that are in memory and in the log, not in a block.", func(st Stats) float64 { return float64(st.Head.Rows) })
 	gauge("head_bytes", "Size of those rows.", func(st Stats) float64 { return float64(st.Head.Bytes) })
 	gauge("block_count", "Blocks.", func(st Stats) float64 { return float64(len(st.Blocks)) })

@@ -10,7 +10,7 @@
 //
 //	DIR/lock                     held while the store is open; has the process id
 //	DIR/log/N.log                the write-ahead log: dictionary deltas and rows
-//	DIR/dictionary/N.dict        what blocks refer to: dictionary deltas, in order
+//	DIR/dictionary/N.dict        what blocks refer to: dictionary deltas, in order; or all of it up to here
 //	DIR/blocks/A-B.parquet       the rows of log segments A to B
 //	DIR/blocks/A-B.meta          the block's index; a block without it does not exist
 //	DIR/blocks/A-B-G.*           the same made of earlier blocks, for which it stands; G is its generation
@@ -65,6 +65,9 @@ type Options struct {
 	// dropping a block takes away little at once. Negative CompactBytes: blocks stay as they are.
 	CompactSpan  time.Duration
 	CompactBytes int64
+	// ForgetEvery is how often at most the dictionary is cleared of what no row refers to any more; default 6 hours,
+	// negative: never. It reads all rows, and takes 1 % of the time at most.
+	ForgetEvery time.Duration
 	// MaxPoints is how many points an answer of Series may have; default 1 million.
 	MaxPoints int
 	// Now is the clock; default time.Now.
@@ -111,6 +114,9 @@ func (o *Options) setDefaults() {
 	}
 	if o.compactRun <= 0 {
 		o.compactRun = 4
+	}
+	if o.ForgetEvery == 0 {
+		o.ForgetEvery = 6 * time.Hour
 	}
 	if o.MaxPoints <= 0 {
 		o.MaxPoints = 1e6

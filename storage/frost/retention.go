@@ -26,7 +26,7 @@ type Rule struct {
 // Negative: for ever. The store's lock is held.
 func (s *Store) ageOf(id dictionary.SeriesID) time.Duration {
 	age := s.o.Retention
-	if int(id) < len(s.index.byID) {
+	if s.index.has(id) {
 		if i := slices.IndexFunc(s.o.Rules, func(r Rule) bool { return r.Selector.Match(s.index.byID[id].labels) }); i >= 0 {
 			age = s.o.Rules[i].Age
 		}
@@ -98,6 +98,7 @@ func (s *Store) retain() error {
 		}
 		s.mu.Lock()
 		s.blocks = slices.DeleteFunc(slices.Clone(s.blocks), func(x *block) bool { return x == b })
+		s.dropped = true
 		s.mu.Unlock()
 		level.Info(s.o.Logger).Log("msg", "dropped a block", "block", b.name(), "why", why, "bytes", b.size)
 		s.metrics.expired.WithLabelValues(why).Add(float64(b.totals.rows))

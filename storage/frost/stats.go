@@ -30,8 +30,10 @@ type Stats struct {
 	HeadsWaiting int               `json:"heads_waiting"`
 	Blocks       []BlockStats      `json:"blocks"`
 	Dictionary   []dictionary.Size `json:"dictionary"`
-	// DictionaryHoles are entries that were lost with a part of the log.
-	DictionaryHoles int `json:"dictionary_holes"`
+	// DictionaryHoles are entries that were lost with a part of the log, DictionaryFiles the files that there are.
+	DictionaryHoles int         `json:"dictionary_holes"`
+	DictionaryFiles int         `json:"dictionary_files"`
+	Forgetting      ForgetStats `json:"forgetting"`
 	// UploadsPending is how many blocks object storage does not have yet and how many objects it still has that
 	// were dropped, UploadBytes the size of the blocks, UploadsSince since when there are any, UploadError why.
 	UploadsPending int        `json:"uploads_pending"`
@@ -88,7 +90,8 @@ type BlockStats struct {
 func (s *Store) Stats() Stats {
 	var st Stats
 	st.Dictionary, st.DictionaryHoles = s.dict.Sizes(), s.dict.Holes()
-	st.Stacks = int64(s.dict.StackCount()) - 1
+	st.Stacks = int64(s.dict.Stacks())
+	st.DictionaryFiles = int(s.dictFiles.count.Load())
 	lastErr := s.lastError()
 	if lastErr != nil {
 		st.LastError = lastErr.Error()
@@ -110,6 +113,10 @@ func (s *Store) Stats() Stats {
 	}
 	if s.compactErr != nil {
 		st.CompactionError = s.compactErr.Error()
+	}
+	st.Forgetting = s.forgot
+	for _, t := range st.Dictionary {
+		st.Forgetting.Entries += t.Forgotten
 	}
 	st.Series, st.HeadsWaiting = s.index.count, len(s.sealed)
 	for _, h := range append(s.sealed[:len(s.sealed):len(s.sealed)], s.active) {

@@ -42,7 +42,9 @@ type Store struct {
 
 	flusher
 	compactor
-	replica *replica // nil without a bucket
+	forgetter
+	dictFiles dictionaryFiles
+	replica   *replica // nil without a bucket
 }
 
 var _ storage.Store = (*Store)(nil)
@@ -69,6 +71,8 @@ const (
 func New(o Options) (_ *Store, err error) {
 	o.setDefaults()
 	s := &Store{o: o, dict: dictionary.New(), index: newSeriesIndex()}
+	began := o.Now()
+	s.during, s.dropped, s.forgot.Last = newPeriod(), true, &began
 	s.metrics = newMetrics(s)
 	s.encoders.New = func() any { return &rowEncoder{} }
 	defer func() {
@@ -91,6 +95,7 @@ func New(o Options) (_ *Store, err error) {
 	s.group = wal.NewGroup(commitBytes, func(c *commit) int64 { return c.size }, s.commit)
 	s.startReplica()
 	s.startCompactor()
+	s.startForgetter()
 	s.startFlusher()
 	return s, nil
 }
@@ -122,7 +127,7 @@ func (s *Store) openLog() (err error) {
 		level.Error(s.o.Logger).Log("msg", "records of the log cannot be used", "records", r.bad, "err", r.err)
 	}
 	level.Info(s.o.Logger).Log("msg", "storage is open", "dir", s.o.Dir, "blocks", len(s.blocks), "series", s.index.count,
-		"replayed_segments", s.replayed.Segments, "replayed_rows", r.rows, "stacks", s.dict.StackCount()-1)
+		"replayed_segments", s.replayed.Segments, "replayed_rows", r.rows, "stacks", s.dict.Stacks())
 	return nil
 }
 
@@ -263,8 +268,27 @@ func (s *Store) show(rows []row) error {
 	return nil
 }
 
-// enter begins a call; the caller calls the function it gets when it is over.
+// enter begins a call; the caller calls the function it gets when it is over, and has no ids then.
 func (s *Store) enter(ctx context.Context) (func(), error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if s.closed {
+		return nil, storage.ErrClosed
+	}
+	during := s.during
+	during.calls.Add(1)
+	s.calls.Add(1)
+	return func() {
+		during.leave()
+		s.calls.Done()
+	}, nil
+}
+
+// enterOnly is enter for a call that works on the store as a whole, and may wait for what waits for calls.
+func (s *Store) enterOnly(ctx context.Context) (func(), error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
@@ -409,6 +433,7 @@ func (s *Store) Close() error {
 	s.group.Close()
 	s.stopFlusher()
 	s.stopCompactor()
+	s.stopForgetter()
 	s.stopReplica()
 	return s.release()
 }
