@@ -3,6 +3,7 @@ package profile
 import (
 	"fmt"
 	"strings"
+	"unicode/utf8"
 )
 
 // Type names what a profile measures, as Parca and Pyroscope write it:
@@ -59,6 +60,9 @@ func ParseType(s string) (Type, error) {
 	delta := len(f) == 6 && f[5] == "delta"
 	if len(f) != 5 && !delta {
 		return Type{}, fmt.Errorf("parsing profile type %q: want name:sample_type:sample_unit:period_type:period_unit[:delta]", s)
+	}
+	if !utf8.ValidString(s) {
+		return Type{}, fmt.Errorf("parsing profile type %q: it is not UTF-8", s)
 	}
 	for _, p := range f[:2] {
 		if p == "" {

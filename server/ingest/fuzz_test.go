@@ -1,17 +1,24 @@
 package ingest
 
 import (
+	"bytes"
 	"errors"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/klauspost/compress/gzip"
 	"github.com/perfuse/perfuse/profile"
+	profilestorev1alpha1 "github.com/perfuse/perfuse/proto/parca/profilestore/v1alpha1"
+	pushv1 "github.com/perfuse/perfuse/proto/push/v1"
 	"github.com/perfuse/perfuse/server/limits"
 	"github.com/perfuse/perfuse/storage"
 	collectorv1 "go.opentelemetry.io/proto/otlp/collector/profiles/v1development"
+	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/encoding/prototext"
 	"google.golang.org/protobuf/proto"
 )
@@ -116,5 +123,62 @@ func FuzzOTLP(f *testing.F) {
 		if got != want && !bringsCPU {
 			t.Fatalf("the request counts %d, the batch %d:\n%s", want, got, describe(b))
 		}
+	})
+}
+
+// FuzzHandlers: whatever comes over a connection, in whatever envelope and packing, is answered with a status that says whose
+// fault it is, and what is stored keeps the data model.
+func FuzzHandlers(f *testing.F) {
+	k := &keeper{}
+	in := newIngester(f, k, limits.Limits{BodyBytes: 1 << 20, DecompressedBytes: 1 << 20, DecodedBytes: 4 << 20})
+	handlers := []struct {
+		path string
+		http.Handler
+	}{
+		{ExportPath, in.HTTP()}, {ExportProcedure, in.RPC()}, {PushProcedure, in.Push()}, {WriteRawProcedure, in.WriteRaw()},
+		{WriteArrowProcedure, in.WriteArrow()}, {IngestPath + "?name=app", in.Ingest()},
+	}
+	seed := func(door uint8, contentType string, m proto.Message) {
+		wire, err := proto.Marshal(m)
+		if err != nil {
+			f.Fatal(err)
+		}
+		text, err := protojson.Marshal(m)
+		if err != nil {
+			f.Fatal(err)
+		}
+		var packed bytes.Buffer
+		w := gzip.NewWriter(&packed)
+		w.Write(wire)
+		w.Close()
+		f.Add(door, contentType, "", "", wire)
+		f.Add(door, "application/json", "", "", text)
+		f.Add(door, contentType, "gzip", "", packed.Bytes())
+		f.Add(door, "application/grpc-web+proto", "", "gzip", envelope(1, packed.Bytes()))
+		f.Add(door, "application/grpc", "", "", envelope(0, wire))
+	}
+	seed(0, "application/x-protobuf", goodOTLP())
+	seed(1, "application/proto", goodOTLP())
+	seed(2, "application/proto", &pushv1.PushRequest{Series: []*pushv1.RawProfileSeries{{Samples: []*pushv1.RawSample{{RawProfile: heap(testNow)}}}}})
+	seed(3, "application/proto", &profilestorev1alpha1.WriteRawRequest{Series: []*profilestorev1alpha1.RawProfileSeries{{Samples: []*profilestorev1alpha1.RawSample{{RawProfile: heap(testNow)}}}}})
+	seed(4, "application/proto", &profilestorev1alpha1.WriteArrowRequest{IpcBuffer: recordOf(f, goodRow())})
+	f.Add(uint8(5), "", "", "", []byte("main;work 4\n"))
+	f.Add(uint8(0), "application/json", "", "", []byte("\xff\xff{"))
+	f.Fuzz(func(t *testing.T, door uint8, contentType, encoding, grpcEncoding string, body []byte) {
+		h := handlers[int(door)%len(handlers)]
+		r := httptest.NewRequest(http.MethodPost, h.path, bytes.NewReader(body))
+		for name, value := range map[string]string{"Content-Type": contentType, "Content-Encoding": encoding, "Grpc-Encoding": grpcEncoding} {
+			if value != "" {
+				r.Header.Set(name, value)
+			}
+		}
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, r)
+		switch w.Code {
+		case http.StatusOK, http.StatusBadRequest, http.StatusRequestEntityTooLarge, http.StatusUnsupportedMediaType, http.StatusTooManyRequests, http.StatusNotImplemented:
+		default:
+			t.Errorf("%d %q", w.Code, w.Body)
+		}
+		k.fuzzed(t, nil)
 	})
 }
