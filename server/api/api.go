@@ -135,8 +135,12 @@ func (a *API) query(ctx context.Context, f func(ctx context.Context) error) erro
 		ctx, cancel = context.WithTimeoutCause(ctx, a.limits.QueryTime, tooLong)
 		defer cancel()
 	}
-	if err := a.turns.Acquire(ctx, 1); err != nil {
-		return fmt.Errorf("waiting for other queries to end: %w", context.Cause(ctx))
+	if a.turns.Acquire(ctx, 1) != nil {
+		err := context.Cause(ctx)
+		if errors.As(err, new(*limits.Error)) {
+			err = limits.Count(limits.ConcurrentQueries, math.MaxInt64, a.limits.ConcurrentQueries, "the query has waited %s for its turn", a.limits.QueryTime)
+		}
+		return fmt.Errorf("waiting for other queries to end: %w", err)
 	}
 	defer a.turns.Release(1)
 	err := f(ctx)

@@ -344,13 +344,13 @@ func flameText(t *testing.T, strs []string, wire []*queryv1.FlameFrame, nodes []
 	return out.String()
 }
 
-// TestQueryTime: a query that takes too long ends with the limit's name; one that waits for its turn too.
+// TestQueryTime: a query that takes too long ends with the limit's name; one that waits for its turn with that of the limit of turns.
 func TestQueryTime(t *testing.T) {
 	w := newWorld(t, limits.Limits{QueryTime: 20 * time.Millisecond, ConcurrentQueries: 1}, nil)
 	err := w.api.query(t.Context(), func(ctx context.Context) error {
 		// The only turn is taken.
 		_, err := queryv1connect.NewQueryServiceClient(http.DefaultClient, w.url).ProfileTypes(t.Context(), &queryv1.ProfileTypesRequest{})
-		if connect.CodeOf(err) != connect.CodeResourceExhausted || !strings.Contains(err.Error(), "limit query_time is 20ms") {
+		if connect.CodeOf(err) != connect.CodeResourceExhausted || !strings.Contains(err.Error(), "has waited 20ms for its turn: limit concurrent_queries is 1 (to change it: limits.concurrent_queries") {
 			t.Errorf("waiting: %v", err)
 		}
 		<-ctx.Done()

@@ -3,6 +3,8 @@ package ingest
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -25,11 +27,13 @@ import (
 	resourcev1 "go.opentelemetry.io/proto/otlp/resource/v1"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/perfuse/perfuse/profile"
 	profilestorev1alpha1 "github.com/perfuse/perfuse/proto/parca/profilestore/v1alpha1"
 	"github.com/perfuse/perfuse/proto/parca/profilestore/v1alpha1/profilestorev1alpha1connect"
 	pushv1 "github.com/perfuse/perfuse/proto/push/v1"
 	typesv1 "github.com/perfuse/perfuse/proto/types/v1"
 	"github.com/perfuse/perfuse/server/limits"
+	"github.com/perfuse/perfuse/server/limits/limitstest"
 )
 
 // measured is a profile to be sent through any door: two samples, which may differ in the label tenant.
@@ -132,6 +136,62 @@ func (m measured) record(t testing.TB) []byte {
 	return stream(t, fromJSON(t, arrow.NewSchema(fields, nil), rows))
 }
 
+// The formats of Pyroscope's door beside pprof.
+const (
+	doorFolded     = doorIngest + " folded"
+	doorSpeedscope = doorIngest + " speedscope"
+	doorJFR        = doorIngest + " jfr"
+)
+
+func (m measured) folded() []byte {
+	var b bytes.Buffer
+	for i := range m.tenants {
+		for j := range m.frames {
+			fmt.Fprintf(&b, "f%d;", i+j)
+		}
+		fmt.Fprintln(&b, "a function whose name is long enough for every limit 1")
+	}
+	return b.Bytes()
+}
+
+// speedscope has a profile for each tenant.
+func (m measured) speedscope(t testing.TB) []byte {
+	type object map[string]any
+	var frames, profiles []object
+	for i := range m.frames + 1 {
+		frames = append(frames, object{"name": fmt.Sprint("f", i)})
+	}
+	byTenant := map[string]object{}
+	for i, tenant := range m.tenants {
+		p := byTenant[tenant]
+		if p == nil {
+			p = object{"type": "sampled", "name": tenant, "unit": "nanoseconds", "startValue": 0, "endValue": 1, "samples": [][]int{}, "weights": []int{}}
+			byTenant[tenant] = p
+			profiles = append(profiles, p)
+		}
+		var stack []int
+		for j := range m.frames {
+			stack = append(stack, i+j)
+		}
+		p["samples"], p["weights"] = append(p["samples"].([][]int), stack), append(p["weights"].([]int), 1)
+	}
+	b, err := json.Marshal(object{"$schema": "https://www.speedscope.app/file-format-schema.json", "shared": object{"frames": frames}, "profiles": profiles})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// recording is a real one, moved to when the profile was taken.
+func (m measured) recording(t testing.TB) []byte {
+	_, b := javaRecording(t)
+	for chunk := b; len(chunk) > 0; chunk = chunk[binary.BigEndian.Uint64(chunk[8:]):] {
+		binary.BigEndian.PutUint64(chunk[32:], uint64(m.at.UnixNano())) // its start
+		binary.BigEndian.PutUint64(chunk[40:], 0)                       // its duration
+	}
+	return b
+}
+
 // doors is an ingester with all its doors, and what they count.
 type doors struct {
 	t        testing.TB
@@ -224,17 +284,35 @@ func (d *doors) send(door string, m measured) error {
 		}
 		return d.message(WriteRawProcedure, "application/proto", &profilestorev1alpha1.WriteRawRequest{Series: []*profilestorev1alpha1.RawProfileSeries{s}})
 	case doorIngest:
-		name := "api"
-		if m.label[0] != "" {
-			name += "{" + m.label[0] + "=" + m.label[1] + "}"
+		return d.ingest(m, "pprof", m.pprof(d.t))
+	case doorFolded:
+		return d.ingest(m, "folded", m.folded())
+	case doorSpeedscope:
+		return d.ingest(m, "speedscope", m.speedscope(d.t))
+	case doorJFR:
+		return d.ingest(m, "jfr", m.recording(d.t))
+	case doorScrape:
+		s := Scraped{Body: bytes.NewReader(limitstest.Pack(d.t, "gzip", m.pprof(d.t)))}
+		for k, v := range labels {
+			s.Labels = profile.NewLabels(append(s.Labels, profile.Label{Name: k, Value: v})...)
 		}
-		return d.post(IngestPath+"?"+url.Values{"name": {name}, "format": {"pprof"}}.Encode(), "application/octet-stream", m.pprof(d.t))
+		return d.ingester.Scraped(d.t.Context(), s)
 	case doorWriteArrow:
 		return d.message(WriteArrowProcedure, "application/proto", &profilestorev1alpha1.WriteArrowRequest{IpcBuffer: m.record(d.t)})
 	case doorWrite:
 		return d.write(m.record(d.t))
 	}
 	panic("no door " + door)
+}
+
+// ingest posts a profile in one of the formats of Pyroscope's door.
+func (d *doors) ingest(m measured, format string, body []byte) error {
+	name := "api.cpu"
+	if m.label[0] != "" {
+		name += "{" + m.label[0] + "=" + m.label[1] + "}"
+	}
+	at := fmt.Sprint(m.at.UnixNano())
+	return d.post(IngestPath+"?"+url.Values{"name": {name}, "format": {format}, "from": {at}, "until": {at}}.Encode(), "application/octet-stream", body)
 }
 
 // write sends a record over a stream, and waits until the request is booked.
@@ -277,13 +355,14 @@ func (d *doors) count(name string, values ...string) (n float64) {
 	return n
 }
 
-// TestDoors exceeds every limit at every door: each refuses the request as a whole, says so in the same words, and counts
-// it. The same profile without a limit is stored.
+// TestDoors exceeds every limit at every door: each refuses the request as a whole, names the limit and its setting in the
+// same words, and counts it. The same profile without a limit is stored.
 func TestDoors(t *testing.T) {
 	good := measured{at: testNow, frames: 2}
 	with := func(f func(*measured)) measured { m := good; f(&m); return m }
 	labelled := with(func(m *measured) { m.label = [2]string{"some_label", "some value"} })
-	all := []string{doorRPC, doorHTTP, doorPush, doorWriteRaw, doorIngest, doorWriteArrow, doorWrite}
+	all := []string{doorRPC, doorHTTP, doorPush, doorWriteRaw, doorIngest, doorFolded, doorSpeedscope, doorJFR, doorWriteArrow, doorWrite, doorScrape}
+	oneSeries := []string{doorFolded, doorJFR}
 	for _, c := range []struct {
 		limit   limits.Name
 		limits  limits.Limits
@@ -306,6 +385,9 @@ func TestDoors(t *testing.T) {
 		{limits.Past, limits.Limits{Past: time.Minute}, with(func(m *measured) { m.at = testNow.Add(-time.Hour) }), "limit"},
 	} {
 		for _, door := range all {
+			if c.limit == limits.SeriesPerRequest && slices.Contains(oneSeries, door) {
+				continue
+			}
 			t.Run(fmt.Sprintf("%s %s", c.limit, door), func(t *testing.T) {
 				d := openDoors(t, c.limits)
 				err := d.send(door, c.profile)
@@ -315,17 +397,20 @@ func TestDoors(t *testing.T) {
 						t.Errorf("%v, stored:\n%s", err, stored)
 					}
 				} else {
-					if err == nil || !strings.Contains(err.Error(), "limit "+string(c.limit)+" is ") {
-						t.Errorf("got %v", err)
+					for _, want := range []string{"limit " + string(c.limit) + " is ", "limits." + string(c.limit) + " in the", "PERFUSE_LIMITS_" + strings.ToUpper(string(c.limit))} {
+						if err == nil || !strings.Contains(err.Error(), want) {
+							t.Errorf("got %v, want something with %q", err, want)
+						}
 					}
 					if stored != "" {
 						t.Errorf("stored in spite of that:\n%s", stored)
 					}
 				}
-				if n := d.count("perfuse_ingest_requests_total", door, c.outcome); n != 1 {
+				booked, _, _ := strings.Cut(door, " ")
+				if n := d.count("perfuse_ingest_requests_total", booked, c.outcome); n != 1 {
 					t.Errorf("%g requests with the outcome %s", n, c.outcome)
 				}
-				if n := d.count("perfuse_limits_refusals_total", string(c.limit)); c.outcome == "limit" && n != 1 {
+				if n := d.count("perfuse_limits_refusals_total", string(c.limit)); c.limit != "" && n != 1 {
 					t.Errorf("%g refusals are counted", n)
 				}
 			})

@@ -11,6 +11,7 @@ package limits
 
 import (
 	"fmt"
+	"reflect"
 	"strconv"
 	"strings"
 	"time"
@@ -142,27 +143,11 @@ func Default() Limits {
 
 // OrDefault returns l with every 0 replaced by its default.
 func (l Limits) OrDefault() Limits {
-	d := Default()
-	for _, f := range []struct{ v, def *int64 }{
-		{&l.BodyBytes, &d.BodyBytes}, {&l.DecompressedBytes, &d.DecompressedBytes}, {&l.UploadBytes, &d.UploadBytes},
-		{&l.DecodedBytes, &d.DecodedBytes},
-		{&l.InFlightBytes, &d.InFlightBytes}, {&l.ConcurrentIngests, &d.ConcurrentIngests}, {&l.SamplesPerRequest, &d.SamplesPerRequest},
-		{&l.SeriesPerRequest, &d.SeriesPerRequest}, {&l.FramesPerStack, &d.FramesPerStack},
-		{&l.LabelsPerSeries, &d.LabelsPerSeries}, {&l.LabelNameBytes, &d.LabelNameBytes},
-		{&l.LabelValueBytes, &d.LabelValueBytes}, {&l.QueryBytes, &d.QueryBytes},
-		{&l.ConcurrentQueries, &d.ConcurrentQueries}, {&l.FlameNodes, &d.FlameNodes},
-		{&l.AnswerValues, &d.AnswerValues}, {&l.SeriesPoints, &d.SeriesPoints},
-		{&l.QueryTerms, &d.QueryTerms}, {&l.PatternBytes, &d.PatternBytes}, {&l.SelectorBytes, &d.SelectorBytes},
-	} {
-		if *f.v == 0 {
-			*f.v = *f.def
+	set, def := reflect.ValueOf(&l).Elem(), reflect.ValueOf(Default())
+	for i := range set.NumField() {
+		if set.Field(i).IsZero() {
+			set.Field(i).Set(def.Field(i))
 		}
-	}
-	if l.Future == 0 {
-		l.Future = d.Future
-	}
-	if l.QueryTime == 0 {
-		l.QueryTime = d.QueryTime
 	}
 	return l
 }
@@ -202,12 +187,8 @@ func NewRefusals(reg prometheus.Registerer) *Refusals {
 	if reg != nil {
 		reg.MustRegister(c)
 	}
-	for _, n := range []Name{
-		BodyBytes, DecompressedBytes, UploadBytes, DecodedBytes, InFlightBytes, ConcurrentIngests, SamplesPerRequest, SeriesPerRequest, FramesPerStack,
-		LabelsPerSeries, LabelNameBytes, LabelValueBytes, Future, Past, QueryTime, QueryBytes, FlameNodes, SeriesPoints,
-		QueryTerms, PatternBytes, SelectorBytes,
-	} {
-		c.WithLabelValues(string(n))
+	for _, f := range reflect.VisibleFields(reflect.TypeFor[Limits]()) {
+		c.WithLabelValues(f.Tag.Get("yaml"))
 	}
 	return &Refusals{c}
 }

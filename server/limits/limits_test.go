@@ -15,7 +15,7 @@ import (
 	"github.com/perfuse/perfuse/server/limits/limitstest"
 )
 
-// TestOrDefault: every field that is 0 gets its default, every other stays; the table in OrDefault forgets none.
+// TestOrDefault: every field that is 0 gets its default, every other stays.
 func TestOrDefault(t *testing.T) {
 	if got, want := (Limits{}).OrDefault(), Default(); got != want {
 		t.Errorf("of nothing: %+v, want %+v", got, want)

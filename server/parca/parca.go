@@ -187,7 +187,7 @@ func (d *Door) list(ctx context.Context, req labelQuery, ask func(context.Contex
 	slices.Sort(out)
 	out = slices.Compact(out)
 	if most := d.opts.API.MaxValues(); len(out) > most {
-		warnings = append(warnings, fmt.Sprintf("only the first %d of %d are listed: limit %s", most, len(out), limits.AnswerValues))
+		warnings = append(warnings, limits.Count(limits.AnswerValues, int64(len(out)), int64(most), "only the first %d of %d are listed", most, len(out)).Error())
 		out = out[:most]
 	}
 	return out, warnings, nil
