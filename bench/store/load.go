@@ -24,13 +24,25 @@ import (
 	typesv1 "github.com/perfuse/perfuse/proto/types/v1"
 )
 
-// The fleet: services and their pods, each with a CPU and a heap profile per step.
-const (
-	services = 20
-	pods     = 5
-	series   = services * pods * 2
-	step     = 10 * time.Second
-)
+// pods is how many each service has.
+const pods = 5
+
+// fleet is services and their pods, each with a CPU profile per step, and a heap profile unless it is cpuOnly.
+type fleet struct {
+	services int
+	step     time.Duration
+	cpuOnly  bool
+}
+
+// kinds is how many profiles a pod has per step.
+func (f fleet) kinds() int {
+	if f.cpuOnly {
+		return 1
+	}
+	return 2
+}
+
+func (f fleet) series() int { return f.services * pods * f.kinds() }
 
 // file is a pprof of the corpus, as it was written.
 type file struct {
@@ -68,6 +80,7 @@ func readCorpus(folder string) (c corpus, err error) {
 
 // load is what the fleet sends, one profile after the other, from some time ago until now.
 type load struct {
+	fleet
 	corpus  corpus
 	end     time.Time
 	sent    int   // profiles
@@ -77,14 +90,14 @@ type load struct {
 }
 
 // newLoad plans for n samples.
-func newLoad(c corpus, n int64) (*load, error) {
-	l := &load{corpus: c, start: time.Unix(0, 0)}
+func newLoad(f fleet, c corpus, n int64) *load {
+	l := &load{fleet: f, corpus: c, start: time.Unix(0, 0)}
 	for l.samples < n {
 		l.next()
 	}
-	steps := (l.sent + series - 1) / series
-	now := time.Now().Truncate(step)
-	return &load{corpus: c, start: now.Add(-time.Duration(steps) * step), end: now}, nil
+	steps := (l.sent + f.series() - 1) / f.series()
+	now := time.Now().Truncate(f.step)
+	return &load{fleet: f, corpus: c, start: now.Add(-time.Duration(steps) * f.step), end: now}
 }
 
 // message is one profile of one pod.
@@ -97,19 +110,20 @@ type message struct {
 // next returns the next profile. Its time is a gzip member of its own behind the file: of a field that is there twice
 // protobuf takes the last.
 func (l *load) next() message {
-	at, i := l.sent/series, l.sent%series
-	service, pod := i/2/pods, i/2%pods
+	at, i := l.sent/l.series(), l.sent%l.series()
+	n := i / l.kinds() // of the pod
+	service, pod := n/pods, n%pods
 	kind, files := "process_cpu", l.corpus.cpu
-	if i%2 == 1 {
+	if i%l.kinds() == 1 {
 		kind, files = "memory", l.corpus.mem
 	}
-	f := files[(i/2+at*37)%len(files)]
+	f := files[(n+at*37)%len(files)]
 	l.sent++
 	l.samples += f.samples
 	l.bytes += int64(len(f.gzipped))
 
 	b := protowire.AppendTag(nil, 9, protowire.VarintType)
-	b = protowire.AppendVarint(b, uint64(l.start.Add(time.Duration(at)*step).UnixNano()))
+	b = protowire.AppendVarint(b, uint64(l.start.Add(time.Duration(at)*l.step).UnixNano()))
 	var member bytes.Buffer
 	zw := gzip.NewWriter(&member)
 	zw.Write(b)

@@ -4,6 +4,7 @@
 //
 //	./task bench:store -- -corpus DIR
 //	./task bench:store -- -corpus DIR -samples 1,5,20 -door push -senders 128
+//	./task bench:store -- -corpus DIR -samples 19.5 -services 100 -cpu -step 30m     a week of 500 series
 package main
 
 import (
@@ -25,6 +26,7 @@ type config struct {
 	program  string
 	door     string
 	senders  int
+	fleet    fleet
 	sizes    []int64 // samples stored when a line of queries is measured
 	repeats  int
 	only     *regexp.Regexp // the queries that are asked
@@ -37,6 +39,9 @@ func main() {
 	flag.StringVar(&c.corpus, "corpus", os.Getenv("PERFUSE_CORPUS"), "folder with cpu/ and mem/, pprof files of each kind (bench/README.md)")
 	flag.StringVar(&c.door, "door", "writeraw", "writeraw (Parca's) or push (Pyroscope's)")
 	flag.IntVar(&c.senders, "senders", 2, "how many send at once")
+	flag.IntVar(&c.fleet.services, "services", 20, "how many services of 5 pods there are")
+	flag.DurationVar(&c.fleet.step, "step", 10*time.Second, "time between the profiles of a pod")
+	flag.BoolVar(&c.fleet.cpuOnly, "cpu", false, "pods have CPU profiles only, no heap profiles")
 	flag.IntVar(&c.repeats, "repeats", 7, "how often each query is asked; the median counts")
 	only := flag.String("only", "", "ask only the queries whose names this regular expression matches")
 	flag.StringVar(&c.profiles, "profiles", "", "folder for CPU profiles of the server, 5 s of each query, to see where its time goes")
@@ -53,6 +58,10 @@ func main() {
 	var err error
 	if c.only, err = regexp.Compile(*only); err != nil {
 		fmt.Fprintf(os.Stderr, "bench: -only: %v\n", err)
+		os.Exit(2)
+	}
+	if c.fleet.services < 8 || c.fleet.step <= 0 || c.senders < 1 || c.repeats < 1 {
+		fmt.Fprintln(os.Stderr, "bench: want 8 services or more, a step above 0, and at least one sender and repeat")
 		os.Exit(2)
 	}
 	if c.corpus == "" {
@@ -88,11 +97,9 @@ func run(ctx context.Context, c config) (err error) {
 		return err
 	}
 	defer func() { s.process.Stop() }()
-	load, err := newLoad(files, c.sizes[len(c.sizes)-1])
-	if err != nil {
-		return err
-	}
-	fmt.Printf("%d senders through %s; profiles of %d series in steps of 10 s\n", c.senders, c.door, series)
+	load := newLoad(c.fleet, files, c.sizes[len(c.sizes)-1])
+	fmt.Printf("%d senders through %s; profiles of %d series in steps of %s, %s of their time\n", c.senders, c.door, c.fleet.series(), c.fleet.step,
+		load.end.Sub(load.start))
 	for _, size := range c.sizes {
 		if err := s.fill(ctx, load, size); err != nil {
 			return fmt.Errorf("filling up to %d samples: %w", size, err)

@@ -101,17 +101,30 @@ func diskBytes(folder string) (n int64, err error) {
 	return n, err
 }
 
+// recentSteps is what the narrow queries ask for: what they cost should not depend on what else is stored.
+const recentSteps = 5
+
 // ask measures the queries, and prints the median time and the server's CPU time of each.
 func (s *subject) ask(ctx context.Context, l *load) error {
 	q := queryv1connect.NewQueryServiceClient(http.DefaultClient, "http://"+s.address, connect.WithSendGzip())
 	sel := func(typ, selector string) *queryv1.Selection {
-		return &queryv1.Selection{ProfileType: typ, Selector: selector, StartUnixNano: l.start.UnixNano(), EndUnixNano: l.end.Add(step).UnixNano()}
+		return &queryv1.Selection{ProfileType: typ, Selector: selector, StartUnixNano: l.start.UnixNano(), EndUnixNano: l.end.Add(l.step).UnixNano()}
+	}
+	last := l.start.Add(time.Duration(l.sent/l.series()) * l.step) // what is not complete yet begins here
+	recent := func(typ, selector string) *queryv1.Selection {
+		s := sel(typ, selector)
+		s.StartUnixNano, s.EndUnixNano = last.Add(-recentSteps*l.step).UnixNano(), last.UnixNano()
+		return s
 	}
 	const heap = "memory:inuse_space:bytes:space:bytes"
 	one := `{service_name="service-07"}`
-	flame := func(typ, selector string) func() error {
+	found := "" // how much the last answer was made of
+	flame := func(s *queryv1.Selection) func() error {
 		return func() error {
-			_, err := q.FlameGraph(ctx, &queryv1.FlameGraphRequest{Selection: sel(typ, selector)})
+			resp, err := q.FlameGraph(ctx, &queryv1.FlameGraphRequest{Selection: s})
+			if err == nil {
+				found = fmt.Sprintf("; %d series, %d stacks, %d nodes", resp.GetSeriesCount(), resp.GetStackCount(), resp.GetNodeCount())
+			}
 			return err
 		}
 	}
@@ -119,10 +132,12 @@ func (s *subject) ask(ctx context.Context, l *load) error {
 		name string
 		ask  func() error
 	}{
-		{"merge of everything, CPU", flame("cpu", "")},
-		{"merge of everything, heap", flame(heap, "")},
-		{"merge of one service, CPU", flame("cpu", one)},
-		{"merge of one service, heap", flame(heap, one)},
+		{"merge of everything, CPU", flame(sel("cpu", ""))},
+		{"merge of one service, CPU", flame(sel("cpu", one))},
+		{"its last 5 steps, CPU", flame(recent("cpu", one))},
+		{"merge of everything, heap", flame(sel(heap, ""))},
+		{"merge of one service, heap", flame(sel(heap, one))},
+		{"its last 5 steps, heap", flame(recent(heap, one))},
 		{"diff of one service, CPU", func() error {
 			before, after := sel("cpu", one), sel("cpu", one)
 			middle := l.start.Add(l.end.Sub(l.start) / 2).UnixNano()
@@ -147,13 +162,14 @@ func (s *subject) ask(ctx context.Context, l *load) error {
 			return err
 		}},
 		{"series by service", func() error {
-			_, err := q.Series(ctx, &queryv1.SeriesRequest{Selection: sel("cpu", ""), GroupBy: []string{"service_name"}, StepNano: int64(step)})
+			_, err := q.Series(ctx, &queryv1.SeriesRequest{Selection: sel("cpu", ""), GroupBy: []string{"service_name"}, StepNano: int64(l.step)})
 			return err
 		}},
 	} {
-		if !s.only.MatchString(c.name) {
+		if !s.only.MatchString(c.name) || s.fleet.cpuOnly && strings.HasSuffix(c.name, "heap") {
 			continue
 		}
+		found = ""
 		times := make([]time.Duration, s.repeats)
 		before, err := running.CPUTime(s.process.PID())
 		if err != nil {
@@ -171,8 +187,8 @@ func (s *subject) ask(ctx context.Context, l *load) error {
 			return err
 		}
 		slices.Sort(times)
-		fmt.Printf("  %-28s %8.2f ms (%.2f to %.2f), %.1f ms of CPU\n", c.name, ms(times[len(times)/2]), ms(times[0]), ms(times[len(times)-1]),
-			ms(after-before)/float64(s.repeats))
+		fmt.Printf("  %-28s %8.2f ms (%.2f to %.2f), %.1f ms of CPU%s\n", c.name, ms(times[len(times)/2]), ms(times[0]), ms(times[len(times)-1]),
+			ms(after-before)/float64(s.repeats), found)
 		if s.profiles != "" {
 			if err := s.profile(ctx, fmt.Sprintf("%.0fM %s", float64(l.samples)/1e6, c.name), c.ask); err != nil {
 				return fmt.Errorf("taking a profile of %s: %w", c.name, err)

@@ -150,8 +150,17 @@ func HandlerOptions(name Name, max int64, refused func(error)) []connect.Handler
 			func() connect.Compressor { return zlib.NewWriter(io.Discard) }),
 		connect.WithCompression("zstd", func() connect.Decompressor { return NewDecompressor("zstd", name, max, refused) }, newZstdWriter),
 		connect.WithCompression("gzip", func() connect.Decompressor { return NewDecompressor("gzip", name, max, refused) },
-			func() connect.Compressor { return gzip.NewWriter(io.Discard) }),
+			newGzipWriter),
 	}
+}
+
+// newGzipWriter makes half the work of the usual level: a flame graph is 13 % larger and was a tenth of its query.
+func newGzipWriter() connect.Compressor {
+	w, err := gzip.NewWriterLevel(io.Discard, 2)
+	if err != nil {
+		panic("BUG: gzip has no level 2: " + err.Error())
+	}
+	return w
 }
 
 func newZstdWriter() connect.Compressor {

@@ -60,7 +60,17 @@ func (r *Resolver) Stack(id StackID) (profile.StackIndex, error) {
 	r.stack = r.stack[:0]
 	e, frame := entryReader{b: t.get(uint32(id))}, int64(0)
 	for !e.done() {
-		frame += e.varint()
+		// Most differences are of one byte or two.
+		switch b := e.b; {
+		case b[0] < 0x80:
+			frame += unzigzag(uint64(b[0]))
+			e.b = b[1:]
+		case len(b) > 1 && b[1] < 0x80:
+			frame += unzigzag(uint64(b[0]&0x7f) | uint64(b[1])<<7)
+			e.b = b[2:]
+		default:
+			frame += e.varint()
+		}
 		r.stack = append(r.stack, r.frame(uint32(frame)))
 	}
 	i := profile.StackIndex(0) // of a hole
@@ -70,6 +80,8 @@ func (r *Resolver) Stack(id StackID) (profile.StackIndex, error) {
 	*known = i + 1
 	return i, nil
 }
+
+func unzigzag(u uint64) int64 { return int64(u>>1) ^ -int64(u&1) }
 
 func (r *Resolver) frame(id uint32) profile.FrameIndex {
 	known := r.frames.at(id)
