@@ -24,8 +24,9 @@ type Store struct {
 	log     *wal.Log
 	group   *wal.Group[*commit]
 	metrics *metrics
-	// logged says how far the dictionary is in the log or in files. Only commits use it.
+	// logged says how far the dictionary is in the log or in files. Only commits use it, and the packer.
 	logged   dictionary.Marks
+	packer   packer
 	encoders sync.Pool
 
 	// mu guards what is visible. Readers take it to note what they read, not while they read.
@@ -138,6 +139,7 @@ type replayer struct {
 	waiting []row
 	size    int64
 	decoded samplesOf
+	packer  packer
 	rows    int64
 	bad     int64
 	err     error
@@ -171,7 +173,10 @@ func (r *replayer) record(segment uint64, payload []byte) error {
 	return nil
 }
 
-func (r *replayer) parse(payload []byte) ([]row, error) {
+func (r *replayer) parse(payload []byte) (_ []row, err error) {
+	if payload, err = r.packer.unpack(payload); err != nil {
+		return nil, err
+	}
 	if len(payload) == 0 || payload[0] != kindRows && payload[0] != kindRowsAndID {
 		return nil, fmt.Errorf("%w: a record of an unknown kind; a later version wrote it", errCorruptRow)
 	}
@@ -348,7 +353,7 @@ func (s *Store) commit(group []*commit) error {
 		now := s.dict.Marks()
 		kind := kindOf(rows)
 		record := s.dict.AppendDelta([]byte{kind}, s.logged, now)
-		record = appendRows(record, kind, rows)
+		record = s.packer.pack(appendRows(record, kind, rows))
 		segment, err := s.log.Append(record)
 		if err != nil {
 			return advise(err)
