@@ -1,7 +1,10 @@
 package e2e
 
 import (
+	"math/rand/v2"
 	"net/http"
+	"os"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -9,18 +12,22 @@ import (
 )
 
 // TestKill kills `perfuse up` without warning while four clients send, starts it again on the same storage, and counts:
-// what was acknowledged is there, once; what was on its way is there once or not at all.
+// what was acknowledged is there, once; what was on its way is there once or not at all. PERFUSE_TEST_KILL_TIMES says
+// how often, here and in storage/frost.
 func TestKill(t *testing.T) {
 	const (
-		rounds  = 4
 		clients = 4
 		batch   = 20 // stacks a request
 	)
+	times := 4
+	if n, err := strconv.Atoi(os.Getenv("PERFUSE_TEST_KILL_TIMES")); err == nil {
+		times = n
+	}
 	storage := t.TempDir()
 	address := freeAddress(t)
 	var sent, acknowledged []string
 	next := 0
-	for round := range rounds {
+	for round := range times {
 		in := start(t, "up", address, storage)
 		if round > 0 {
 			checkKept(t, in, sent, acknowledged)
@@ -32,6 +39,8 @@ func TestKill(t *testing.T) {
 			enough  = make(chan struct{})
 			isClose sync.Once
 			first   = next
+			// Each round dies at another moment: after some requests, while others are under way.
+			moment = 1 + rand.Int64N(int64(max(2000/times, 100)))
 		)
 		for range clients {
 			wait.Go(func() {
@@ -53,8 +62,7 @@ func TestKill(t *testing.T) {
 					mu.Lock()
 					acknowledged = append(acknowledged, names...)
 					mu.Unlock()
-					// Each round dies at another moment: after some requests, while others are under way.
-					if acks.Add(1) == int64(50+137*round) {
+					if acks.Add(1) == moment {
 						isClose.Do(func() { close(enough) })
 					}
 				}
