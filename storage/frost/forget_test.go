@@ -327,13 +327,17 @@ func TestForgetWaits(t *testing.T) {
 			t.Fatal(err)
 		}
 		done := make(chan error, 1)
-		go func() { done <- s.Forget(t.Context()) }()
-		synctest.Wait()
-		select {
-		case err := <-done:
-			t.Fatalf("it did not wait: %v", err)
-		default:
+		waits := func() {
+			t.Helper()
+			synctest.Wait()
+			select {
+			case err := <-done:
+				t.Fatalf("it did not wait: %v", err)
+			default:
+			}
 		}
+		go func() { done <- s.Forget(t.Context()) }()
+		waits()
 		// A call that begins later has what it is given, too.
 		late, err := s.enter(t.Context())
 		if err != nil {
@@ -348,7 +352,7 @@ func TestForgetWaits(t *testing.T) {
 			t.Fatal(err)
 		}
 		leave()
-		synctest.Wait() // it has read the heads, and waits for questions that may read what is gone
+		waits() // it has read the heads, and late may be a question that reads what is gone
 		c = &commit{rows: new(rowEncoder).rows(nil, batchOf(2), 0, &again)}
 		if err := s.group.Submit(t.Context(), c); err != nil {
 			t.Fatal(err)
