@@ -75,7 +75,15 @@ type Selection struct {
 	TraceIDs  []profile.TraceID
 	SpanIDs   []profile.SpanID
 	SpanNames []string
+	// Stacks, if it is not nil, says which stacks count. Only Series asks: the values of others are 0 for it, and their
+	// profiles stay, so that the levels of what counts and of what does not add up to those of everything.
+	Stacks Judge
 }
+
+// Judge says by index which stacks of a dictionary count. The answer must depend on nothing but a stack's frames. The
+// dictionary is the judge's, which may give its frames names. A judge is asked at least once about each stack of a
+// selection, by one goroutine at a time. Its error ends the query.
+type Judge func(ctx context.Context, d *profile.Dictionary) ([]bool, error)
 
 // Point is the value in [TimeNanos, TimeNanos+step): the sum of amounts, or the mean level.
 type Point struct {

@@ -420,14 +420,27 @@ func (s *Store) Series(ctx context.Context, sel storage.Selection, by []string, 
 	from, to := timeRange(sel.Start, sel.End)
 	q := s.ask(sel, from, to, groupBy(by))
 	defer q.release()
-	q.totals, q.level = true, sel.Type.Level()
-	l := timeline{step: int64(step), level: q.level, most: s.o.MaxPoints}
+	l := timeline{step: int64(step), level: sel.Type.Level(), most: s.o.MaxPoints}
+	var stacks *verdicts
+	if sel.Stacks != nil {
+		if stacks, err = q.judged(ctx, sel.Stacks); err != nil {
+			return nil, err
+		}
+	}
+	q.totals, q.level = stacks == nil, l.level
 	found := make([]*gathered, workers())
 	fns := make([]func(*part) error, len(found))
 	for w := range fns {
 		g := newGathered()
 		found[w] = g
-		fns[w] = func(p *part) error { return l.gather(g, p) }
+		fns[w] = func(p *part) error {
+			if stacks != nil {
+				if err := stacks.apply(ctx, p); err != nil {
+					return err
+				}
+			}
+			return l.gather(g, p)
+		}
 	}
 	if err := q.scan(ctx, fns...); err != nil {
 		return nil, queryError(ctx, "summing a series", err)

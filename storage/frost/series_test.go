@@ -1,6 +1,7 @@
 package frost
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"testing"
@@ -97,6 +98,20 @@ func BenchmarkSeries(b *testing.B) {
 		}
 	}
 	typ := profile.TypeCPU
+	b.Run("judged", func(b *testing.B) {
+		half := func(_ context.Context, d *profile.Dictionary) ([]bool, error) {
+			counts := make([]bool, len(d.Stacks))
+			for i, stack := range d.Stacks {
+				counts[i] = len(stack) > 0 && d.Frames[stack[0]].Addr%2 == 0
+			}
+			return counts, nil
+		}
+		for b.Loop() {
+			if _, err := s.Series(b.Context(), storage.Selection{Type: &typ, Stacks: half}, nil, 10*time.Second); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
 	b.Run("merge", func(b *testing.B) {
 		for b.Loop() {
 			if _, err := s.Merge(b.Context(), storage.Selection{Type: &typ}, nil); err != nil {

@@ -270,6 +270,10 @@ func (m *Model) Series(ctx context.Context, sel storage.Selection, by []string, 
 		group, series string
 		time          int64
 	}
+	left, err := m.left(ctx, sel)
+	if err != nil {
+		return nil, err
+	}
 	groups := map[string]profile.Labels{}
 	points := map[place]int64{}
 	stretches := map[stretch]int64{}
@@ -281,10 +285,14 @@ func (m *Model) Series(ctx context.Context, sel storage.Selection, by []string, 
 			at.series = p.labels.String()
 		}
 		for _, s := range in {
+			v := s.value
+			if left[s.key] {
+				v = 0
+			}
 			if sel.Type.Level() || s.time == p.start {
-				stretches[at] += s.value
+				stretches[at] += v
 			} else {
-				points[place{group: at.group, time: s.time / int64(step) * int64(step)}] += s.value
+				points[place{group: at.group, time: s.time / int64(step) * int64(step)}] += v
 			}
 		}
 	})
@@ -323,6 +331,28 @@ func (m *Model) Series(ctx context.Context, sel storage.Selection, by []string, 
 	}
 	slices.SortFunc(out, func(a, b storage.TimeSeries) int { return a.Labels.Compare(b.Labels) })
 	return out, nil
+}
+
+// left has the keys of the stacks that do not count.
+func (m *Model) left(ctx context.Context, sel storage.Selection) (map[string]bool, error) {
+	if sel.Stacks == nil {
+		return nil, nil
+	}
+	d, at := profile.NewDictionary(), map[string]profile.StackIndex{}
+	m.selected(sel, func(_ *modelProfile, in []modelSample) {
+		for _, s := range in {
+			at[s.key] = internStack(d, s.stack)
+		}
+	})
+	counts, err := sel.Stacks(ctx, d)
+	if err != nil {
+		return nil, err
+	}
+	left := map[string]bool{}
+	for key, i := range at {
+		left[key] = !counts[i]
+	}
+	return left, ctx.Err()
 }
 
 // share is v*t/d.

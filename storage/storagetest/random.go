@@ -1,9 +1,11 @@
 package storagetest
 
 import (
+	"context"
 	"fmt"
 	"math/rand/v2"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -112,11 +114,12 @@ func (r *Random) Batch() *profile.Batch {
 
 // Query is one question of any kind.
 type Query struct {
-	Kind string // types, names, values, labels, series or merge
-	Sel  storage.Selection
-	Name string
-	By   []string
-	Step time.Duration
+	Kind   string // types, names, values, labels, series or merge
+	Sel    storage.Selection
+	Stacks string // a function that the stacks of a series have or, after "!", do not have
+	Name   string
+	By     []string
+	Step   time.Duration
 }
 
 // Query makes a question that often has an answer.
@@ -162,8 +165,31 @@ func (r *Random) Query() Query {
 	}
 	q.Name = pick(r, profile.LabelServiceName, "pod", "env", "absent")
 	q.By = pick(r, nil, nil, []string{profile.LabelServiceName}, []string{"pod", profile.LabelServiceName}, []string{"absent"})
+	if q.Kind == "series" && r.IntN(2) == 0 {
+		q.Stacks = pick(r, "", "!") + fmt.Sprintf("f%d", r.IntN(12))
+		q.Sel.Stacks = judge(q.Stacks)
+	}
 	q.Step = pick(r, time.Second, 999_999_937, time.Minute, 7*time.Minute, time.Hour)
 	return q
+}
+
+// judge returns one that keeps the stacks that have a function or, after "!", do not have it. It spoils the dictionary,
+// which is its own.
+func judge(function string) storage.Judge {
+	name, not := strings.CutPrefix(function, "!")
+	return func(_ context.Context, d *profile.Dictionary) ([]bool, error) {
+		counts := make([]bool, len(d.Stacks))
+		for i, stack := range d.Stacks {
+			has := slices.ContainsFunc(stack, func(f profile.FrameIndex) bool {
+				return slices.ContainsFunc(d.Frames[f].Lines, func(l profile.Line) bool { return d.Functions[l.Function].Name == name })
+			})
+			counts[i] = has != not
+		}
+		for i := range d.Frames {
+			clear(d.Frames[i].Lines)
+		}
+		return counts, nil
+	}
 }
 
 func (q Query) String() string {
@@ -177,8 +203,8 @@ func (q Query) String() string {
 		}
 		return t.Sub(Base).String()
 	}
-	return fmt.Sprintf("%s %s%s from %s to %s traces %x spans %x names %q name %q by %v step %s", q.Kind, typ, q.Sel.Selector,
-		at(q.Sel.Start), at(q.Sel.End), q.Sel.TraceIDs, q.Sel.SpanIDs, q.Sel.SpanNames, q.Name, q.By, q.Step)
+	return fmt.Sprintf("%s %s%s from %s to %s traces %x spans %x names %q stacks %q name %q by %v step %s", q.Kind, typ, q.Sel.Selector,
+		at(q.Sel.Start), at(q.Sel.End), q.Sel.TraceIDs, q.Sel.SpanIDs, q.Sel.SpanNames, q.Stacks, q.Name, q.By, q.Step)
 }
 
 // ask puts the question and returns the answer as it is.
@@ -246,8 +272,16 @@ func (q Query) Compare(t testing.TB, got, want storage.Store) {
 				sum += p.Value
 			}
 		}
+		counts := make([]bool, len(merge.Dictionary.Stacks))
+		if q.Sel.Stacks != nil {
+			counts, _ = q.Sel.Stacks(t.Context(), merge.Dictionary)
+		}
 		for i := range merge.Profiles {
-			sum -= merge.Profiles[i].Total()
+			for _, s := range merge.Profiles[i].Samples {
+				if q.Sel.Stacks == nil || counts[s.Stack] {
+					sum -= s.Value
+				}
+			}
 		}
 		if sum != 0 {
 			t.Errorf("%s: the points are %d more than the merge", q, sum)

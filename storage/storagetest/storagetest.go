@@ -44,6 +44,7 @@ func TestAnswers(t *testing.T, newStore NewStore) {
 		{"series", testSeries},
 		{"spread", testSpread},
 		{"levels", testLevels},
+		{"stacks", testStacks},
 		{"merge", testMerge},
 		{"links", testLinks},
 		{"frames", testFrames},
@@ -54,6 +55,7 @@ func TestAnswers(t *testing.T, newStore NewStore) {
 		{"recent", testRecent},
 		{"cancelled", testCancelled},
 		{"concurrent", testConcurrent},
+		{"stacks meanwhile", testStacksMeanwhile},
 		{"closed", testClosed},
 	} {
 		t.Run(c.name, func(t *testing.T) {
