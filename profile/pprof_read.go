@@ -37,6 +37,9 @@ type PprofOptions struct {
 // ErrTooLarge: the input exceeds a limit of PprofOptions.
 var ErrTooLarge = errors.New("profile too large")
 
+// ErrManySeries: it exceeds MaxSeries. It is ErrTooLarge, too.
+var ErrManySeries = fmt.Errorf("%w: too many sets of sample labels", ErrTooLarge)
+
 // ReadPprof reads a pprof, gzip-compressed or not, and returns its profiles: one per sample type and set of
 // string labels that occurs, each with the samples that have a value there. Of the old text formats it reads
 // none.
@@ -315,7 +318,7 @@ func (p *pprofReader) place() (pprofPlace, error) {
 	g := p.series[key]
 	if g == nil {
 		if len(p.order) == p.opts.MaxSeries {
-			return pprofPlace{}, fmt.Errorf("%w: more than %d sets of sample labels", ErrTooLarge, p.opts.MaxSeries)
+			return pprofPlace{}, fmt.Errorf("%w: more than %d", ErrManySeries, p.opts.MaxSeries)
 		}
 		g = &pprofSeries{labels: ls, at: map[pprofSample]int{}}
 		p.series[key] = g

@@ -26,6 +26,7 @@ import (
 	pushv1 "github.com/perfuse/perfuse/proto/push/v1"
 	typesv1 "github.com/perfuse/perfuse/proto/types/v1"
 	"github.com/perfuse/perfuse/server/limits"
+	"github.com/perfuse/perfuse/server/limits/limitstest"
 	"github.com/perfuse/perfuse/storage"
 )
 
@@ -363,6 +364,15 @@ func TestBadProfiles(t *testing.T) {
 			pprof:  func(p *pprofFile) { p.Sample = append(p.Sample, &googlev1.Sample{Value: []int64{1}}) },
 			arrow:  two(func(r arrowRow) { r["stacktrace"] = []map[string]any{} }),
 			folded: "main;work 4\nmain 1\n", speedscope: speedscopeOf("[[0,1],[0]]", "[4,1]")}},
+		{name: "too many series", outcome: "limit", want: "limit series_per_request is 1 ", limits: limits.Limits{SeriesPerRequest: 1}, said: said{
+			otlp: func(r *otlpRequest) {
+				r.Dictionary.AttributeTable = append(r.Dictionary.AttributeTable, &profilesv1.KeyValueAndUnit{KeyStrindex: 5, Value: &commonv1.AnyValue{Value: &commonv1.AnyValue_StringValue{StringValue: "eu"}}})
+				profileOf(r).Samples = append(profileOf(r).Samples, &profilesv1.Sample{Values: []int64{1}, AttributeIndices: []int32{1}})
+			},
+			pprof: func(p *pprofFile) {
+				p.Sample = append(p.Sample, &googlev1.Sample{Value: []int64{1}, Label: []*googlev1.Label{{Key: 5, Str: 6}}})
+			},
+			arrow: two(func(r arrowRow) { r["labels.service_name"] = "another" })}},
 		{name: "a long value of a label", outcome: "limit", want: "limit label_value_bytes is 2", limits: limits.Limits{LabelValueBytes: 2}, said: said{
 			otlp: nothing, pprof: func(*pprofFile) {}, arrow: one(func(arrowRow) {}), folded: "main;work 4\n", speedscope: speedscopeOf("[[0,1]]", "[4]")}},
 
@@ -394,6 +404,29 @@ func TestBadProfiles(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// TestManySeries: a pprof of a million series, which takes 1.7 GB to read to its end, is not.
+func TestManySeries(t *testing.T) {
+	p := goodPprof()
+	for i := range 1_000_000 {
+		p.StringTable = append(p.StringTable, fmt.Sprintf("%x", i))
+		p.Sample = append(p.Sample, &googlev1.Sample{LocationId: []uint64{1}, Value: []int64{1}, Label: []*googlev1.Label{{Key: 5, Str: int64(8 + i)}}})
+	}
+	raw, err := proto.Marshal(p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	in := newIngester(t, &keeper{}, limits.Limits{})
+	n := limitstest.Allocated(func() {
+		err = in.Scraped(t.Context(), Scraped{Labels: profile.NewLabels(profile.Label{Name: "service_name", Value: "api"}), Body: bytes.NewReader(raw)})
+	})
+	if err == nil || !strings.Contains(err.Error(), "limit series_per_request is 10000") {
+		t.Errorf("got %v", err)
+	}
+	if n > readCost*int64(len(raw)) {
+		t.Errorf("%d MiB are allocated for %d", n>>20, len(raw)>>20)
 	}
 }
 

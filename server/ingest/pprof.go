@@ -184,6 +184,7 @@ func (g *Ingester) storeRaw(ctx context.Context, series []rawSeries) error {
 
 	b := &profile.Batch{Dictionary: profile.NewDictionary()}
 	var unsure profile.ID
+	var count seriesCount
 	for i := range series {
 		s := &series[i]
 		for j := range s.profiles {
@@ -191,6 +192,9 @@ func (g *Ingester) storeRaw(ctx context.Context, series []rawSeries) error {
 			at := len(b.Profiles)
 			taken, err := g.readRaw(b, s, p)
 			if err != nil {
+				return err
+			}
+			if err := count.check(b, &g.limits); err != nil {
 				return err
 			}
 			if p.sent.key == (profile.ID{}) {
@@ -232,15 +236,14 @@ func (g *Ingester) unpackRaw(p *rawProfile, total *int64) ([]byte, error) {
 
 // readRaw adds a pprof's profiles to b, and returns when it says that it was taken, or 0.
 func (g *Ingester) readRaw(b *profile.Batch, s *rawSeries, p *rawProfile) (taken int64, err error) {
-	opts := profile.PprofOptions{Name: s.name, Labels: s.labels, Dictionary: b.Dictionary, MaxSeries: math.MaxInt, Amounts: true}
-	got, err := profile.ParsePprof(p.data, opts)
+	got, err := g.parsePprof(b, s, p.data, p.at)
 	if err != nil {
-		return 0, invalid("%s: %v", p.at, err)
+		return 0, err
 	}
 	if len(p.previous) > 0 {
-		before, err := profile.ParsePprof(p.previous, opts)
+		before, err := g.parsePprof(b, s, p.previous, &place{"prev_profile", -1, nil})
 		if err != nil {
-			return 0, invalid("prev_profile: %v", err)
+			return 0, err
 		}
 		p.config.subtract(got, before)
 	}
@@ -258,6 +261,36 @@ func (g *Ingester) readRaw(b *profile.Batch, s *rawSeries, p *rawProfile) (taken
 		b.Profiles = append(b.Profiles, out)
 	}
 	return taken, nil
+}
+
+// parsePprof reads a pprof with the dictionary of b. What a series costs is not in the estimate of readCost.
+func (g *Ingester) parsePprof(b *profile.Batch, s *rawSeries, data []byte, at *place) (*profile.Batch, error) {
+	got, err := profile.ParsePprof(data, profile.PprofOptions{
+		Name: s.name, Labels: s.labels, Dictionary: b.Dictionary, MaxSeries: int(unlessOff(g.limits.SeriesPerRequest)), Amounts: true,
+	})
+	switch {
+	case errors.Is(err, profile.ErrManySeries):
+		return nil, limits.Count(limits.SeriesPerRequest, math.MaxInt64, g.limits.SeriesPerRequest, "%s: %v", at, err)
+	case err != nil:
+		return nil, invalid("%s: %v", at, err)
+	}
+	return got, nil
+}
+
+// seriesCount counts the label sets of a batch that grows.
+type seriesCount struct {
+	sets map[string]struct{}
+	next int // the first profile that is not counted
+}
+
+func (c *seriesCount) check(b *profile.Batch, lim *limits.Limits) error {
+	if c.sets == nil {
+		c.sets = map[string]struct{}{}
+	}
+	for ; c.next < len(b.Profiles); c.next++ {
+		c.sets[b.Profiles[c.next].Labels.String()] = struct{}{}
+	}
+	return limits.Count(limits.SeriesPerRequest, int64(len(c.sets)), lim.SeriesPerRequest, "the request has %d series", len(c.sets))
 }
 
 // checkProfile holds the limits of a profile against one that was read.
@@ -285,15 +318,14 @@ func (g *Ingester) checkProfile(p *profile.Profile, now int64, at *place) error 
 
 // checkBatch holds the limits of a request against what it became.
 func (g *Ingester) checkBatch(b *profile.Batch) error {
-	samples, series := 0, map[string]struct{}{}
+	samples := 0
 	for i := range b.Profiles {
 		samples += len(b.Profiles[i].Samples)
-		series[b.Profiles[i].Labels.String()] = struct{}{}
 	}
 	if err := limits.Count(limits.SamplesPerRequest, int64(samples), g.limits.SamplesPerRequest, "the request has %d samples", samples); err != nil {
 		return err
 	}
-	if err := limits.Count(limits.SeriesPerRequest, int64(len(series)), g.limits.SeriesPerRequest, "the request has %d series", len(series)); err != nil {
+	if err := new(seriesCount).check(b, &g.limits); err != nil {
 		return err
 	}
 	for _, s := range b.Dictionary.Stacks {
