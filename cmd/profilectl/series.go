@@ -29,7 +29,8 @@ func (a *app) series() *cobra.Command {
 		Use:   "series [SELECTOR]",
 		Short: "Show the course of a profile type over time, by label",
 		Example: `  profilectl series --by service_name
-  profilectl series '{service_name="api"}' --by pod --from -6h --step 5m -o json`,
+  profilectl series '{service_name="api"}' --by pod --from -6h --step 5m -o json
+  profilectl series --by service_name --keep '^runtime\.mallocgc'`,
 		Args: between(0, "SELECTOR"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			out, err := parseOutput(l.out, listForms)
@@ -43,6 +44,10 @@ func (a *app) series() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			filter, err := narrow.filter()
+			if err != nil {
+				return err
+			}
 			narrow.narrow(sel)
 			v.title += narrow.describe()
 			v.atMost = int(limit)
@@ -51,20 +56,24 @@ func (a *app) series() *cobra.Command {
 			}
 			var resp *queryv1.SeriesResponse
 			err = a.ask(cmd.Context(), "querying series", func(ctx context.Context, c queryv1connect.QueryServiceClient) (err error) {
-				resp, err = c.Series(ctx, &queryv1.SeriesRequest{Selection: sel, GroupBy: by, StepNano: int64(step), Limit: limit})
+				resp, err = c.Series(ctx, &queryv1.SeriesRequest{Selection: sel, GroupBy: by, StepNano: int64(step), Limit: limit, Filter: filter})
 				return err
 			})
 			if err != nil {
 				return err
 			}
+			per := per(v.typ, resp)
+			if filter != nil {
+				v.all = sum(resp.Unfiltered.GetValues()) / per
+			}
 			if len(resp.Series) == 0 {
-				return a.empty(v, 0)
+				return a.empty(v, v.all)
 			}
 			return out.write(a, func(w io.Writer) error {
 				if out.form == formJSON {
-					return writeSeriesJSON(w, v, resp)
+					return writeSeriesJSON(w, v, resp, per)
 				}
-				return writeSeries(w, a.outTerm, v, resp)
+				return writeSeries(w, a.outTerm, v, resp, per)
 			})
 		},
 	}
@@ -73,7 +82,7 @@ func (a *app) series() *cobra.Command {
 	cmd.Flags().StringSliceVar(&by, "by", nil, "one series per value of this label (may be repeated)")
 	cmd.Flags().DurationVar(&step, "step", 0, "width of a step; 0 lets the server choose")
 	cmd.Flags().Int32Var(&limit, "limit", 0, "at most so many series, the largest first, the others as one; 0 means 20")
-	narrow.spanFlags(cmd)
+	narrow.flags(cmd)
 	return cmd
 }
 
@@ -92,8 +101,23 @@ func sum(values []int64) (n int64) {
 	return n
 }
 
+// per is what the sums over steps are divided by. Levels mean nothing when they are added: it is in how many steps
+// there is something, which makes means of them. Of amounts it is 1.
+func per(typ profile.Type, resp *queryv1.SeriesResponse) int64 {
+	if !typ.Level() {
+		return 1
+	}
+	steps := map[int64]bool{}
+	for _, s := range append(resp.Series[:len(resp.Series):len(resp.Series)], resp.Unfiltered) {
+		for _, t := range s.GetTimeUnixNano() {
+			steps[t] = true
+		}
+	}
+	return max(1, int64(len(steps)))
+}
+
 // writeSeries prints a table, the largest series first, with the course as a line of small bars on a terminal.
-func writeSeries(w io.Writer, term terminal, v *view, resp *queryv1.SeriesResponse) error {
+func writeSeries(w io.Writer, term terminal, v *view, resp *queryv1.SeriesResponse, per int64) error {
 	var total int64
 	first, last := int64(0), int64(0)
 	slices.SortStableFunc(resp.Series, func(a, b *queryv1.TimeSeries) int { return cmp.Compare(sum(b.Values), sum(a.Values)) })
@@ -106,26 +130,43 @@ func writeSeries(w io.Writer, term terminal, v *view, resp *queryv1.SeriesRespon
 			last = max(last, t)
 		}
 	}
-	t := table{head: []string{"TOTAL", "SHARE", "PEAK/STEP", "SERIES"}, right: []bool{true, true, true, false}}
+	total /= per
+	t := table{head: []string{"TOTAL", "SHARE"}, right: []bool{true, true}}
+	if v.typ.Level() {
+		t.head[0] = "MEAN"
+	}
+	column := func(head string, right bool) { t.head, t.right = append(t.head, head), append(t.right, right) }
+	if v.all != 0 {
+		column("ALL%", true)
+	}
+	column("PEAK/STEP", true)
 	bars := 0
 	if term.is {
 		bars = max(10, min(60, term.width/3))
-		t.head = []string{"TOTAL", "SHARE", "PEAK/STEP", "COURSE", "SERIES"}
-		t.right = []bool{true, true, true, false, false}
+		column("COURSE", false)
 	}
+	column("SERIES", false)
 	for _, s := range resp.Series {
-		n := sum(s.Values)
+		n := sum(s.Values) / per
 		peak := int64(0)
 		for _, v := range s.Values {
 			peak = max(peak, v)
 		}
-		row := []string{profile.FormatValue(n, resp.Unit), profile.FormatShare(n, total), profile.FormatValue(peak, resp.Unit)}
+		row := []string{profile.FormatValue(n, resp.Unit), profile.FormatShare(n, total)}
+		if v.all != 0 {
+			row = append(row, profile.FormatShare(n, v.all))
+		}
+		row = append(row, profile.FormatValue(peak, resp.Unit))
 		if bars > 0 {
-			row = append(row, sparkline(s, first, last+resp.StepNano, bars))
+			row = append(row, sparkline(s, first, last+resp.StepNano, bars, v.typ.Level()))
 		}
 		t.add(append(row, printable(seriesLabels(s).String()))...)
 	}
-	text := fmt.Sprintf("%s %s: %s, %s in steps of %s\n", v.typ, v.title, amount(total, resp.Unit), describeRange(v.from, v.to), time.Duration(resp.StepNano))
+	mean := ""
+	if v.typ.Level() {
+		mean = "on average "
+	}
+	text := fmt.Sprintf("%s %s: %s%s, %s in steps of %s\n", v.typ, v.title, mean, v.share(total), describeRange(v.from, v.to), time.Duration(resp.StepNano))
 	text += t.text(term)
 	if resp.Truncated {
 		text += term.style(styleDim, v.rest(resp)) + "\n"
@@ -140,18 +181,22 @@ func (v *view) rest(resp *queryv1.SeriesResponse) string {
 	return fmt.Sprintf("… and %s, summed up as {other=\"true\"}; %s", plural(resp.SeriesCount-int64(kept), "smaller series"), more(kept, v.atMost))
 }
 
-// sparkline draws the values between two times as n bars of eighths; empty steps are blanks.
-func sparkline(s *queryv1.TimeSeries, from, to int64, n int) string {
-	sums := make([]int64, n)
+// sparkline draws the values between two times as n bars of eighths, levels as means; empty steps are blanks.
+func sparkline(s *queryv1.TimeSeries, from, to int64, n int, level bool) string {
+	sums, steps := make([]int64, n), make([]int64, n)
 	peak := int64(0)
 	for i, t := range s.TimeUnixNano {
 		if i < len(s.Values) && t >= from && t < to {
-			at := int(float64(t-from) / float64(to-from) * float64(n))
-			sums[min(at, n-1)] += s.Values[i]
+			at := min(n-1, int(float64(t-from)/float64(to-from)*float64(n)))
+			sums[at] += s.Values[i]
+			steps[at]++
 		}
 	}
-	for _, v := range sums {
-		peak = max(peak, v)
+	for i := range sums {
+		if level && steps[i] > 0 {
+			sums[i] /= steps[i]
+		}
+		peak = max(peak, sums[i])
 	}
 	var b strings.Builder
 	for _, v := range sums {
@@ -164,14 +209,15 @@ func sparkline(s *queryv1.TimeSeries, from, to int64, n int) string {
 	return b.String()
 }
 
-func writeSeriesJSON(w io.Writer, v *view, resp *queryv1.SeriesResponse) error {
+func writeSeriesJSON(w io.Writer, v *view, resp *queryv1.SeriesResponse, per int64) error {
 	type point struct {
 		Time  time.Time `json:"time"`
 		Value int64     `json:"value"`
 	}
 	type series struct {
 		Labels map[string]string `json:"labels"`
-		Total  int64             `json:"total"`
+		Total  *int64            `json:"total,omitempty"`
+		Mean   *int64            `json:"mean,omitempty"`
 		Points []point           `json:"points"`
 	}
 	out := struct {
@@ -181,10 +227,22 @@ func writeSeriesJSON(w io.Writer, v *view, resp *queryv1.SeriesResponse) error {
 		Step  string   `json:"step"`
 		More  bool     `json:"truncated,omitempty"`
 		Count int64    `json:"series_count"`
+		Whole int64    `json:"unfiltered_total,omitempty"`
+		Usual int64    `json:"unfiltered_mean,omitempty"`
 		All   []series `json:"series"`
 	}{Title: v.title, Type: v.typ.String(), Unit: resp.Unit, Step: time.Duration(resp.StepNano).String(), More: resp.Truncated, Count: resp.SeriesCount}
+	if v.typ.Level() {
+		out.Usual = v.all
+	} else {
+		out.Whole = v.all
+	}
 	for _, s := range resp.Series {
-		one := series{Labels: map[string]string{}, Total: sum(s.Values), Points: []point{}}
+		one, n := series{Labels: map[string]string{}, Points: []point{}}, sum(s.Values)/per
+		if v.typ.Level() {
+			one.Mean = &n
+		} else {
+			one.Total = &n
+		}
 		for _, l := range s.Labels {
 			one.Labels[l.Name] = l.Value
 		}

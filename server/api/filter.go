@@ -12,7 +12,7 @@ import (
 	"github.com/perfuse/perfuse/server/query"
 )
 
-// question reads what FlameGraph, Top, Export, Diff and Sandwich have in common.
+// question reads what FlameGraph, Top, Export, Series, Diff and Sandwich have in common.
 func (s queryService) question(ctx context.Context, sel *queryv1.Selection, filter *queryv1.StackFilter, by []string) (q query.Question, err error) {
 	if err := s.GroupBy("group_by", by); err != nil {
 		return q, err

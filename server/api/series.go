@@ -11,6 +11,7 @@ import (
 	"github.com/perfuse/perfuse/profile"
 	queryv1 "github.com/perfuse/perfuse/proto/perfuse/query/v1"
 	"github.com/perfuse/perfuse/server/limits"
+	"github.com/perfuse/perfuse/server/query"
 	"github.com/perfuse/perfuse/storage"
 )
 
@@ -48,10 +49,7 @@ func (s queryService) Series(ctx context.Context, req *queryv1.SeriesRequest) (*
 		if req.GetLimit() == 0 {
 			most = min(most, defaultSeries)
 		}
-		if err := s.GroupBy("group_by", req.GetGroupBy()); err != nil {
-			return err
-		}
-		sel, err := s.selection(ctx, req.GetSelection(), false)
+		q, err := s.question(ctx, req.GetSelection(), req.GetFilter(), req.GetGroupBy())
 		if err != nil {
 			return err
 		}
@@ -60,7 +58,7 @@ func (s queryService) Series(ctx context.Context, req *queryv1.SeriesRequest) (*
 			return invalid("step_nano is %d: want 0 (chosen by the server) or more", step)
 		}
 		if step == 0 || s.limits.SeriesPoints > 0 {
-			width, err := s.width(ctx, sel)
+			width, err := s.width(ctx, q.Selection)
 			if err != nil {
 				return err
 			}
@@ -73,24 +71,38 @@ func (s queryService) Series(ctx context.Context, req *queryv1.SeriesRequest) (*
 				return err
 			}
 		}
-		series, err := s.opts.Store.Series(ctx, sel, req.GetGroupBy(), step)
+		series, err := s.opts.Engine.Series(ctx, q, step)
 		if err != nil {
-			return fmt.Errorf("summing over time: %w", err)
+			return err
+		}
+		if !q.Filter.Empty() {
+			all, err := s.opts.Engine.Series(ctx, query.Question{Selection: q.Selection}, step)
+			if err != nil {
+				return err
+			}
+			resp.Unfiltered = &queryv1.TimeSeries{}
+			if len(all) > 0 {
+				resp.Unfiltered = wireSeries(&all[0])
+			}
 		}
 		resp.SeriesCount = int64(len(series))
 		if len(series) > most {
 			series, resp.Truncated = largest(series, most), true
 		}
-		for _, t := range series {
-			w := &queryv1.TimeSeries{Labels: wireLabels(t.Labels), TimeUnixNano: make([]int64, len(t.Points)), Values: make([]int64, len(t.Points))}
-			for i, p := range t.Points {
-				w.TimeUnixNano[i], w.Values[i] = p.TimeNanos, p.Value
-			}
-			resp.Series = append(resp.Series, w)
+		for i := range series {
+			resp.Series = append(resp.Series, wireSeries(&series[i]))
 		}
-		resp.StepNano, resp.Unit = int64(step), sel.Type.SampleUnit
+		resp.StepNano, resp.Unit = int64(step), q.Selection.Type.SampleUnit
 		return nil
 	})
+}
+
+func wireSeries(t *storage.TimeSeries) *queryv1.TimeSeries {
+	w := &queryv1.TimeSeries{Labels: wireLabels(t.Labels), TimeUnixNano: make([]int64, len(t.Points)), Values: make([]int64, len(t.Points))}
+	for i, p := range t.Points {
+		w.TimeUnixNano[i], w.Values[i] = p.TimeNanos, p.Value
+	}
+	return w
 }
 
 // width is how long the selection's range is. Where it is not bounded on both sides, the data is asked when

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -122,11 +123,46 @@ func TestStableAnswers(t *testing.T) {
 					return s.Export(t.Context(), &queryv1.ExportRequest{Selection: sel, Filter: filter, Format: format})
 				})
 			}
-			asked += 2*6 + 4
+			for _, by := range [][]string{nil, {"pod", "env"}} {
+				ask("Series "+what, func(s queryService) (proto.Message, error) {
+					return s.Series(t.Context(), &queryv1.SeriesRequest{Selection: sel, Filter: filter, GroupBy: by, StepNano: 60e9})
+				})
+			}
+			asked += 2*6 + 6
+			if !strings.Contains(typ.Id, "inuse") {
+				addsUp(t, services[1], sel, filter)
+			}
 		}
 	}
 	if answered != 4*asked {
 		t.Errorf("%d answers to %d questions", answered, 4*asked)
+	}
+}
+
+// addsUp: a chart above a flame graph, both of the same stacks, adds up to it, and so does what stands beside both.
+func addsUp(t *testing.T, s queryService, sel *queryv1.Selection, filter *queryv1.StackFilter) {
+	t.Helper()
+	flame, err := s.FlameGraph(t.Context(), &queryv1.FlameGraphRequest{Selection: sel, Filter: filter})
+	if err != nil {
+		t.Fatal(err)
+	}
+	chart, err := s.Series(t.Context(), &queryv1.SeriesRequest{Selection: sel, Filter: filter, GroupBy: []string{"pod"}, StepNano: 7e9, Limit: 2})
+	if err != nil {
+		t.Fatal(err)
+	}
+	sum := func(series ...*queryv1.TimeSeries) (n int64) {
+		for _, one := range series {
+			for _, v := range one.GetValues() {
+				n += v
+			}
+		}
+		return n
+	}
+	if got := sum(chart.Series...); got != flame.Total {
+		t.Errorf("%s %v: the chart has %d, the flame graph %d", sel.ProfileType, filter, got, flame.Total)
+	}
+	if got := sum(chart.Unfiltered); filter != nil && got != flame.UnfilteredTotal {
+		t.Errorf("%s %v: without the filter the chart has %d, the flame graph %d", sel.ProfileType, filter, got, flame.UnfilteredTotal)
 	}
 }
 

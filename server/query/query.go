@@ -12,6 +12,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/go-kit/log"
 	"github.com/perfuse/perfuse/profile"
@@ -149,6 +150,38 @@ func (e *Engine) finish(ctx context.Context, q Question, m *Merged) error {
 		return err
 	}
 	return q.Filter.Apply(ctx, m.Batch)
+}
+
+// Series sums a selection over time, in groups, as [storage.Store] says. What the filter leaves out counts 0.
+func (e *Engine) Series(ctx context.Context, q Question, step time.Duration) ([]storage.TimeSeries, error) {
+	if !q.Filter.Empty() {
+		q.Selection.Stacks = func(ctx context.Context, d *profile.Dictionary) ([]bool, error) { return e.kept(ctx, &q.Filter, d) }
+	}
+	series, err := e.opts.Store.Series(ctx, q.Selection, q.By, step)
+	if err != nil {
+		return nil, fmt.Errorf("summing over time: %w", err)
+	}
+	return series, nil
+}
+
+// kept says which stacks of a dictionary a filter keeps, after it has named their frames.
+func (e *Engine) kept(ctx context.Context, f *profile.StackFilter, d *profile.Dictionary) ([]bool, error) {
+	samples := make([]profile.Sample, len(d.Stacks))
+	for i := range samples {
+		samples[i].Stack = profile.StackIndex(i)
+	}
+	b := &profile.Batch{Dictionary: d, Profiles: []profile.Profile{{Samples: samples}}}
+	if err := e.Symbolize(ctx, b); err != nil {
+		return nil, err
+	}
+	if err := f.Apply(ctx, b); err != nil {
+		return nil, err
+	}
+	kept := make([]bool, len(d.Stacks))
+	for _, s := range b.Profiles[0].Samples {
+		kept[s.Stack] = true
+	}
+	return kept, nil
 }
 
 type metrics struct {

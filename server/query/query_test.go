@@ -8,6 +8,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/perfuse/perfuse/profile"
 	"github.com/perfuse/perfuse/storage"
@@ -188,5 +189,61 @@ func TestMergeNothing(t *testing.T) {
 	m, err := e.Merge(t.Context(), storage.Selection{Type: &profile.TypeCPU})
 	if err != nil || len(m.Profile.Samples) != 0 || m.Series != 0 || m.Profile.Type != profile.TypeCPU {
 		t.Errorf("got %+v, %v", m, err)
+	}
+}
+
+// TestSeriesNames: a filter of a series sees the names that the resolver gives, and nothing of it stays behind.
+func TestSeriesNames(t *testing.T) {
+	store := &storagetest.Model{}
+	asked := 0
+	e, err := New(Options{Store: store, Resolver: resolver(func(ctx context.Context, id string, addrs []profile.Addr) ([][]symbolize.Source, error) {
+		asked++
+		out := make([][]symbolize.Source, len(addrs))
+		for i, a := range addrs {
+			out[i] = []symbolize.Source{{Name: fmt.Sprintf("f%d", a), File: id + ".c"}}
+		}
+		return out, ctx.Err()
+	})})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for addr, value := range []int64{1, 10, 100} {
+		b, fill := batch(profile.Frame{Addr: profile.Addr(addr + 1)})
+		fill(profile.Mapping{BuildID: "aa", File: "/bin/a"})
+		b.Profiles[0].Samples[0].Value = value
+		if err := store.Write(t.Context(), b); err != nil {
+			t.Fatal(err)
+		}
+	}
+	sum := func(ctx context.Context, field profile.FrameField, pattern string) (int64, error) {
+		m, err := profile.NewFrameMatcher(field, pattern, true)
+		if err != nil {
+			t.Fatal(err)
+		}
+		q := Question{Selection: storage.Selection{Type: &profile.TypeCPU}, Filter: profile.StackFilter{Keep: []profile.FrameMatcher{m}}}
+		series, err := e.Series(ctx, q, time.Minute)
+		if err != nil || len(series) == 0 {
+			return 0, err
+		}
+		return series[0].Points[0].Value, nil
+	}
+	f := func(want int64, field profile.FrameField, pattern string) {
+		t.Helper()
+		if got, err := sum(t.Context(), field, pattern); got != want || err != nil {
+			t.Errorf("%s %s: %d, %v, want %d", field, pattern, got, err, want)
+		}
+	}
+	f(101, profile.FieldFunction, "f[13]")
+	f(111, profile.FieldFile, "aa.c")
+	f(10, profile.FieldFunction, "^f2$")
+	f(0, profile.FieldFunction, `\+0x2`)
+	if asked != 1 {
+		t.Errorf("asked %d times for what is known", asked)
+	}
+	e.Forget("aa")
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := sum(ctx, profile.FieldFunction, "f"); !errors.Is(err, context.Canceled) {
+		t.Errorf("a client that left: %v", err)
 	}
 }

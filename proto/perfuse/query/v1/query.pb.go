@@ -1193,7 +1193,10 @@ type SeriesRequest struct {
 	// The width of a step; 0: chosen so that the range has about 200 steps.
 	StepNano int64 `protobuf:"varint,3,opt,name=step_nano,json=stepNano,proto3" json:"step_nano,omitempty"`
 	// At most so many series, the largest first, the rest summed as one with the label other="true"; 0: 20.
-	Limit         int32 `protobuf:"varint,4,opt,name=limit,proto3" json:"limit,omitempty"`
+	Limit int32 `protobuf:"varint,4,opt,name=limit,proto3" json:"limit,omitempty"`
+	// What it leaves out counts 0: levels (bytes in use) of what it keeps and of what it leaves out add up to those
+	// of everything.
+	Filter        *StackFilter `protobuf:"bytes,5,opt,name=filter,proto3" json:"filter,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1256,6 +1259,13 @@ func (x *SeriesRequest) GetLimit() int32 {
 	return 0
 }
 
+func (x *SeriesRequest) GetFilter() *StackFilter {
+	if x != nil {
+		return x.Filter
+	}
+	return nil
+}
+
 type SeriesResponse struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
 	Series []*TimeSeries          `protobuf:"bytes,1,rep,name=series,proto3" json:"series,omitempty"`
@@ -1265,7 +1275,9 @@ type SeriesResponse struct {
 	// True if the limit made one of the smaller series.
 	Truncated bool `protobuf:"varint,4,opt,name=truncated,proto3" json:"truncated,omitempty"`
 	// How many series there are, as they were before the smaller ones became one.
-	SeriesCount   int64 `protobuf:"varint,5,opt,name=series_count,json=seriesCount,proto3" json:"series_count,omitempty"`
+	SeriesCount int64 `protobuf:"varint,5,opt,name=series_count,json=seriesCount,proto3" json:"series_count,omitempty"`
+	// If there is a filter: everything that is selected, as one series.
+	Unfiltered    *TimeSeries `protobuf:"bytes,6,opt,name=unfiltered,proto3" json:"unfiltered,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1333,6 +1345,13 @@ func (x *SeriesResponse) GetSeriesCount() int64 {
 		return x.SeriesCount
 	}
 	return 0
+}
+
+func (x *SeriesResponse) GetUnfiltered() *TimeSeries {
+	if x != nil {
+		return x.Unfiltered
+	}
+	return nil
 }
 
 type TimeSeries struct {
@@ -2972,18 +2991,22 @@ const file_perfuse_query_v1_query_proto_rawDesc = "" +
 	"\x06labels\x18\x01 \x03(\v2\x17.perfuse.query.v1.LabelR\x06labels\"1\n" +
 	"\x05Label\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value\"\x98\x01\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value\"\xcf\x01\n" +
 	"\rSeriesRequest\x129\n" +
 	"\tselection\x18\x01 \x01(\v2\x1b.perfuse.query.v1.SelectionR\tselection\x12\x19\n" +
 	"\bgroup_by\x18\x02 \x03(\tR\agroupBy\x12\x1b\n" +
 	"\tstep_nano\x18\x03 \x01(\x03R\bstepNano\x12\x14\n" +
-	"\x05limit\x18\x04 \x01(\x05R\x05limit\"\xb8\x01\n" +
+	"\x05limit\x18\x04 \x01(\x05R\x05limit\x125\n" +
+	"\x06filter\x18\x05 \x01(\v2\x1d.perfuse.query.v1.StackFilterR\x06filter\"\xf6\x01\n" +
 	"\x0eSeriesResponse\x124\n" +
 	"\x06series\x18\x01 \x03(\v2\x1c.perfuse.query.v1.TimeSeriesR\x06series\x12\x1b\n" +
 	"\tstep_nano\x18\x02 \x01(\x03R\bstepNano\x12\x12\n" +
 	"\x04unit\x18\x03 \x01(\tR\x04unit\x12\x1c\n" +
 	"\ttruncated\x18\x04 \x01(\bR\ttruncated\x12!\n" +
-	"\fseries_count\x18\x05 \x01(\x03R\vseriesCount\"{\n" +
+	"\fseries_count\x18\x05 \x01(\x03R\vseriesCount\x12<\n" +
+	"\n" +
+	"unfiltered\x18\x06 \x01(\v2\x1c.perfuse.query.v1.TimeSeriesR\n" +
+	"unfiltered\"{\n" +
 	"\n" +
 	"TimeSeries\x12/\n" +
 	"\x06labels\x18\x01 \x03(\v2\x17.perfuse.query.v1.LabelR\x06labels\x12$\n" +
@@ -3234,68 +3257,70 @@ var file_perfuse_query_v1_query_proto_depIdxs = []int32{
 	18, // 7: perfuse.query.v1.LabelsResponse.sets:type_name -> perfuse.query.v1.LabelSet
 	19, // 8: perfuse.query.v1.LabelSet.labels:type_name -> perfuse.query.v1.Label
 	6,  // 9: perfuse.query.v1.SeriesRequest.selection:type_name -> perfuse.query.v1.Selection
-	22, // 10: perfuse.query.v1.SeriesResponse.series:type_name -> perfuse.query.v1.TimeSeries
-	19, // 11: perfuse.query.v1.TimeSeries.labels:type_name -> perfuse.query.v1.Label
-	6,  // 12: perfuse.query.v1.FlameGraphRequest.selection:type_name -> perfuse.query.v1.Selection
-	7,  // 13: perfuse.query.v1.FlameGraphRequest.filter:type_name -> perfuse.query.v1.StackFilter
-	25, // 14: perfuse.query.v1.FlameGraphResponse.frames:type_name -> perfuse.query.v1.FlameFrame
-	1,  // 15: perfuse.query.v1.FlameFrame.kind:type_name -> perfuse.query.v1.FrameKind
-	6,  // 16: perfuse.query.v1.TopRequest.selection:type_name -> perfuse.query.v1.Selection
-	2,  // 17: perfuse.query.v1.TopRequest.order:type_name -> perfuse.query.v1.TopOrder
-	7,  // 18: perfuse.query.v1.TopRequest.filter:type_name -> perfuse.query.v1.StackFilter
-	28, // 19: perfuse.query.v1.TopResponse.functions:type_name -> perfuse.query.v1.TopFunction
-	1,  // 20: perfuse.query.v1.TopFunction.kind:type_name -> perfuse.query.v1.FrameKind
-	6,  // 21: perfuse.query.v1.ExportRequest.selection:type_name -> perfuse.query.v1.Selection
-	3,  // 22: perfuse.query.v1.ExportRequest.format:type_name -> perfuse.query.v1.ExportFormat
-	7,  // 23: perfuse.query.v1.ExportRequest.filter:type_name -> perfuse.query.v1.StackFilter
-	6,  // 24: perfuse.query.v1.DiffRequest.before:type_name -> perfuse.query.v1.Selection
-	6,  // 25: perfuse.query.v1.DiffRequest.after:type_name -> perfuse.query.v1.Selection
-	7,  // 26: perfuse.query.v1.DiffRequest.filter:type_name -> perfuse.query.v1.StackFilter
-	4,  // 27: perfuse.query.v1.DiffRequest.scale:type_name -> perfuse.query.v1.DiffScale
-	32, // 28: perfuse.query.v1.DiffResponse.before:type_name -> perfuse.query.v1.DiffSide
-	32, // 29: perfuse.query.v1.DiffResponse.after:type_name -> perfuse.query.v1.DiffSide
-	25, // 30: perfuse.query.v1.DiffResponse.frames:type_name -> perfuse.query.v1.FlameFrame
-	6,  // 31: perfuse.query.v1.DiffTopRequest.before:type_name -> perfuse.query.v1.Selection
-	6,  // 32: perfuse.query.v1.DiffTopRequest.after:type_name -> perfuse.query.v1.Selection
-	7,  // 33: perfuse.query.v1.DiffTopRequest.filter:type_name -> perfuse.query.v1.StackFilter
-	4,  // 34: perfuse.query.v1.DiffTopRequest.scale:type_name -> perfuse.query.v1.DiffScale
-	5,  // 35: perfuse.query.v1.DiffTopRequest.order:type_name -> perfuse.query.v1.DiffTopOrder
-	32, // 36: perfuse.query.v1.DiffTopResponse.before:type_name -> perfuse.query.v1.DiffSide
-	32, // 37: perfuse.query.v1.DiffTopResponse.after:type_name -> perfuse.query.v1.DiffSide
-	36, // 38: perfuse.query.v1.DiffTopResponse.functions:type_name -> perfuse.query.v1.DiffFunction
-	1,  // 39: perfuse.query.v1.DiffFunction.kind:type_name -> perfuse.query.v1.FrameKind
-	6,  // 40: perfuse.query.v1.SandwichRequest.selection:type_name -> perfuse.query.v1.Selection
-	7,  // 41: perfuse.query.v1.SandwichRequest.filter:type_name -> perfuse.query.v1.StackFilter
-	39, // 42: perfuse.query.v1.SandwichResponse.callers:type_name -> perfuse.query.v1.FlameTree
-	39, // 43: perfuse.query.v1.SandwichResponse.callees:type_name -> perfuse.query.v1.FlameTree
-	25, // 44: perfuse.query.v1.FlameTree.frames:type_name -> perfuse.query.v1.FlameFrame
-	10, // 45: perfuse.query.v1.QueryService.ProfileTypes:input_type -> perfuse.query.v1.ProfileTypesRequest
-	12, // 46: perfuse.query.v1.QueryService.LabelNames:input_type -> perfuse.query.v1.LabelNamesRequest
-	14, // 47: perfuse.query.v1.QueryService.LabelValues:input_type -> perfuse.query.v1.LabelValuesRequest
-	16, // 48: perfuse.query.v1.QueryService.Labels:input_type -> perfuse.query.v1.LabelsRequest
-	20, // 49: perfuse.query.v1.QueryService.Series:input_type -> perfuse.query.v1.SeriesRequest
-	23, // 50: perfuse.query.v1.QueryService.FlameGraph:input_type -> perfuse.query.v1.FlameGraphRequest
-	26, // 51: perfuse.query.v1.QueryService.Top:input_type -> perfuse.query.v1.TopRequest
-	29, // 52: perfuse.query.v1.QueryService.Export:input_type -> perfuse.query.v1.ExportRequest
-	31, // 53: perfuse.query.v1.QueryService.Diff:input_type -> perfuse.query.v1.DiffRequest
-	34, // 54: perfuse.query.v1.QueryService.DiffTop:input_type -> perfuse.query.v1.DiffTopRequest
-	37, // 55: perfuse.query.v1.QueryService.Sandwich:input_type -> perfuse.query.v1.SandwichRequest
-	11, // 56: perfuse.query.v1.QueryService.ProfileTypes:output_type -> perfuse.query.v1.ProfileTypesResponse
-	13, // 57: perfuse.query.v1.QueryService.LabelNames:output_type -> perfuse.query.v1.LabelNamesResponse
-	15, // 58: perfuse.query.v1.QueryService.LabelValues:output_type -> perfuse.query.v1.LabelValuesResponse
-	17, // 59: perfuse.query.v1.QueryService.Labels:output_type -> perfuse.query.v1.LabelsResponse
-	21, // 60: perfuse.query.v1.QueryService.Series:output_type -> perfuse.query.v1.SeriesResponse
-	24, // 61: perfuse.query.v1.QueryService.FlameGraph:output_type -> perfuse.query.v1.FlameGraphResponse
-	27, // 62: perfuse.query.v1.QueryService.Top:output_type -> perfuse.query.v1.TopResponse
-	30, // 63: perfuse.query.v1.QueryService.Export:output_type -> perfuse.query.v1.ExportResponse
-	33, // 64: perfuse.query.v1.QueryService.Diff:output_type -> perfuse.query.v1.DiffResponse
-	35, // 65: perfuse.query.v1.QueryService.DiffTop:output_type -> perfuse.query.v1.DiffTopResponse
-	38, // 66: perfuse.query.v1.QueryService.Sandwich:output_type -> perfuse.query.v1.SandwichResponse
-	56, // [56:67] is the sub-list for method output_type
-	45, // [45:56] is the sub-list for method input_type
-	45, // [45:45] is the sub-list for extension type_name
-	45, // [45:45] is the sub-list for extension extendee
-	0,  // [0:45] is the sub-list for field type_name
+	7,  // 10: perfuse.query.v1.SeriesRequest.filter:type_name -> perfuse.query.v1.StackFilter
+	22, // 11: perfuse.query.v1.SeriesResponse.series:type_name -> perfuse.query.v1.TimeSeries
+	22, // 12: perfuse.query.v1.SeriesResponse.unfiltered:type_name -> perfuse.query.v1.TimeSeries
+	19, // 13: perfuse.query.v1.TimeSeries.labels:type_name -> perfuse.query.v1.Label
+	6,  // 14: perfuse.query.v1.FlameGraphRequest.selection:type_name -> perfuse.query.v1.Selection
+	7,  // 15: perfuse.query.v1.FlameGraphRequest.filter:type_name -> perfuse.query.v1.StackFilter
+	25, // 16: perfuse.query.v1.FlameGraphResponse.frames:type_name -> perfuse.query.v1.FlameFrame
+	1,  // 17: perfuse.query.v1.FlameFrame.kind:type_name -> perfuse.query.v1.FrameKind
+	6,  // 18: perfuse.query.v1.TopRequest.selection:type_name -> perfuse.query.v1.Selection
+	2,  // 19: perfuse.query.v1.TopRequest.order:type_name -> perfuse.query.v1.TopOrder
+	7,  // 20: perfuse.query.v1.TopRequest.filter:type_name -> perfuse.query.v1.StackFilter
+	28, // 21: perfuse.query.v1.TopResponse.functions:type_name -> perfuse.query.v1.TopFunction
+	1,  // 22: perfuse.query.v1.TopFunction.kind:type_name -> perfuse.query.v1.FrameKind
+	6,  // 23: perfuse.query.v1.ExportRequest.selection:type_name -> perfuse.query.v1.Selection
+	3,  // 24: perfuse.query.v1.ExportRequest.format:type_name -> perfuse.query.v1.ExportFormat
+	7,  // 25: perfuse.query.v1.ExportRequest.filter:type_name -> perfuse.query.v1.StackFilter
+	6,  // 26: perfuse.query.v1.DiffRequest.before:type_name -> perfuse.query.v1.Selection
+	6,  // 27: perfuse.query.v1.DiffRequest.after:type_name -> perfuse.query.v1.Selection
+	7,  // 28: perfuse.query.v1.DiffRequest.filter:type_name -> perfuse.query.v1.StackFilter
+	4,  // 29: perfuse.query.v1.DiffRequest.scale:type_name -> perfuse.query.v1.DiffScale
+	32, // 30: perfuse.query.v1.DiffResponse.before:type_name -> perfuse.query.v1.DiffSide
+	32, // 31: perfuse.query.v1.DiffResponse.after:type_name -> perfuse.query.v1.DiffSide
+	25, // 32: perfuse.query.v1.DiffResponse.frames:type_name -> perfuse.query.v1.FlameFrame
+	6,  // 33: perfuse.query.v1.DiffTopRequest.before:type_name -> perfuse.query.v1.Selection
+	6,  // 34: perfuse.query.v1.DiffTopRequest.after:type_name -> perfuse.query.v1.Selection
+	7,  // 35: perfuse.query.v1.DiffTopRequest.filter:type_name -> perfuse.query.v1.StackFilter
+	4,  // 36: perfuse.query.v1.DiffTopRequest.scale:type_name -> perfuse.query.v1.DiffScale
+	5,  // 37: perfuse.query.v1.DiffTopRequest.order:type_name -> perfuse.query.v1.DiffTopOrder
+	32, // 38: perfuse.query.v1.DiffTopResponse.before:type_name -> perfuse.query.v1.DiffSide
+	32, // 39: perfuse.query.v1.DiffTopResponse.after:type_name -> perfuse.query.v1.DiffSide
+	36, // 40: perfuse.query.v1.DiffTopResponse.functions:type_name -> perfuse.query.v1.DiffFunction
+	1,  // 41: perfuse.query.v1.DiffFunction.kind:type_name -> perfuse.query.v1.FrameKind
+	6,  // 42: perfuse.query.v1.SandwichRequest.selection:type_name -> perfuse.query.v1.Selection
+	7,  // 43: perfuse.query.v1.SandwichRequest.filter:type_name -> perfuse.query.v1.StackFilter
+	39, // 44: perfuse.query.v1.SandwichResponse.callers:type_name -> perfuse.query.v1.FlameTree
+	39, // 45: perfuse.query.v1.SandwichResponse.callees:type_name -> perfuse.query.v1.FlameTree
+	25, // 46: perfuse.query.v1.FlameTree.frames:type_name -> perfuse.query.v1.FlameFrame
+	10, // 47: perfuse.query.v1.QueryService.ProfileTypes:input_type -> perfuse.query.v1.ProfileTypesRequest
+	12, // 48: perfuse.query.v1.QueryService.LabelNames:input_type -> perfuse.query.v1.LabelNamesRequest
+	14, // 49: perfuse.query.v1.QueryService.LabelValues:input_type -> perfuse.query.v1.LabelValuesRequest
+	16, // 50: perfuse.query.v1.QueryService.Labels:input_type -> perfuse.query.v1.LabelsRequest
+	20, // 51: perfuse.query.v1.QueryService.Series:input_type -> perfuse.query.v1.SeriesRequest
+	23, // 52: perfuse.query.v1.QueryService.FlameGraph:input_type -> perfuse.query.v1.FlameGraphRequest
+	26, // 53: perfuse.query.v1.QueryService.Top:input_type -> perfuse.query.v1.TopRequest
+	29, // 54: perfuse.query.v1.QueryService.Export:input_type -> perfuse.query.v1.ExportRequest
+	31, // 55: perfuse.query.v1.QueryService.Diff:input_type -> perfuse.query.v1.DiffRequest
+	34, // 56: perfuse.query.v1.QueryService.DiffTop:input_type -> perfuse.query.v1.DiffTopRequest
+	37, // 57: perfuse.query.v1.QueryService.Sandwich:input_type -> perfuse.query.v1.SandwichRequest
+	11, // 58: perfuse.query.v1.QueryService.ProfileTypes:output_type -> perfuse.query.v1.ProfileTypesResponse
+	13, // 59: perfuse.query.v1.QueryService.LabelNames:output_type -> perfuse.query.v1.LabelNamesResponse
+	15, // 60: perfuse.query.v1.QueryService.LabelValues:output_type -> perfuse.query.v1.LabelValuesResponse
+	17, // 61: perfuse.query.v1.QueryService.Labels:output_type -> perfuse.query.v1.LabelsResponse
+	21, // 62: perfuse.query.v1.QueryService.Series:output_type -> perfuse.query.v1.SeriesResponse
+	24, // 63: perfuse.query.v1.QueryService.FlameGraph:output_type -> perfuse.query.v1.FlameGraphResponse
+	27, // 64: perfuse.query.v1.QueryService.Top:output_type -> perfuse.query.v1.TopResponse
+	30, // 65: perfuse.query.v1.QueryService.Export:output_type -> perfuse.query.v1.ExportResponse
+	33, // 66: perfuse.query.v1.QueryService.Diff:output_type -> perfuse.query.v1.DiffResponse
+	35, // 67: perfuse.query.v1.QueryService.DiffTop:output_type -> perfuse.query.v1.DiffTopResponse
+	38, // 68: perfuse.query.v1.QueryService.Sandwich:output_type -> perfuse.query.v1.SandwichResponse
+	58, // [58:69] is the sub-list for method output_type
+	47, // [47:58] is the sub-list for method input_type
+	47, // [47:47] is the sub-list for extension type_name
+	47, // [47:47] is the sub-list for extension extendee
+	0,  // [0:47] is the sub-list for field type_name
 }
 
 func init() { file_perfuse_query_v1_query_proto_init() }
