@@ -258,3 +258,47 @@ func TestForgetFaultAnywhere(t *testing.T) {
 		}
 	}
 }
+
+// TestForgetWhatComesBack: what was dropped, but not durably, comes back when the power fails. It is not forgotten
+// before it cannot.
+func TestForgetWhatComesBack(t *testing.T) {
+	var clock testClock
+	fsys := disktest.New()
+	o := forgetOptions(fsys, &clock)
+	s := open(t, o)
+	b := batchOf(0)
+	b.Profiles[0].TimeNanos = clock.now().UnixNano()
+	if err := errors.Join(s.Write(t.Context(), b), s.Flush(t.Context())); err != nil {
+		t.Fatal(err)
+	}
+	clock.add(2 * time.Hour)
+	fsys.Fail(func(op disktest.Op, name string) error {
+		if op == disktest.SyncDir && name == "/data/blocks" {
+			return syscall.EIO
+		}
+		return nil
+	})
+	if err := maintained(s); !errors.Is(err, syscall.EIO) || len(s.Stats().Blocks) != 0 {
+		t.Fatalf("dropping: %v, %+v", err, s.Stats().Blocks)
+	}
+	if err := s.Forget(t.Context()); !errors.Is(err, syscall.EIO) || entries(s) == 0 {
+		t.Errorf("forgetting: %v, %d entries", err, entries(s))
+	}
+	o.Retention = -1
+	back := o
+	back.fs = fsys.Crash(nil)
+	wants(t, "what came back", open(t, back), map[int]bool{0: true}, nil)
+	fsys.Fail(nil)
+	if err := s.Forget(t.Context()); err != nil || entries(s) != 0 {
+		t.Errorf("forgetting: %v, %d entries", err, entries(s))
+	}
+	image := fsys.Crash(nil)
+	for _, dir := range []string{"/data/blocks", "/data/log"} {
+		names, err := image.List(dir)
+		if err != nil || len(names) > 0 {
+			t.Errorf("%s has %v: %v", dir, names, err)
+		}
+	}
+	o.fs = image
+	wants(t, "what is left", open(t, o), nil, nil)
+}
