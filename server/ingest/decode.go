@@ -7,11 +7,14 @@ import (
 	"errors"
 	"fmt"
 
+	profilestorev1alpha1 "github.com/perfuse/perfuse/proto/parca/profilestore/v1alpha1"
+	pushv1 "github.com/perfuse/perfuse/proto/push/v1"
 	"github.com/perfuse/perfuse/server/limits"
 	collectorv1 "go.opentelemetry.io/proto/otlp/collector/profiles/v1development"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
 // estimate says, before anything is allocated, how many bytes of memory decoding a body would take, and
@@ -105,34 +108,47 @@ const (
 	message
 )
 
-// requestShape is the part of OTLP's schema that has length-delimited fields.
-var requestShape = func() *shape {
-	type fields = map[protowire.Number]*shape
-	msg := func(f fields) *shape { return &shape{message, f} }
-	ints := &shape{kind: varints}
-	anyValue, keyValue := msg(fields{}), msg(fields{})
-	anyValue.fields[5] = msg(fields{1: anyValue})
-	anyValue.fields[6] = msg(fields{1: keyValue})
-	keyValue.fields[2] = anyValue
-	valueType := msg(nil)
-	sample := msg(fields{2: ints, 4: ints})
-	prof := msg(fields{1: valueType, 2: sample, 5: valueType, 11: ints})
-	resource := msg(fields{1: keyValue, 3: msg(nil)})
-	scope := msg(fields{3: keyValue})
-	dictionary := msg(fields{
-		1: msg(fields{5: ints}),              // mapping_table
-		2: msg(fields{3: msg(nil), 4: ints}), // location_table
-		3: msg(nil),                          // function_table
-		4: msg(nil),                          // link_table
-		6: msg(fields{2: anyValue}),          // attribute_table
-		7: msg(fields{1: ints}),              // stack_table
-	})
-	return msg(fields{1: msg(fields{1: resource, 2: msg(fields{1: scope, 2: prof})}), 2: dictionary})
-}()
+// requestShape, pushShape and writeRawShape are the length-delimited fields of what is decoded.
+var (
+	requestShape  = shapeOf((*collectorv1.ExportProfilesServiceRequest)(nil).ProtoReflect().Descriptor(), map[protoreflect.FullName]*shape{})
+	pushShape     = shapeOf((*pushv1.PushRequest)(nil).ProtoReflect().Descriptor(), map[protoreflect.FullName]*shape{})
+	writeRawShape = shapeOf((*profilestorev1alpha1.WriteRawRequest)(nil).ProtoReflect().Descriptor(), map[protoreflect.FullName]*shape{})
+)
+
+// shapeOf returns the shape of a message; known has those that were met, since messages contain each other.
+func shapeOf(m protoreflect.MessageDescriptor, known map[protoreflect.FullName]*shape) *shape {
+	if s := known[m.FullName()]; s != nil {
+		return s
+	}
+	s := &shape{kind: message, fields: map[protowire.Number]*shape{}}
+	known[m.FullName()] = s
+	for i := range m.Fields().Len() {
+		switch f := m.Fields().Get(i); f.Kind() {
+		case protoreflect.MessageKind:
+			s.fields[f.Number()] = shapeOf(f.Message(), known)
+		case protoreflect.StringKind, protoreflect.BytesKind, protoreflect.Fixed64Kind, protoreflect.Sfixed64Kind, protoreflect.DoubleKind:
+			// As many bytes in memory as on the wire.
+		default:
+			s.fields[f.Number()] = &shape{kind: varints}
+		}
+	}
+	return s
+}
 
 // wireCost estimates what decoding a request costs, in bytes, by walking over it without decoding.
 func wireCost(body []byte) (int64, error) {
 	return requestShape.cost(body, 0)
+}
+
+// seriesCost estimates what the series of a request with pprofs cost beside its bytes: what they are decoded to, and as
+// much for what is made of that.
+func seriesCost(raw *rawRequest, s *shape) (cost int64, err error) {
+	if raw.json {
+		cost = jsonCost(raw.body)
+	} else if cost, err = s.cost(raw.body, 0); err != nil {
+		return 0, err
+	}
+	return 2 * max(cost-int64(len(raw.body)), 0), nil
 }
 
 func (s *shape) cost(b []byte, depth int) (int64, error) {

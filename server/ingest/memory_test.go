@@ -2,12 +2,15 @@ package ingest
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
 	"errors"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
+
+	"google.golang.org/protobuf/encoding/protowire"
 
 	"github.com/perfuse/perfuse/server/limits"
 	"github.com/perfuse/perfuse/server/limits/limitstest"
@@ -102,4 +105,47 @@ func TestEnvelope(t *testing.T) {
 	f([]byte{0, 0, 0, 0}, "", "nil", "")
 	f(nil, "", "nil", "")
 	f(envelope(0, []byte("xyz"))[:7], "", "invalid profiles: the body is cut off: its envelope promised 3 bytes, 2 came", "")
+}
+
+// TestSwollen: messages of two bytes take hundreds of them in memory. That is estimated before they are decoded, and too
+// much of it is refused at no cost.
+func TestSwollen(t *testing.T) {
+	const n = 1 << 17
+	wrap := func(field protowire.Number, b []byte) []byte {
+		return protowire.AppendBytes(protowire.AppendTag(nil, field, protowire.BytesType), b)
+	}
+	repeat := func(field protowire.Number) []byte { return bytes.Repeat(wrap(field, nil), n) }
+	list := func(before, after string) []byte { return []byte(before + "{}" + strings.Repeat(",{}", n) + after) }
+	for _, c := range []struct {
+		name  string
+		body  []byte
+		json  bool
+		send  func(*Ingester, context.Context, *rawRequest) error
+		shape *shape
+	}{
+		{"push, series", repeat(1), false, (*Ingester).push, pushShape},
+		{"push, labels", wrap(1, repeat(1)), false, (*Ingester).push, pushShape},
+		{"push, samples", wrap(1, repeat(2)), false, (*Ingester).push, pushShape},
+		{"push, series as JSON", list(`{"series":[`, `]}`), true, (*Ingester).push, pushShape},
+		{"push, samples as JSON", list(`{"series":[{"samples":[`, `]}]}`), true, (*Ingester).push, pushShape},
+		{"WriteRaw, series", repeat(2), false, (*Ingester).writeRaw, writeRawShape},
+		{"WriteRaw, labels", wrap(2, wrap(1, repeat(1))), false, (*Ingester).writeRaw, writeRawShape},
+		{"WriteRaw, samples", wrap(2, repeat(2)), false, (*Ingester).writeRaw, writeRawShape},
+		{"WriteRaw, samples as JSON", list(`{"series":[{"samples":[`, `]}]}`), true, (*Ingester).writeRaw, writeRawShape},
+	} {
+		raw := &rawRequest{c.body, c.json}
+		cost, err := seriesCost(raw, c.shape)
+		if err != nil {
+			t.Fatal(err)
+		}
+		in := newIngester(t, &keeper{}, limits.Limits{})
+		if took := limitstest.Allocated(func() { err = c.send(in, t.Context(), raw) }); took > cost || !errors.Is(err, ErrInvalid) {
+			t.Errorf("%s: %d bytes a message were allocated, %d estimated, %v", c.name, took/n, cost/n, err)
+		}
+		in = newIngester(t, &keeper{}, limits.Limits{DecodedBytes: cost - 1})
+		var le *limits.Error
+		if took := limitstest.Allocated(func() { err = c.send(in, t.Context(), raw) }); took > 4<<10 || !errors.As(err, &le) || le.Limit != limits.DecodedBytes {
+			t.Errorf("%s: refusing it allocated %d bytes, %v", c.name, took, err)
+		}
+	}
 }

@@ -59,48 +59,77 @@ func (raw *rawRequest) decode(into proto.Message) error {
 
 func (g *Ingester) push(ctx context.Context, raw *rawRequest) error {
 	var req pushv1.PushRequest
-	if err := raw.decode(&req); err != nil {
-		return err
-	}
-	series := make([]rawSeries, len(req.GetSeries()))
-	for i, in := range req.GetSeries() {
-		at := &place{"series", i, nil}
-		pairs := make([]profile.Label, len(in.GetLabels()))
-		for j, l := range in.GetLabels() {
-			pairs[j] = profile.Label{Name: l.GetName(), Value: l.GetValue()}
+	return g.decodeSeries(ctx, raw, pushShape, &req, func() ([]rawSeries, error) {
+		series := make([]rawSeries, len(req.GetSeries()))
+		for i, in := range req.GetSeries() {
+			if err := fillSeries(g, &series[i], i, in.GetLabels(), in.GetSamples()); err != nil {
+				return nil, err
+			}
 		}
-		var err error
-		if series[i], err = g.rawSeries(pairs, at); err != nil {
-			return err
-		}
-		for j, s := range in.GetSamples() {
-			series[i].profiles = append(series[i].profiles, rawProfile{data: s.GetRawProfile(), id: s.GetID(), at: &place{"samples", j, at}})
-		}
-	}
-	return g.storeRaw(ctx, series)
+		return series, nil
+	})
 }
 
 func (g *Ingester) writeRaw(ctx context.Context, raw *rawRequest) error {
 	var req profilestorev1alpha1.WriteRawRequest
-	if err := raw.decode(&req); err != nil {
+	return g.decodeSeries(ctx, raw, writeRawShape, &req, func() ([]rawSeries, error) {
+		series := make([]rawSeries, len(req.GetSeries()))
+		for i, in := range req.GetSeries() {
+			if err := fillSeries(g, &series[i], i, in.GetLabels().GetLabels(), in.GetSamples()); err != nil {
+				return nil, err
+			}
+		}
+		return series, nil
+	})
+}
+
+// decodeSeries decodes a request into a message and stores the series that are in it.
+func (g *Ingester) decodeSeries(ctx context.Context, raw *rawRequest, s *shape, into proto.Message, series func() ([]rawSeries, error)) error {
+	cost, err := seriesCost(raw, s)
+	if err != nil {
+		return invalid("the body is not a %s: %v", into.ProtoReflect().Descriptor().Name(), err)
+	}
+	if err := limits.Count(limits.DecodedBytes, cost, g.limits.DecodedBytes, "the request would take about %d bytes of memory", cost); err != nil {
 		return err
 	}
-	series := make([]rawSeries, len(req.GetSeries()))
-	for i, in := range req.GetSeries() {
-		at := &place{"series", i, nil}
-		pairs := make([]profile.Label, len(in.GetLabels().GetLabels()))
-		for j, l := range in.GetLabels().GetLabels() {
-			pairs[j] = profile.Label{Name: l.GetName(), Value: l.GetValue()}
-		}
-		var err error
-		if series[i], err = g.rawSeries(pairs, at); err != nil {
-			return err
-		}
-		for j, s := range in.GetSamples() {
-			series[i].profiles = append(series[i].profiles, rawProfile{data: s.GetRawProfile(), at: &place{"samples", j, at}})
+	release, err := g.gate.room.enter(ctx, cost)
+	if err != nil {
+		return err
+	}
+	defer release()
+	if err := raw.decode(into); err != nil {
+		return err
+	}
+	in, err := series()
+	if err != nil {
+		return err
+	}
+	return g.storeRaw(ctx, in, cost)
+}
+
+type wireLabel interface {
+	GetName() string
+	GetValue() string
+}
+
+// fillSeries fills in the i-th series of a request. Samples of some protocols have ids.
+func fillSeries[L wireLabel, S interface{ GetRawProfile() []byte }](g *Ingester, s *rawSeries, i int, labels []L, samples []S) (err error) {
+	at := &place{"series", i, nil}
+	pairs := make([]profile.Label, len(labels))
+	for j, l := range labels {
+		pairs[j] = profile.Label{Name: l.GetName(), Value: l.GetValue()}
+	}
+	if *s, err = g.rawSeries(pairs, at); err != nil {
+		return err
+	}
+	s.profiles = make([]rawProfile, len(samples))
+	for j, sample := range samples {
+		s.profiles[j] = rawProfile{data: sample.GetRawProfile(), at: &place{"samples", j, at}}
+		if named, ok := any(sample).(interface{ GetID() string }); ok {
+			s.profiles[j].id = named.GetID()
 		}
 	}
-	return g.storeRaw(ctx, series)
+	return nil
 }
 
 // serviceNames are the labels that name a service where service_name is missing, the best first.
@@ -150,8 +179,9 @@ func (g *Ingester) checkLabels(ls profile.Labels, at *place) error {
 	return nil
 }
 
-// storeRaw stores all profiles of a request or none, except those that were stored before.
-func (g *Ingester) storeRaw(ctx context.Context, series []rawSeries) error {
+// storeRaw stores all profiles of a request or none, except those that were stored before. The request itself takes held
+// bytes of memory.
+func (g *Ingester) storeRaw(ctx context.Context, series []rawSeries, held int64) error {
 	n, unpacked := 0, int64(0)
 	for i := range series {
 		s := &series[i]
@@ -173,7 +203,7 @@ func (g *Ingester) storeRaw(ctx context.Context, series []rawSeries) error {
 		return invalid("the request has no profiles")
 	}
 	cost := readCost * unpacked
-	if err := limits.Count(limits.DecodedBytes, cost, g.limits.DecodedBytes, "the request would take about %d bytes of memory", cost); err != nil {
+	if err := limits.Count(limits.DecodedBytes, held+cost, g.limits.DecodedBytes, "the request would take about %d bytes of memory", held+cost); err != nil {
 		return err
 	}
 	release, err := g.gate.room.enter(ctx, cost)

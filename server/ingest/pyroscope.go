@@ -38,8 +38,10 @@ const (
 	contextCost = 64
 )
 
-// maxParts bounds the parts of a form.
-const maxParts = 16
+const (
+	maxParts       = 16       // of a form
+	maxConfigBytes = 64 << 10 // of the part that describes sample types
+)
 
 // Ingest returns the handler of IngestPath, Pyroscope's door for whatever is no pprof pusher: POST of folded
 // text, a pprof, a JFR recording or a speedscope file, described by the parameters of the URL.
@@ -229,12 +231,15 @@ func (g *Ingester) ingestPprof(ctx context.Context, u *upload) error {
 	}
 	p := rawProfile{data: data, at: at, span: u.span, sent: u.sent, previous: u.form["prev_profile"]}
 	if config := u.form["sample_type_config"]; len(config) > 0 {
+		if len(config) > maxConfigBytes {
+			return invalid("sample_type_config has %d bytes: want at most %d", len(config), maxConfigBytes)
+		}
 		if err := json.Unmarshal(config, &p.config); err != nil {
 			return invalid("sample_type_config: %v", err)
 		}
 	}
 	u.series.profiles = []rawProfile{p}
-	return g.storeRaw(ctx, []rawSeries{u.series})
+	return g.storeRaw(ctx, []rawSeries{u.series}, 0)
 }
 
 func (g *Ingester) ingestFolded(ctx context.Context, u *upload, lines bool) error {
