@@ -32,8 +32,8 @@ func (a *app) storage() *cobra.Command {
 and the labels with most values.
 
 A row is one profile, or a part of a very large one. Generation 0 is a block as it was written first; blocks of
-later generations were made of others. What the store has heard of stays among series and labels when the
-profiles themselves have been dropped.
+later generations were made of others. When all profiles of a series have been dropped, it stays among series and
+labels until the dictionary forgets it.
 
 With -o json the answer is the server's own, whole.`,
 		Args: exactly(),
@@ -104,15 +104,21 @@ type storageOverview struct {
 	HeadsWaiting int             `json:"heads_waiting"`
 	Blocks       []blockOverview `json:"blocks"`
 	Dictionary   []struct {
-		Table          string
-		Entries, Bytes int64
+		Table                  string
+		Entries, Bytes, Memory int64
 	} `json:"dictionary"`
-	DictionaryHoles int        `json:"dictionary_holes"`
-	UploadsPending  int        `json:"uploads_pending"`
-	UploadBytes     int64      `json:"upload_bytes"`
-	UploadsSince    *time.Time `json:"uploads_since"`
-	UploadError     string     `json:"upload_error"`
-	Losses          []string   `json:"losses"`
+	DictionaryHoles int `json:"dictionary_holes"`
+	DictionaryFiles int `json:"dictionary_files"`
+	Forgetting      struct {
+		Entries int64      `json:"entries"`
+		Last    *time.Time `json:"last"`
+		Error   string     `json:"error"`
+	} `json:"forgetting"`
+	UploadsPending int        `json:"uploads_pending"`
+	UploadBytes    int64      `json:"upload_bytes"`
+	UploadsSince   *time.Time `json:"uploads_since"`
+	UploadError    string     `json:"upload_error"`
+	Losses         []string   `json:"losses"`
 
 	Cardinality struct {
 		Series int           `json:"series"`
@@ -250,7 +256,7 @@ func (s *storageText) state() string {
 			"broken":    "Start the server again; its log says what happened.",
 		}[s.ReadOnlyReason])
 	}
-	for _, e := range []struct{ name, text string }{{"Last error", s.LastError}, {"Compaction", s.CompactionError}} {
+	for _, e := range []struct{ name, text string }{{"Last error", s.LastError}, {"Compaction", s.CompactionError}, {"Forgetting", s.Forgetting.Error}} {
 		if e.text != "" {
 			text += s.line(e.name, styleRed, e.text)
 		}
@@ -294,10 +300,11 @@ func (s *storageText) totals() string {
 		head += fmt.Sprintf("; %d complete, waiting to become a block", s.HeadsWaiting)
 	}
 	text += s.line("Head", "", head)
-	var size int64
+	var size, memory int64
 	var tables []string
 	for _, t := range s.Dictionary {
 		size += t.Bytes
+		memory += t.Memory
 		noun := t.Table
 		if t.Entries == 1 && noun != "series" {
 			noun = strings.TrimSuffix(noun, "s")
@@ -305,8 +312,17 @@ func (s *storageText) totals() string {
 		tables = append(tables, count(t.Entries)+" "+noun)
 	}
 	dictionary := bytes(size)
+	if s.DictionaryFiles > 0 {
+		dictionary += " in " + plural(int64(s.DictionaryFiles), "file")
+	}
+	if memory > 0 {
+		dictionary += ", " + bytes(memory) + " in memory"
+	}
 	if len(tables) > 0 {
 		dictionary += ": " + strings.Join(tables, ", ")
+	}
+	if f := s.Forgetting; f.Entries > 0 && f.Last != nil {
+		dictionary += fmt.Sprintf("; %s that nothing refers to were forgotten, the last %s ago", count(f.Entries), age(s.now.Sub(*f.Last)))
 	}
 	if s.DictionaryHoles > 0 {
 		dictionary += fmt.Sprintf("; %s lost with a part of the log", count(int64(s.DictionaryHoles)))
