@@ -110,7 +110,7 @@ func TestEnvelope(t *testing.T) {
 // TestSwollen: messages of two bytes take hundreds of them in memory. That is estimated before they are decoded, and too
 // much of it is refused at no cost.
 func TestSwollen(t *testing.T) {
-	const n = 1 << 17
+	const n = 1 << 13
 	wrap := func(field protowire.Number, b []byte) []byte {
 		return protowire.AppendBytes(protowire.AppendTag(nil, field, protowire.BytesType), b)
 	}
