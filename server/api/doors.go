@@ -203,9 +203,10 @@ func (a *API) Terms(field string, n int) error {
 	return limits.Count(limits.QueryTerms, int64(n), a.limits.QueryTerms, "%s has %d entries", field, n)
 }
 
-// GroupBy checks names of labels to group by.
+// GroupBy checks names of labels to group by. Each costs a node for every series of a flame graph, whether the series has
+// that label or not; more than a series may have tell nothing apart.
 func (a *API) GroupBy(field string, names []string) error {
-	if err := a.Terms(field, len(names)); err != nil {
+	if err := limits.Count(limits.LabelsPerSeries, int64(len(names)), a.limits.LabelsPerSeries, "%s has %d entries", field, len(names)); err != nil {
 		return err
 	}
 	seen := make(map[string]bool, len(names))

@@ -79,7 +79,7 @@ type Limits struct {
 	SeriesPerRequest int64 `yaml:"series_per_request"`
 	// FramesPerStack bounds a stack's depth. Default 4096.
 	FramesPerStack int64 `yaml:"frames_per_stack"`
-	// LabelsPerSeries bounds the labels of one series. Default 64.
+	// LabelsPerSeries bounds the labels of one series, and those that a question groups by. Default 64.
 	LabelsPerSeries int64 `yaml:"labels_per_series"`
 	// LabelNameBytes bounds a label's name. Default 256.
 	LabelNameBytes int64 `yaml:"label_name_bytes"`
