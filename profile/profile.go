@@ -39,8 +39,10 @@ const (
 	// function's name is the reason, as in "[unwind: no unwind information]".
 	KindUnwind
 
-	// KindCut and KindRoot occur in trees only: "(small)", what [Tree.Cut] folded, and the root.
+	// KindCut stands for code of little weight together, "(small)": what [Tree.Cut] folded, and in what a store answers
+	// the stacks that were too many. What is written has none.
 	KindCut
+	// KindRoot occurs in trees only.
 	KindRoot
 	// KindLabel occurs in trees only: a label's value, as in "pod=a" ([GroupTree]).
 	KindLabel

@@ -124,7 +124,9 @@ type Store interface {
 	// agree, else 0; its TimeNanos and DurationNanos span from the first to the last of what was merged:
 	// the whole time of every profile with a selected sample, and those samples' times. Samples have no
 	// time and no link, each stack is there once, sums of 0 are left out. A group without labels has nil
-	// Labels. The selection must name a type, else ErrInvalid. The batch is the caller's.
+	// Labels. The selection must name a type, else ErrInvalid. The batch is the caller's. A store that would need too
+	// much memory for it makes one stack of those of the least values, whose only frame is a [profile.KindCut], or
+	// returns ErrLimit.
 	Merge(ctx context.Context, sel Selection, by []string) (*profile.Batch, error)
 
 	// Recent returns the IDs of the profiles that were written last, each once, in the order in which they

@@ -81,6 +81,21 @@ func (r *Resolver) Stack(id StackID) (profile.StackIndex, error) {
 	return i, nil
 }
 
+// Depth is how many frames a stack has.
+func (d *Dictionary) Depth(id StackID) (n int) {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	if uint32(id) >= d.t[stacks].len() {
+		return 0
+	}
+	for _, b := range d.t[stacks].get(uint32(id)) {
+		if b < 0x80 { // the last byte of a number
+			n++
+		}
+	}
+	return n
+}
+
 func unzigzag(u uint64) int64 { return int64(u>>1) ^ -int64(u&1) }
 
 func (r *Resolver) frame(id uint32) profile.FrameIndex {

@@ -1,9 +1,12 @@
 package frost
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
+	"sync/atomic"
 
 	"github.com/perfuse/perfuse/profile"
 	"github.com/perfuse/perfuse/storage"
@@ -13,6 +16,9 @@ import (
 // stackSums is a sum for each stack, in pages, so that it costs what was met and not what is known.
 type stackSums struct {
 	pages [][]int64
+	// left is how many pages may still be made, for all sums of one question; nil: any number.
+	left *atomic.Int64
+	full bool // there was one page too many
 }
 
 const pageStacks = 512
@@ -23,9 +29,49 @@ func (t *stackSums) add(id dictionary.StackID, v int64) {
 		t.pages = append(t.pages, make([][]int64, page+1-len(t.pages))...)
 	}
 	if t.pages[page] == nil {
+		if t.left != nil && t.left.Add(-1) < 0 {
+			t.full = true
+			return
+		}
 		t.pages[page] = make([]int64, pageStacks)
 	}
 	t.pages[page][id%pageStacks] += v
+}
+
+// join adds the other sums, which are not valid any more.
+func (t *stackSums) join(o *stackSums) {
+	if len(t.pages) < len(o.pages) {
+		t.pages, o.pages = o.pages, t.pages
+	}
+	for page, values := range o.pages {
+		switch {
+		case values == nil:
+		case t.pages[page] == nil:
+			t.pages[page] = values
+		default:
+			for i, v := range values {
+				t.pages[page][i] += v
+			}
+		}
+	}
+}
+
+// each calls f with every stack whose sum is not 0, in order of their ids.
+func (t *stackSums) each(ctx context.Context, f func(dictionary.StackID, int64) error) error {
+	for page, values := range t.pages {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		for i, v := range values {
+			if v == 0 {
+				continue
+			}
+			if err := f(dictionary.StackID(page*pageStacks+i), v); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // merged is one profile of an answer in the making.
@@ -52,13 +98,7 @@ func (m *merged) join(o *merged) {
 		return
 	}
 	m.cover(o.start, o.end, o.period)
-	for page, values := range o.sums.pages {
-		for i, v := range values {
-			if v != 0 {
-				m.sums.add(dictionary.StackID(page*pageStacks+i), v)
-			}
-		}
-	}
+	m.sums.join(&o.sums)
 }
 
 // Merge implements storage.Store.
@@ -77,6 +117,8 @@ func (s *Store) Merge(ctx context.Context, sel storage.Selection, by []string) (
 	defer q.release()
 	stacks := dictionary.StackID(s.dict.StackCount())
 	sums := make([][]*merged, workers())
+	var left atomic.Int64
+	left.Store(s.o.maxPages)
 	fns := make([]func(*part) error, len(sums))
 	for w := range fns {
 		groups := make([]*merged, len(q.labels))
@@ -87,7 +129,7 @@ func (s *Store) Merge(ctx context.Context, sel storage.Selection, by []string) (
 			}
 			m := groups[p.group]
 			if m == nil {
-				m = &merged{}
+				m = &merged{sums: stackSums{left: &left}}
 				groups[p.group] = m
 			}
 			start, end := p.row.time, p.row.time+p.row.duration
@@ -99,10 +141,13 @@ func (s *Store) Merge(ctx context.Context, sel storage.Selection, by []string) (
 				for i, id := range p.samples.stacks {
 					m.sums.add(id, p.samples.values[i])
 				}
-				return nil
+			} else {
+				for _, i := range p.picked {
+					m.sums.add(p.samples.stacks[i], p.samples.values[i])
+				}
 			}
-			for _, i := range p.picked {
-				m.sums.add(p.samples.stacks[i], p.samples.values[i])
+			if m.sums.full {
+				return fmt.Errorf("%w: a merge of so many stacks and groups does not fit into memory; select less time or fewer series, or group by fewer labels", storage.ErrLimit)
 			}
 			return nil
 		}
@@ -127,7 +172,6 @@ func (s *Store) Merge(ctx context.Context, sel storage.Selection, by []string) (
 
 // resolve names the stacks of an answer. The order of everything in it follows from what is stored.
 func (s *Store) resolve(ctx context.Context, q *question, typ profile.Type, groups []*merged) (*profile.Batch, error) {
-	b := &profile.Batch{Dictionary: profile.NewDictionary()}
 	order := make([]group, 0, len(groups))
 	for g, m := range groups {
 		if m != nil {
@@ -135,26 +179,103 @@ func (s *Store) resolve(ctx context.Context, q *question, typ profile.Type, grou
 		}
 	}
 	slices.SortFunc(order, func(x, y group) int { return q.labels[x].Compare(q.labels[y]) })
+	b, err := s.name(ctx, q, typ, groups, order, weight{})
+	if !errors.Is(err, errManyFrames) {
+		return b, err
+	}
+	least, err := s.leastKept(ctx, groups)
+	if err != nil {
+		return nil, err
+	}
+	return s.name(ctx, q, typ, groups, order, least)
+}
+
+// errManyFrames: the stacks of an answer have more than Options.MaxFrames.
+var errManyFrames = errors.New("too many frames")
+
+// name makes a batch of sums. Stacks that weigh less than the least are one.
+func (s *Store) name(ctx context.Context, q *question, typ profile.Type, groups []*merged, order []group, least weight) (*profile.Batch, error) {
+	b := &profile.Batch{Dictionary: profile.NewDictionary()}
 	r := s.dict.NewResolver(b.Dictionary)
-	for _, g := range order {
+	rest := make([]int64, len(order)) // what is left out of each profile
+	frames := 0
+	for i, g := range order {
 		m := groups[g]
 		p := profile.Profile{Type: typ, Labels: q.labels[g], TimeNanos: m.start, DurationNanos: m.end - m.start, Period: m.period}
-		for page, values := range m.sums.pages {
-			if err := ctx.Err(); err != nil {
-				return nil, err
+		err := m.sums.each(ctx, func(id dictionary.StackID, v int64) error {
+			if least.compare(weigh(g, id, v)) > 0 {
+				rest[i] += v
+				return nil
 			}
-			for i, v := range values {
-				if v == 0 {
-					continue
-				}
-				stack, err := r.Stack(dictionary.StackID(page*pageStacks + i))
-				if err != nil {
-					return nil, fmt.Errorf("merging: %w", err)
-				}
-				p.Samples = append(p.Samples, profile.Sample{Stack: stack, Value: v})
+			known := len(b.Dictionary.Stacks)
+			stack, err := r.Stack(id)
+			if err != nil {
+				return fmt.Errorf("merging: %w", err)
 			}
+			if len(b.Dictionary.Stacks) > known {
+				if frames += len(b.Dictionary.Stacks[stack]); frames > s.o.MaxFrames && least == (weight{}) {
+					return errManyFrames
+				}
+			}
+			p.Samples = append(p.Samples, profile.Sample{Stack: stack, Value: v})
+			return nil
+		})
+		if err != nil {
+			return nil, err
 		}
 		b.Profiles = append(b.Profiles, p)
 	}
+	for i, v := range rest {
+		if v != 0 {
+			d := b.Dictionary
+			cut := d.Frame(profile.Frame{Kind: profile.KindCut, Lines: []profile.Line{{Function: d.Function(profile.Function{Name: profile.CutName})}}})
+			b.Profiles[i].Samples = append(b.Profiles[i].Samples, profile.Sample{Stack: d.Stack(profile.Stack{cut}), Value: v})
+		}
+	}
 	return b, nil
+}
+
+// weight orders the stacks of an answer: larger values, then earlier groups and stacks, weigh more. The zero weight is
+// the least.
+type weight struct {
+	value uint64 // without its sign
+	group group
+	stack dictionary.StackID
+}
+
+func weigh(g group, id dictionary.StackID, v int64) weight {
+	w := weight{value: uint64(v), group: g, stack: id}
+	if v < 0 {
+		w.value = -w.value
+	}
+	return w
+}
+
+func (w weight) compare(o weight) int {
+	return cmp.Or(cmp.Compare(w.value, o.value), cmp.Compare(o.group, w.group), cmp.Compare(o.stack, w.stack))
+}
+
+// leastKept returns the weight from which on stacks are kept so that all have at most Options.MaxFrames.
+func (s *Store) leastKept(ctx context.Context, groups []*merged) (weight, error) {
+	var all []weight
+	for g, m := range groups {
+		if m == nil {
+			continue
+		}
+		err := m.sums.each(ctx, func(id dictionary.StackID, v int64) error {
+			all = append(all, weigh(group(g), id, v))
+			return nil
+		})
+		if err != nil {
+			return weight{}, err
+		}
+	}
+	slices.SortFunc(all, func(a, b weight) int { return b.compare(a) })
+	frames := 0
+	for i, w := range all {
+		if frames += s.dict.Depth(w.stack); frames > s.o.MaxFrames {
+			return all[max(i-1, 0)], nil
+		}
+	}
+	return weight{}, nil
 }

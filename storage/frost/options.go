@@ -70,6 +70,9 @@ type Options struct {
 	ForgetEvery time.Duration
 	// MaxPoints is how many points an answer of Series may have; default 1 million.
 	MaxPoints int
+	// MaxFrames is how many frames the stacks of a Merge may have; default 20 million, which take some 300 MB until
+	// they are a flame graph. The stacks of the least values beyond it are one.
+	MaxFrames int
 	// Now is the clock; default time.Now.
 	Now func() time.Time
 
@@ -80,6 +83,8 @@ type Options struct {
 	// spillBytes is how large the tail of a head becomes before it is moved into FrostDB, compactBytes how
 	// much FrostDB collects in Arrow records before it compacts them to Parquet in memory.
 	spillBytes, compactBytes int64
+	// maxPages is how many pages of sums a merge may have, 4 KiB each; default 128 MiB of them.
+	maxPages int64
 	// compactRun is how many of the latest blocks become one.
 	compactRun int
 }
@@ -117,6 +122,12 @@ func (o *Options) setDefaults() {
 	}
 	if o.ForgetEvery == 0 {
 		o.ForgetEvery = 6 * time.Hour
+	}
+	if o.MaxFrames <= 0 {
+		o.MaxFrames = 20e6
+	}
+	if o.maxPages <= 0 {
+		o.maxPages = 32 << 10
 	}
 	if o.MaxPoints <= 0 {
 		o.MaxPoints = 1e6

@@ -27,7 +27,7 @@ func (p *packer) pack(record []byte) []byte {
 	if need < 0 || len(record) > maxRecord {
 		return record
 	}
-	out := append(p.take(1+need)[:0], kindPacked)
+	out := append(p.take(1 + need)[:0], kindPacked)
 	out = out[:1+len(s2.EncodeSnappy(out[1:cap(out)], record))]
 	if len(out) >= len(record) {
 		return record
