@@ -98,3 +98,52 @@ func TestOneAtATime(t *testing.T) {
 		t.Log(err)
 	}
 }
+
+// TestStacksCut: an answer of too many stacks says so, whatever was asked, and its sums are of all.
+func TestStacksCut(t *testing.T) {
+	for _, c := range []struct {
+		frames int
+		cut    bool
+	}{{5, false}, {3, true}} {
+		dir := t.TempDir()
+		s := start(t, Options{Open: func(context.Context) (Backends, error) {
+			store, err := frost.New(frost.Options{Dir: dir, MaxFrames: c.frames})
+			return Backends{Store: store}, err
+		}})
+		s.awaitReady(t)
+		resp, err := http.Post(s.url+"/ingest?name=web&format=folded&from=1700000000&until=1700000010", "", strings.NewReader("main;a 40\nmain;b 30\nidle 5\n"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		if resp.StatusCode != http.StatusOK {
+			t.Fatal(resp.Status)
+		}
+		sel := &queryv1.Selection{ProfileType: "cpu"}
+		check := func(what string, cut bool, total int64, err error) {
+			t.Helper()
+			if err != nil || cut != c.cut || total != 75*10_000_000 { // samples of 10 ms
+				t.Errorf("%s of 5 frames, at most %d: cut is %t, the total %d, %v", what, c.frames, cut, total, err)
+			}
+		}
+		flame, err := s.query().FlameGraph(t.Context(), &queryv1.FlameGraphRequest{Selection: sel})
+		check("flame graph", flame.GetStacksCut(), flame.GetTotal(), err)
+		top, err := s.query().Top(t.Context(), &queryv1.TopRequest{Selection: sel})
+		check("top", top.GetStacksCut(), top.GetTotal(), err)
+		diff, err := s.query().Diff(t.Context(), &queryv1.DiffRequest{Before: sel, After: sel})
+		check("before", diff.GetBefore().GetStacksCut(), diff.GetBefore().GetTotal(), err)
+		check("after", diff.GetAfter().GetStacksCut(), diff.GetAfter().GetTotal(), err)
+		rows, err := s.query().DiffTop(t.Context(), &queryv1.DiffTopRequest{Before: sel, After: sel})
+		check("top of a difference", rows.GetAfter().GetStacksCut(), rows.GetAfter().GetTotal(), err)
+		both, err := s.query().Sandwich(t.Context(), &queryv1.SandwichRequest{Selection: sel, Function: "a"})
+		check("sandwich", both.GetStacksCut(), both.GetUnfilteredTotal(), err)
+		file, err := s.query().Export(t.Context(), &queryv1.ExportRequest{Selection: sel, Format: queryv1.ExportFormat_EXPORT_FORMAT_FOLDED})
+		check("export", file.GetStacksCut(), file.GetTotal(), err)
+		if strings.Contains(string(file.GetData()), profile.CutName) != c.cut {
+			t.Errorf("at most %d frames are exported as\n%s", c.frames, file.GetData())
+		}
+		if err := s.stop(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}

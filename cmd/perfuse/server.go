@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 
@@ -167,6 +168,9 @@ func openBackends(c server.Config, logger log.Logger, registry *prometheus.Regis
 	o, err := c.Storage.Options()
 	if err != nil {
 		return server.Backends{}, err
+	}
+	if o.MaxFrames = int(c.Limits.OrDefault().AnswerFrames); o.MaxFrames < 0 {
+		o.MaxFrames = math.MaxInt
 	}
 	o.Dir, o.Logger, o.Registerer = filepath.Join(c.Storage.Path, "profiles"), logger, registry
 	closeBucket := func() error { return nil }

@@ -217,6 +217,7 @@ func (a *app) queryTree(ctx context.Context, v *view, q question) error {
 	if resp.SeriesCount == 0 {
 		return a.empty(v, 0)
 	}
+	a.sayCut(resp.StacksCut)
 	if v.tree, err = decodeTree(resp.Nodes, resp.Frames, resp.Strings); err != nil {
 		return err
 	}
@@ -227,6 +228,14 @@ func (a *app) queryTree(ctx context.Context, v *view, q question) error {
 		return a.empty(v, resp.UnfilteredTotal)
 	}
 	return q.out.write(a, func(w io.Writer) error { return v.draw(w, q.out, a.outTerm, share) })
+}
+
+// sayCut says that an answer is not made of all stacks.
+func (a *app) sayCut(cut bool) {
+	if cut {
+		fmt.Fprintf(a.err, "too many stacks for one answer: those of the least values are one, %q; ask for less time or fewer series, or raise the server's limits.answer_frames\n",
+			profile.CutName)
+	}
 }
 
 // decodeTree reads a tree as it travels.
@@ -275,6 +284,7 @@ func (a *app) queryTop(ctx context.Context, v *view, q question) error {
 	if resp.FunctionCount == 0 && resp.Total == 0 {
 		return a.empty(v, resp.UnfilteredTotal)
 	}
+	a.sayCut(resp.StacksCut)
 	q.filtered(v, resp.UnfilteredTotal)
 	v.atMost = q.draw.limit
 	t := topTable{view: *v, sum: resp.Total, count: resp.FunctionCount}
@@ -305,6 +315,7 @@ func (a *app) export(ctx context.Context, v *view, q question) error {
 	if stacks == 0 {
 		return a.empty(v, resp.UnfilteredTotal)
 	}
+	a.sayCut(resp.StacksCut)
 	q.filtered(v, resp.UnfilteredTotal)
 	if err := q.out.write(a, func(w io.Writer) error { _, err := w.Write(resp.Data); return err }); err != nil {
 		return err

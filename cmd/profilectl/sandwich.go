@@ -37,6 +37,7 @@ func (a *app) querySandwich(ctx context.Context, v *view, q question, function s
 	if resp.SeriesCount == 0 || resp.UnfilteredTotal == 0 {
 		return a.empty(v, 0)
 	}
+	a.sayCut(resp.StacksCut)
 	s := sandwich{view: *v, function: function, total: resp.Total, self: resp.Self}
 	s.stacks, s.series = resp.StackCount, resp.SeriesCount
 	for _, part := range []struct {

@@ -103,6 +103,6 @@ func (s queryService) sides(ctx context.Context, req diffRequest) (before, after
 func wireSide(s *query.Side) *queryv1.DiffSide {
 	return &queryv1.DiffSide{
 		Total: s.Tree.Total[0], UnfilteredTotal: s.Unfiltered, DurationNano: int64(s.Duration), Scale: s.Scale,
-		StackCount: int64(s.Stacks()), SeriesCount: int64(s.Series),
+		StackCount: int64(s.Stacks()), SeriesCount: int64(s.Series), StacksCut: s.StacksCut,
 	}
 }

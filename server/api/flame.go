@@ -45,6 +45,7 @@ func (s queryService) FlameGraph(ctx context.Context, req *queryv1.FlameGraphReq
 		resp.Strings, resp.Frames, resp.Nodes = cut.wire.Strings, cut.wire.Frames, cut.wire.Nodes
 		resp.NodeCount, resp.CutCount = cut.wire.NodeCount, cut.wire.CutCount
 		resp.StackCount, resp.SeriesCount = int64(m.Stacks()), int64(m.Series)
+		resp.StacksCut = m.StacksCut
 		return nil
 	})
 }

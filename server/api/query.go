@@ -116,7 +116,7 @@ func (s queryService) Top(ctx context.Context, req *queryv1.TopRequest) (*queryv
 			profile.SortByTotal(rows)
 		}
 		resp.Unit, resp.Total, resp.FunctionCount = tree.Unit, tree.Total[0], int64(len(rows))
-		resp.UnfilteredTotal, resp.SeriesCount = m.Unfiltered, int64(m.Series)
+		resp.UnfilteredTotal, resp.SeriesCount, resp.StacksCut = m.Unfiltered, int64(m.Series), m.StacksCut
 		if len(rows) > most {
 			rows, resp.Truncated = rows[:most], true
 		}
@@ -150,7 +150,7 @@ func (s queryService) Export(ctx context.Context, req *queryv1.ExportRequest) (*
 			return invalid("format is %d: want EXPORT_FORMAT_PPROF or EXPORT_FORMAT_FOLDED", f)
 		}
 		resp.Data, resp.Total, resp.UnfilteredTotal = out.Bytes(), m.Profile.Total(), m.Unfiltered
-		resp.StackCount, resp.SeriesCount = int64(m.Stacks()), int64(m.Series)
+		resp.StackCount, resp.SeriesCount, resp.StacksCut = int64(m.Stacks()), int64(m.Series), m.StacksCut
 		return err
 	})
 }

@@ -40,7 +40,7 @@ func (s queryService) Sandwich(ctx context.Context, req *queryv1.SandwichRequest
 		}
 		resp.Unit, resp.Total, resp.Self, resp.UnfilteredTotal = tree.Unit, sandwich.Total, sandwich.Self, m.Unfiltered
 		resp.Callers, resp.Callees = callers.wire, callees.wire
-		resp.StackCount, resp.SeriesCount = int64(m.Stacks()), int64(m.Series)
+		resp.StackCount, resp.SeriesCount, resp.StacksCut = int64(m.Stacks()), int64(m.Series), m.StacksCut
 		return nil
 	})
 }

@@ -46,6 +46,7 @@ const (
 	QueryBytes        Name = "query_bytes"
 	ConcurrentQueries Name = "concurrent_queries"
 	FlameNodes        Name = "flame_nodes"
+	AnswerFrames      Name = "answer_frames"
 	AnswerValues      Name = "answer_values"
 	SeriesPoints      Name = "series_points"
 	QueryTerms        Name = "query_terms"
@@ -98,6 +99,9 @@ type Limits struct {
 	ConcurrentQueries int64 `yaml:"concurrent_queries"`
 	// FlameNodes bounds the nodes of one flame graph after cutting. Default 1 000 000.
 	FlameNodes int64 `yaml:"flame_nodes"`
+	// AnswerFrames is how many frames the stacks have that one answer is made of: it takes 16 bytes of memory for each.
+	// Those of the least values beyond it become one, "(small)", and the answer says so. Default 20 000 000.
+	AnswerFrames int64 `yaml:"answer_frames"`
 	// AnswerValues is how many label values or label sets one answer holds; longer ones are cut and say
 	// so. Default 10 000.
 	AnswerValues int64 `yaml:"answer_values"`
@@ -133,6 +137,7 @@ func Default() Limits {
 		QueryBytes:        1 << 20,
 		ConcurrentQueries: 16,
 		FlameNodes:        1_000_000,
+		AnswerFrames:      20_000_000,
 		AnswerValues:      10_000,
 		SeriesPoints:      11_000,
 		QueryTerms:        10_000,

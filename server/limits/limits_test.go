@@ -35,7 +35,7 @@ func TestOrDefault(t *testing.T) {
 	}
 	for _, n := range []Name{
 		BodyBytes, DecompressedBytes, UploadBytes, DecodedBytes, InFlightBytes, ConcurrentIngests, SamplesPerRequest, SeriesPerRequest, FramesPerStack, LabelsPerSeries,
-		LabelNameBytes, LabelValueBytes, Future, Past, QueryTime, QueryBytes, ConcurrentQueries, FlameNodes, AnswerValues, SeriesPoints,
+		LabelNameBytes, LabelValueBytes, Future, Past, QueryTime, QueryBytes, ConcurrentQueries, FlameNodes, AnswerFrames, AnswerValues, SeriesPoints,
 		QueryTerms, PatternBytes, SelectorBytes,
 	} {
 		if !keys[string(n)] {

@@ -12,6 +12,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/go-kit/log"
@@ -78,6 +79,8 @@ type Merged struct {
 	Profile *profile.Profile
 	// Series is how many label sets were merged.
 	Series int
+	// StacksCut says that the store left the least stacks together.
+	StacksCut bool
 	// Unfiltered is the sum of everything selected, whatever the filter left out.
 	Unfiltered int64
 }
@@ -138,6 +141,7 @@ func (e *Engine) gather(ctx context.Context, q Question) (*Merged, error) {
 		m.Batch.Profiles = []profile.Profile{{Type: *q.Selection.Type}}
 	}
 	m.Profile = &m.Batch.Profiles[0]
+	m.StacksCut = slices.ContainsFunc(m.Batch.Dictionary.Frames, func(f profile.Frame) bool { return f.Kind == profile.KindCut })
 	for i := range m.Batch.Profiles {
 		m.Unfiltered += m.Batch.Profiles[i].Total()
 	}

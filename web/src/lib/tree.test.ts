@@ -25,6 +25,7 @@ function wireOf(nodes: number[], frames = 2): WireTree {
     cutCount: 0n,
     stackCount: 0n,
     seriesCount: 0n,
+    stacksCut: false,
   };
 }
 

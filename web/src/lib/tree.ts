@@ -41,6 +41,8 @@ export interface FlameTree {
   readonly cutCount: number;
   readonly stackCount: number;
   readonly seriesCount: number;
+  // There were too many stacks for one answer: the least are one node "(small)".
+  readonly stacksCut: boolean;
 }
 
 // The wire's shape, as FlameGraphResponse has it.
@@ -60,6 +62,7 @@ export interface WireTree {
   readonly cutCount: bigint;
   readonly stackCount: bigint;
   readonly seriesCount: bigint;
+  readonly stacksCut: boolean;
 }
 
 // Deeper trees than this are refused: depth is kept in 16 bits.
@@ -154,6 +157,7 @@ export function decodeTree(wire: WireTree): FlameTree {
     cutCount: Number(wire.cutCount),
     stackCount: Number(wire.stackCount),
     seriesCount: Number(wire.seriesCount),
+    stacksCut: wire.stacksCut,
   };
 }
 

@@ -204,6 +204,7 @@ export function FlamePanel({ api, selection, selectionKey, state, go, theme }: P
         ) : (
           <span className="num quiet totals">
             <b>{formatValue(total, tree.unit)}</b> in {formatCount(tree.stackCount)} stacks
+            {tree.stacksCut && <span title="Too many stacks for one answer. Select less time or fewer series to have all."> (the largest; the others are (small))</span>}
             {tree.seriesCount > 1 && <> of {formatCount(tree.seriesCount)} series</>}
           </span>
         )}

@@ -1521,8 +1521,11 @@ type FlameGraphResponse struct {
 	SeriesCount int64 `protobuf:"varint,9,opt,name=series_count,json=seriesCount,proto3" json:"series_count,omitempty"`
 	// The sum of everything that was selected, whatever filter and path left out.
 	UnfilteredTotal int64 `protobuf:"varint,10,opt,name=unfiltered_total,json=unfilteredTotal,proto3" json:"unfiltered_total,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// True if the selection has too many stacks for one answer (limits.answer_frames): those of the least values are one,
+	// whose only node is "(small)". A selection of less time or fewer series has them all.
+	StacksCut     bool `protobuf:"varint,11,opt,name=stacks_cut,json=stacksCut,proto3" json:"stacks_cut,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *FlameGraphResponse) Reset() {
@@ -1623,6 +1626,13 @@ func (x *FlameGraphResponse) GetUnfilteredTotal() int64 {
 		return x.UnfilteredTotal
 	}
 	return 0
+}
+
+func (x *FlameGraphResponse) GetStacksCut() bool {
+	if x != nil {
+		return x.StacksCut
+	}
+	return false
 }
 
 // What a node shows. Indices point into strings.
@@ -1793,7 +1803,9 @@ type TopResponse struct {
 	// The sum of everything that was selected, whatever filter left out.
 	UnfilteredTotal int64 `protobuf:"varint,6,opt,name=unfiltered_total,json=unfilteredTotal,proto3" json:"unfiltered_total,omitempty"`
 	// How many series were selected: 0 means that the selection is empty.
-	SeriesCount   int64 `protobuf:"varint,7,opt,name=series_count,json=seriesCount,proto3" json:"series_count,omitempty"`
+	SeriesCount int64 `protobuf:"varint,7,opt,name=series_count,json=seriesCount,proto3" json:"series_count,omitempty"`
+	// As in FlameGraphResponse.
+	StacksCut     bool `protobuf:"varint,8,opt,name=stacks_cut,json=stacksCut,proto3" json:"stacks_cut,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1875,6 +1887,13 @@ func (x *TopResponse) GetSeriesCount() int64 {
 		return x.SeriesCount
 	}
 	return 0
+}
+
+func (x *TopResponse) GetStacksCut() bool {
+	if x != nil {
+		return x.StacksCut
+	}
+	return false
 }
 
 type TopFunction struct {
@@ -2029,8 +2048,10 @@ type ExportResponse struct {
 	UnfilteredTotal int64 `protobuf:"varint,2,opt,name=unfiltered_total,json=unfilteredTotal,proto3" json:"unfiltered_total,omitempty"`
 	Total           int64 `protobuf:"varint,3,opt,name=total,proto3" json:"total,omitempty"`
 	// How many distinct stacks the file has, and how many series were selected: 0 means that the selection is empty.
-	StackCount    int64 `protobuf:"varint,4,opt,name=stack_count,json=stackCount,proto3" json:"stack_count,omitempty"`
-	SeriesCount   int64 `protobuf:"varint,5,opt,name=series_count,json=seriesCount,proto3" json:"series_count,omitempty"`
+	StackCount  int64 `protobuf:"varint,4,opt,name=stack_count,json=stackCount,proto3" json:"stack_count,omitempty"`
+	SeriesCount int64 `protobuf:"varint,5,opt,name=series_count,json=seriesCount,proto3" json:"series_count,omitempty"`
+	// As in FlameGraphResponse.
+	StacksCut     bool `protobuf:"varint,6,opt,name=stacks_cut,json=stacksCut,proto3" json:"stacks_cut,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2098,6 +2119,13 @@ func (x *ExportResponse) GetSeriesCount() int64 {
 		return x.SeriesCount
 	}
 	return 0
+}
+
+func (x *ExportResponse) GetStacksCut() bool {
+	if x != nil {
+		return x.StacksCut
+	}
+	return false
 }
 
 type DiffRequest struct {
@@ -2202,7 +2230,9 @@ type DiffSide struct {
 	Scale      float64 `protobuf:"fixed64,4,opt,name=scale,proto3" json:"scale,omitempty"`
 	StackCount int64   `protobuf:"varint,5,opt,name=stack_count,json=stackCount,proto3" json:"stack_count,omitempty"`
 	// 0 means that the selection is empty.
-	SeriesCount   int64 `protobuf:"varint,6,opt,name=series_count,json=seriesCount,proto3" json:"series_count,omitempty"`
+	SeriesCount int64 `protobuf:"varint,6,opt,name=series_count,json=seriesCount,proto3" json:"series_count,omitempty"`
+	// As in FlameGraphResponse.
+	StacksCut     bool `protobuf:"varint,7,opt,name=stacks_cut,json=stacksCut,proto3" json:"stacks_cut,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2277,6 +2307,13 @@ func (x *DiffSide) GetSeriesCount() int64 {
 		return x.SeriesCount
 	}
 	return 0
+}
+
+func (x *DiffSide) GetStacksCut() bool {
+	if x != nil {
+		return x.StacksCut
+	}
+	return false
 }
 
 // One tree that has every node of both sides.
@@ -2759,8 +2796,10 @@ type SandwichResponse struct {
 	// The root's self value is what the function cost itself where it was not called by itself: recursion is a child.
 	Callees *FlameTree `protobuf:"bytes,6,opt,name=callees,proto3" json:"callees,omitempty"`
 	// How many distinct stacks were looked at, and how many series matched.
-	StackCount    int64 `protobuf:"varint,7,opt,name=stack_count,json=stackCount,proto3" json:"stack_count,omitempty"`
-	SeriesCount   int64 `protobuf:"varint,8,opt,name=series_count,json=seriesCount,proto3" json:"series_count,omitempty"`
+	StackCount  int64 `protobuf:"varint,7,opt,name=stack_count,json=stackCount,proto3" json:"stack_count,omitempty"`
+	SeriesCount int64 `protobuf:"varint,8,opt,name=series_count,json=seriesCount,proto3" json:"series_count,omitempty"`
+	// As in FlameGraphResponse.
+	StacksCut     bool `protobuf:"varint,9,opt,name=stacks_cut,json=stacksCut,proto3" json:"stacks_cut,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2849,6 +2888,13 @@ func (x *SandwichResponse) GetSeriesCount() int64 {
 		return x.SeriesCount
 	}
 	return 0
+}
+
+func (x *SandwichResponse) GetStacksCut() bool {
+	if x != nil {
+		return x.StacksCut
+	}
+	return false
 }
 
 // The fields are those of FlameGraphResponse.
@@ -3017,7 +3063,7 @@ const file_perfuse_query_v1_query_proto_rawDesc = "" +
 	"\tmin_share\x18\x02 \x01(\x01R\bminShare\x12\x12\n" +
 	"\x04path\x18\x03 \x03(\tR\x04path\x125\n" +
 	"\x06filter\x18\x04 \x01(\v2\x1d.perfuse.query.v1.StackFilterR\x06filter\x12\x19\n" +
-	"\bgroup_by\x18\x05 \x03(\tR\agroupBy\"\xcf\x02\n" +
+	"\bgroup_by\x18\x05 \x03(\tR\agroupBy\"\xee\x02\n" +
 	"\x12FlameGraphResponse\x12\x12\n" +
 	"\x04unit\x18\x01 \x01(\tR\x04unit\x12\x14\n" +
 	"\x05total\x18\x02 \x01(\x03R\x05total\x12\x18\n" +
@@ -3031,7 +3077,9 @@ const file_perfuse_query_v1_query_proto_rawDesc = "" +
 	"stackCount\x12!\n" +
 	"\fseries_count\x18\t \x01(\x03R\vseriesCount\x12)\n" +
 	"\x10unfiltered_total\x18\n" +
-	" \x01(\x03R\x0funfilteredTotal\"\xb8\x01\n" +
+	" \x01(\x03R\x0funfilteredTotal\x12\x1d\n" +
+	"\n" +
+	"stacks_cut\x18\v \x01(\bR\tstacksCut\"\xb8\x01\n" +
 	"\n" +
 	"FlameFrame\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\rR\x04name\x12\x12\n" +
@@ -3046,7 +3094,7 @@ const file_perfuse_query_v1_query_proto_rawDesc = "" +
 	"\tselection\x18\x01 \x01(\v2\x1b.perfuse.query.v1.SelectionR\tselection\x12\x14\n" +
 	"\x05limit\x18\x02 \x01(\x05R\x05limit\x120\n" +
 	"\x05order\x18\x03 \x01(\x0e2\x1a.perfuse.query.v1.TopOrderR\x05order\x125\n" +
-	"\x06filter\x18\x04 \x01(\v2\x1d.perfuse.query.v1.StackFilterR\x06filter\"\x87\x02\n" +
+	"\x06filter\x18\x04 \x01(\v2\x1d.perfuse.query.v1.StackFilterR\x06filter\"\xa6\x02\n" +
 	"\vTopResponse\x12\x12\n" +
 	"\x04unit\x18\x01 \x01(\tR\x04unit\x12\x14\n" +
 	"\x05total\x18\x02 \x01(\x03R\x05total\x12;\n" +
@@ -3054,7 +3102,9 @@ const file_perfuse_query_v1_query_proto_rawDesc = "" +
 	"\x0efunction_count\x18\x04 \x01(\x03R\rfunctionCount\x12\x1c\n" +
 	"\ttruncated\x18\x05 \x01(\bR\ttruncated\x12)\n" +
 	"\x10unfiltered_total\x18\x06 \x01(\x03R\x0funfilteredTotal\x12!\n" +
-	"\fseries_count\x18\a \x01(\x03R\vseriesCount\"\xaa\x01\n" +
+	"\fseries_count\x18\a \x01(\x03R\vseriesCount\x12\x1d\n" +
+	"\n" +
+	"stacks_cut\x18\b \x01(\bR\tstacksCut\"\xaa\x01\n" +
 	"\vTopFunction\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04file\x18\x02 \x01(\tR\x04file\x12\x18\n" +
@@ -3065,21 +3115,23 @@ const file_perfuse_query_v1_query_proto_rawDesc = "" +
 	"\rExportRequest\x129\n" +
 	"\tselection\x18\x01 \x01(\v2\x1b.perfuse.query.v1.SelectionR\tselection\x126\n" +
 	"\x06format\x18\x02 \x01(\x0e2\x1e.perfuse.query.v1.ExportFormatR\x06format\x125\n" +
-	"\x06filter\x18\x03 \x01(\v2\x1d.perfuse.query.v1.StackFilterR\x06filter\"\xa9\x01\n" +
+	"\x06filter\x18\x03 \x01(\v2\x1d.perfuse.query.v1.StackFilterR\x06filter\"\xc8\x01\n" +
 	"\x0eExportResponse\x12\x12\n" +
 	"\x04data\x18\x01 \x01(\fR\x04data\x12)\n" +
 	"\x10unfiltered_total\x18\x02 \x01(\x03R\x0funfilteredTotal\x12\x14\n" +
 	"\x05total\x18\x03 \x01(\x03R\x05total\x12\x1f\n" +
 	"\vstack_count\x18\x04 \x01(\x03R\n" +
 	"stackCount\x12!\n" +
-	"\fseries_count\x18\x05 \x01(\x03R\vseriesCount\"\x90\x02\n" +
+	"\fseries_count\x18\x05 \x01(\x03R\vseriesCount\x12\x1d\n" +
+	"\n" +
+	"stacks_cut\x18\x06 \x01(\bR\tstacksCut\"\x90\x02\n" +
 	"\vDiffRequest\x123\n" +
 	"\x06before\x18\x01 \x01(\v2\x1b.perfuse.query.v1.SelectionR\x06before\x121\n" +
 	"\x05after\x18\x02 \x01(\v2\x1b.perfuse.query.v1.SelectionR\x05after\x125\n" +
 	"\x06filter\x18\x03 \x01(\v2\x1d.perfuse.query.v1.StackFilterR\x06filter\x121\n" +
 	"\x05scale\x18\x04 \x01(\x0e2\x1b.perfuse.query.v1.DiffScaleR\x05scale\x12\x1b\n" +
 	"\tmin_share\x18\x05 \x01(\x01R\bminShare\x12\x12\n" +
-	"\x04path\x18\x06 \x03(\tR\x04path\"\xca\x01\n" +
+	"\x04path\x18\x06 \x03(\tR\x04path\"\xe9\x01\n" +
 	"\bDiffSide\x12\x14\n" +
 	"\x05total\x18\x01 \x01(\x03R\x05total\x12)\n" +
 	"\x10unfiltered_total\x18\x02 \x01(\x03R\x0funfilteredTotal\x12#\n" +
@@ -3087,7 +3139,9 @@ const file_perfuse_query_v1_query_proto_rawDesc = "" +
 	"\x05scale\x18\x04 \x01(\x01R\x05scale\x12\x1f\n" +
 	"\vstack_count\x18\x05 \x01(\x03R\n" +
 	"stackCount\x12!\n" +
-	"\fseries_count\x18\x06 \x01(\x03R\vseriesCount\"\xaa\x02\n" +
+	"\fseries_count\x18\x06 \x01(\x03R\vseriesCount\x12\x1d\n" +
+	"\n" +
+	"stacks_cut\x18\a \x01(\bR\tstacksCut\"\xaa\x02\n" +
 	"\fDiffResponse\x12\x12\n" +
 	"\x04unit\x18\x01 \x01(\tR\x04unit\x122\n" +
 	"\x06before\x18\x02 \x01(\v2\x1a.perfuse.query.v1.DiffSideR\x06before\x120\n" +
@@ -3130,7 +3184,7 @@ const file_perfuse_query_v1_query_proto_rawDesc = "" +
 	"\x06filter\x18\x03 \x01(\v2\x1d.perfuse.query.v1.StackFilterR\x06filter\x12\x1b\n" +
 	"\tmin_share\x18\x04 \x01(\x01R\bminShare\x12!\n" +
 	"\fcallers_path\x18\x05 \x03(\tR\vcallersPath\x12!\n" +
-	"\fcallees_path\x18\x06 \x03(\tR\vcalleesPath\"\xad\x02\n" +
+	"\fcallees_path\x18\x06 \x03(\tR\vcalleesPath\"\xcc\x02\n" +
 	"\x10SandwichResponse\x12\x12\n" +
 	"\x04unit\x18\x01 \x01(\tR\x04unit\x12\x14\n" +
 	"\x05total\x18\x02 \x01(\x03R\x05total\x12\x12\n" +
@@ -3140,7 +3194,9 @@ const file_perfuse_query_v1_query_proto_rawDesc = "" +
 	"\acallees\x18\x06 \x01(\v2\x1b.perfuse.query.v1.FlameTreeR\acallees\x12\x1f\n" +
 	"\vstack_count\x18\a \x01(\x03R\n" +
 	"stackCount\x12!\n" +
-	"\fseries_count\x18\b \x01(\x03R\vseriesCount\"\xad\x01\n" +
+	"\fseries_count\x18\b \x01(\x03R\vseriesCount\x12\x1d\n" +
+	"\n" +
+	"stacks_cut\x18\t \x01(\bR\tstacksCut\"\xad\x01\n" +
 	"\tFlameTree\x12\x18\n" +
 	"\astrings\x18\x01 \x03(\tR\astrings\x124\n" +
 	"\x06frames\x18\x02 \x03(\v2\x1c.perfuse.query.v1.FlameFrameR\x06frames\x12\x14\n" +
