@@ -11,8 +11,9 @@ import "context"
 // has the caller must know that nobody asks for them after Trace.
 type Collection struct {
 	d     *Dictionary
-	began Marks          // what comes later is kept
-	open  [tables]uint32 // chunks that what comes later may be in
+	began Marks            // what comes later is kept
+	open  [tables]uint32   // chunks that what comes later may be in
+	pages [tables][]uint32 // those that are not holes
 	live  [tables]bitmap
 	lost  [tables]int
 }
@@ -28,6 +29,7 @@ func (d *Dictionary) Collect() *Collection {
 		}
 		d.t[i].handed = &bitmap{}
 		c.open[i] = d.t[i].open
+		c.pages[i] = d.t[i].pages()
 		c.live[i].set(0)
 	}
 	return c
@@ -60,8 +62,8 @@ func (c *Collection) keep(t tableID, id uint64) {
 // Trace keeps what is referred to by what is kept.
 func (c *Collection) Trace(ctx context.Context) error {
 	for _, t := range [...]tableID{series, stacks, frames, functions, mappings, strings} {
-		c.lost[t] = 0
-		for p := range c.pages(t) {
+		c.lost[t] = c.live[t].count()
+		for _, p := range c.pages[t] {
 			if err := ctx.Err(); err != nil {
 				return err
 			}
@@ -71,23 +73,15 @@ func (c *Collection) Trace(ctx context.Context) error {
 	return nil
 }
 
-// pages is how many pages have what was there when the collection began.
-func (c *Collection) pages(t tableID) int {
-	return int((uint64(c.began[t]) + pageEntries - 1) / pageEntries)
-}
-
-func (c *Collection) tracePage(t tableID, p int) {
+func (c *Collection) tracePage(t tableID, p uint32) {
 	c.d.mu.RLock()
 	defer c.d.mu.RUnlock()
 	for i := range uint64(pageEntries) {
 		id := uint32(uint64(p)*pageEntries + i)
-		if !c.live[t].has(id) {
+		if !c.live[t].has(id) || c.d.t[t].at(id) == nil {
 			continue
 		}
-		if c.d.t[t].at(id) == nil {
-			c.lost[t]++
-			continue
-		}
+		c.lost[t]--
 		r := entryReader{b: c.d.t[t].get(id)}
 		switch t {
 		case series:
@@ -146,7 +140,7 @@ type use struct {
 
 func (c *Collection) sweepTable(ctx context.Context, id tableID) (forgotten int, err error) {
 	t, uses := &c.d.t[id], map[uint32]*use{}
-	for p := range c.pages(id) {
+	for _, p := range c.pages[id] {
 		if err := ctx.Err(); err != nil {
 			return 0, err
 		}
@@ -157,7 +151,7 @@ func (c *Collection) sweepTable(ctx context.Context, id tableID) (forgotten int,
 		u.sparse = chunk != c.open[id] && u.live*4 < int64(cap(t.chunks[chunk]))*3
 	}
 	c.d.mu.RUnlock()
-	for p := range c.pages(id) {
+	for _, p := range c.pages[id] {
 		if err := ctx.Err(); err != nil {
 			return forgotten, err
 		}
@@ -173,18 +167,19 @@ func (c *Collection) sweepTable(ctx context.Context, id tableID) (forgotten int,
 }
 
 // each calls f with the entries of a page that were there when the collection began.
-func (c *Collection) each(t *table, id tableID, p int, f func(n uint32, e *entry)) {
-	if t.pages[p] == nil {
+func (c *Collection) each(t *table, id tableID, p uint32, f func(n uint32, e *entry)) {
+	pg := t.page(p)
+	if pg == nil {
 		return
 	}
-	for i := range t.pages[p] {
-		if n := uint64(p*pageEntries + i); n < uint64(c.began[id]) && t.pages[p][i].chunk != 0 {
-			f(uint32(n), &t.pages[p][i])
+	for i := range pg {
+		if n := uint64(p)*pageEntries + uint64(i); n < uint64(c.began[id]) && pg[i].chunk != 0 {
+			f(uint32(n), &pg[i])
 		}
 	}
 }
 
-func (c *Collection) countPage(t *table, id tableID, p int, uses map[uint32]*use) {
+func (c *Collection) countPage(t *table, id tableID, p uint32, uses map[uint32]*use) {
 	c.d.mu.RLock()
 	defer c.d.mu.RUnlock()
 	c.each(t, id, p, func(n uint32, e *entry) {
@@ -200,7 +195,7 @@ func (c *Collection) countPage(t *table, id tableID, p int, uses map[uint32]*use
 	})
 }
 
-func (c *Collection) sweepPage(t *table, id tableID, p int, uses map[uint32]*use) (forgotten int) {
+func (c *Collection) sweepPage(t *table, id tableID, p uint32, uses map[uint32]*use) (forgotten int) {
 	c.d.mu.Lock()
 	defer c.d.mu.Unlock()
 	kept := 0
@@ -225,9 +220,8 @@ func (c *Collection) sweepPage(t *table, id tableID, p int, uses map[uint32]*use
 		}
 	})
 	// A page that is not full gets entries yet.
-	if kept == 0 && t.pages[p] != nil && uint64(p+1)*pageEntries <= uint64(c.began[id]) {
-		t.pages[p] = nil
-		t.memory -= pageBytes
+	if kept == 0 && t.page(p) != nil && (uint64(p)+1)*pageEntries <= uint64(c.began[id]) {
+		t.drop(p)
 	}
 	return forgotten
 }

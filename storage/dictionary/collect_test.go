@@ -2,6 +2,7 @@ package dictionary
 
 import (
 	"context"
+	"encoding/binary"
 	"fmt"
 	"slices"
 	"sync"
@@ -202,6 +203,33 @@ func TestCollectGivesBack(t *testing.T) {
 	// The same ones that come again are new.
 	if again := build(0); again.in.Stacks[1] <= list[0].in.Stacks[1] {
 		t.Errorf("stack %d was given again", again.in.Stacks[1])
+	}
+}
+
+// TestManyHoles: ids that were given long ago cost next to nothing.
+func TestManyHoles(t *testing.T) {
+	d := New()
+	before := d.Sizes()[strings].Memory
+	delta := []byte{byte(strings), 1, 0, byte(strings)}
+	delta = binary.AppendUvarint(delta, 1<<31)
+	if _, err := d.Apply(append(delta, 0, deltaEnd)); err != nil {
+		t.Fatal(err)
+	}
+	k := intern(t, d, storagetest.Folded(profile.TypeCPU, "service_name=s", 0, "main;f 1"))
+	if s := d.Sizes()[strings]; s.Memory > before+1<<20 || s.Forgotten != 1<<31-1 || k.in.Services[0] < 1<<31 {
+		t.Errorf("%+v, service %d", s, k.in.Services[0])
+	}
+	again := copied(t, d)
+	if b := d.AppendDelta(nil, Marks{}, d.Marks()); len(b) > 1000 || again.Marks() != d.Marks() {
+		t.Errorf("%d bytes, %v", len(b), again.Marks())
+	}
+	for _, dd := range []*Dictionary{d, again} {
+		if got := storagetest.Dump(back(t, dd, k.batch, k.in)); got != k.want {
+			t.Errorf("got %s\nwant %s", got, k.want)
+		}
+	}
+	if collect(t, d, nil); d.Sizes()[strings].Entries != 0 {
+		t.Errorf("%+v", d.Sizes()[strings])
 	}
 }
 

@@ -51,18 +51,23 @@ func (t *table) appendDelta(b []byte, id tableID, from, to uint32) []byte {
 	return b
 }
 
-// afterHoles returns the first id from one on that is no hole, or to, or an id so far on that a reader takes the
-// holes for damage.
+// afterHoles returns the first id from one on that is no hole, or to.
 func (t *table) afterHoles(from, to uint32) uint32 {
-	to = uint32(min(uint64(to), uint64(from)+maxHoles))
-	for from < to && t.at(from) == nil {
-		if p := from / pageEntries; t.pages[p] == nil {
-			from = uint32(min(uint64(to), uint64(p+1)*pageEntries))
-		} else {
-			from++
+	const ids = pageEntries * groupPages
+	end := uint64(to)
+	for at := uint64(from); at < end; {
+		switch id := uint32(at); {
+		case t.groups[id/ids] == nil:
+			at = (at/ids + 1) * ids
+		case t.page(id/pageEntries) == nil:
+			at = (at/pageEntries + 1) * pageEntries
+		case t.at(id) == nil:
+			at++
+		default:
+			return id
 		}
 	}
-	return from
+	return to
 }
 
 // partBytes is about how large a part is.
@@ -150,9 +155,6 @@ func (d *Dictionary) applyTable(id tableID, b []byte, begins bool, next uint64) 
 	if count > uint64(len(b)) {
 		return 0, nil, fmt.Errorf("%w: %d %s in %d bytes", ErrCorrupt, count, id, len(b))
 	}
-	if first > uint64(t.len())+maxHoles {
-		return 0, nil, fmt.Errorf("%w: %s from %d on after %d", ErrCorrupt, id, first, t.len())
-	}
 	if gap := int64(first) - int64(t.len()); gap > 0 {
 		if begins {
 			t.lost += int(gap)
@@ -179,9 +181,6 @@ func (d *Dictionary) applyTable(id tableID, b []byte, begins bool, next uint64) 
 	}
 	return first + count, b, nil
 }
-
-// maxHoles bounds the memory that no byte of the input paid for: 8 bytes for each page of holes.
-const maxHoles = 1 << 26
 
 // checkEntry says whether an entry can be read and refers to nothing that is not there.
 func (d *Dictionary) checkEntry(id tableID, b []byte) error {

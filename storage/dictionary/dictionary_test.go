@@ -149,6 +149,21 @@ func TestLostDelta(t *testing.T) {
 	if _, err := got.Intern(storagetest.Folded(profile.TypeCPU, "a=c", 0, "c;d 1"), everything); err != nil {
 		t.Fatal(err)
 	}
+	// It is lost as long as something refers to it.
+	for want := range 2 {
+		d := copied(t, got)
+		c := d.Collect()
+		if want == 1 {
+			c.Stack(lost.Stacks[1])
+		}
+		err := c.Trace(t.Context())
+		if err == nil {
+			_, err = c.Sweep(t.Context())
+		}
+		if c.End(); err != nil || d.Holes() != want {
+			t.Errorf("%d holes, want %d: %v", d.Holes(), want, err)
+		}
+	}
 }
 
 func TestCollisions(t *testing.T) {

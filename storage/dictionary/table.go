@@ -3,6 +3,8 @@ package dictionary
 import (
 	"bytes"
 	"fmt"
+	"math/bits"
+	"slices"
 	"unsafe"
 
 	"github.com/zeebo/xxh3"
@@ -10,8 +12,10 @@ import (
 
 const (
 	chunkBytes = 256 << 10
-	// pageEntries is how many entries lie together. Where all of them are holes a pointer is left.
+	// pageEntries is how many entries lie together, and groupPages how many pages. Where all of them are holes a
+	// pointer is left.
 	pageEntries = 256
+	groupPages  = 256
 )
 
 // table holds byte strings, each once, numbered from 0 in order of arrival. Bytes that were added never change,
@@ -20,7 +24,7 @@ const (
 // cost time. A hole is an id whose content was forgotten or lost: it is empty, and not found.
 type table struct {
 	n      uint32
-	pages  []*page  // nil: holes
+	groups []*group // nil: holes
 	slots  []uint32 // open addressing by hash; 0 is free, else an id plus 1, which may have become a hole
 	filled int      // slots that are not free
 	chunks [][]byte // 0 is that of holes
@@ -30,8 +34,13 @@ type table struct {
 	live   int     // entries with content
 	lost   int     // holes whose content is missing: something may refer to them
 	bytes  int64   // of what has content
-	memory int64   // of pages and chunks
+	memory int64   // of groups, pages and chunks
 	handed *bitmap // the entries that were found; nil if nothing is being collected
+}
+
+type group struct {
+	pages [groupPages]*page // nil: holes
+	used  int               // those that are not nil
 }
 
 type page [pageEntries]entry
@@ -44,17 +53,29 @@ type entry struct {
 	n     uint32
 }
 
-const pageBytes = int64(unsafe.Sizeof(page{}))
+const (
+	groupBytes = int64(unsafe.Sizeof(group{}))
+	pageBytes  = int64(unsafe.Sizeof(page{}))
+)
 
 func (t *table) len() uint32 { return t.n }
 
 // at returns an entry, nil if it is a hole.
 func (t *table) at(id uint32) *entry {
-	p := t.pages[id/pageEntries]
+	p := t.page(id / pageEntries)
 	if p == nil || p[id%pageEntries].chunk == 0 {
 		return nil
 	}
 	return &p[id%pageEntries]
+}
+
+// page returns a page by number, nil if it is holes.
+func (t *table) page(n uint32) *page {
+	g := t.groups[n/groupPages]
+	if g == nil {
+		return nil
+	}
+	return g.pages[n%groupPages]
 }
 
 func (t *table) get(id uint32) []byte {
@@ -117,9 +138,15 @@ func (t *table) restore(b []byte) {
 func (t *table) store(b []byte, hash uint64) uint32 {
 	id := t.n
 	t.skip(id + 1)
-	p := &t.pages[id/pageEntries]
+	g := &t.groups[id/pageEntries/groupPages]
+	if *g == nil {
+		*g = &group{}
+		t.memory += groupBytes
+	}
+	p := &(*g).pages[id/pageEntries%groupPages]
 	if *p == nil {
 		*p = new(page)
+		(*g).used++
 		t.memory += pageBytes
 	}
 	(*p)[id%pageEntries] = t.write(b, hash)
@@ -158,11 +185,35 @@ func (t *table) release(chunk uint32) {
 	t.free = append(t.free, chunk)
 }
 
+// pages returns the numbers of the pages that are not holes.
+func (t *table) pages() (out []uint32) {
+	for i, g := range t.groups {
+		for j := range groupPages {
+			if g != nil && g.pages[j] != nil {
+				out = append(out, uint32(i*groupPages+j))
+			}
+		}
+	}
+	return out
+}
+
+// drop makes holes of a page.
+func (t *table) drop(n uint32) {
+	g := t.groups[n/groupPages]
+	g.pages[n%groupPages] = nil
+	t.memory -= pageBytes
+	if g.used--; g.used == 0 {
+		t.groups[n/groupPages] = nil
+		t.memory -= groupBytes
+	}
+}
+
 // skip makes holes of the ids up to another.
 func (t *table) skip(to uint32) {
+	const ids = pageEntries * groupPages
 	t.n = max(t.n, to)
-	if pages := int((uint64(t.n) + pageEntries - 1) / pageEntries); pages > len(t.pages) {
-		t.pages = append(t.pages, make([]*page, pages-len(t.pages))...)
+	if n := int((uint64(t.n) + ids - 1) / ids); n > len(t.groups) {
+		t.groups = append(t.groups, make([]*group, n-len(t.groups))...)
 	}
 }
 
@@ -180,11 +231,8 @@ func (t *table) rehash() {
 	}
 	t.slots, t.filled = make([]uint32, n), t.live
 	mask := uint64(n - 1)
-	for i := len(t.pages) - 1; i >= 0; i-- {
-		p := t.pages[i]
-		if p == nil {
-			continue
-		}
+	for _, i := range slices.Backward(t.pages()) {
+		p := t.page(i)
 		for j := pageEntries - 1; j >= 0; j-- { // backwards: of equal entries the last is found
 			if p[j].chunk == 0 {
 				continue
@@ -193,7 +241,7 @@ func (t *table) rehash() {
 			for t.slots[slot] != 0 {
 				slot = (slot + 1) & mask
 			}
-			t.slots[slot] = uint32(i*pageEntries+j) + 1
+			t.slots[slot] = i*pageEntries + uint32(j) + 1
 		}
 	}
 }
@@ -219,6 +267,16 @@ func (m *bitmap) set(id uint32) {
 		m.pages[i] = new([bitmapWords]uint64)
 	}
 	m.pages[i][id/64%bitmapWords] |= 1 << (id % 64)
+}
+
+// count is how many ids are in the set.
+func (m *bitmap) count() (n int) {
+	for _, p := range m.pages {
+		for i := 0; p != nil && i < len(p); i++ {
+			n += bits.OnesCount64(p[i])
+		}
+	}
+	return n
 }
 
 func (m *bitmap) has(id uint32) bool {
