@@ -62,10 +62,20 @@ func FuzzSelection(f *testing.F) {
 		check("Top", err)
 		_, err = s.Series(ctx, &queryv1.SeriesRequest{Selection: sel, GroupBy: []string{label}, StepNano: step, Limit: limit})
 		check("Series", err)
+		series, err := s.Series(ctx, &queryv1.SeriesRequest{Selection: other, StepNano: step, Limit: limit, Filter: filter})
+		check("Series with a filter", err)
+		if err == nil && (series.Unfiltered == nil || len(series.Series) > 0 && len(series.Unfiltered.Values) == 0) {
+			t.Fatalf("Series with a filter: %v", series)
+		}
 		values, err := s.LabelValues(ctx, &queryv1.LabelValuesRequest{Selection: sel, Name: label, Prefix: path, Limit: limit})
 		check("LabelValues", err)
 		if err == nil && limit > 0 && len(values.Values) > int(limit) {
 			t.Fatalf("LabelValues: %d of at most %d", len(values.Values), limit)
+		}
+		names, err := s.LabelNames(ctx, &queryv1.LabelNamesRequest{Selection: sel, Limit: limit})
+		check("LabelNames", err)
+		if err == nil && limit > 0 && len(names.Names) > int(limit) {
+			t.Fatalf("LabelNames: %d of at most %d", len(names.Names), limit)
 		}
 		_, err = s.Labels(ctx, &queryv1.LabelsRequest{Selection: sel, Limit: limit})
 		check("Labels", err)
