@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"sync/atomic"
 
 	"github.com/perfuse/perfuse/profile"
 	"github.com/perfuse/perfuse/storage"
@@ -32,8 +33,11 @@ const (
 // judged asks the judge about every stack of a question, all at once: naming frames is cheaper that way.
 func (q *question) judged(ctx context.Context, judge storage.Judge) (*verdicts, error) {
 	met := make([]stackSums, workers())
+	var left atomic.Int64
+	left.Store(q.s.o.maxPages)
 	fns := make([]func(*part) error, len(met))
 	for w := range fns {
+		met[w].left = &left
 		end := dictionary.StackID(0) // of those that are known
 		fns[w] = func(p *part) error {
 			if last := p.samples.stacks[len(p.samples.stacks)-1]; last >= end { // they are sorted
@@ -42,6 +46,9 @@ func (q *question) judged(ctx context.Context, judge storage.Judge) (*verdicts, 
 				}
 			}
 			p.each(func(i int) { met[w].add(p.samples.stacks[i], 1) })
+			if met[w].full {
+				return errManyJudged
+			}
 			return nil
 		}
 	}
@@ -67,11 +74,13 @@ func (q *question) judged(ctx context.Context, judge storage.Judge) (*verdicts, 
 	return v, v.decide(ctx, ids, func(id dictionary.StackID) { v.known[id] = counts })
 }
 
+var errManyJudged = fmt.Errorf("%w: the selection has more stacks than a filter can look at in memory; select less time or fewer series", storage.ErrLimit)
+
 // decide calls keep for those of the stacks that count.
 func (v *verdicts) decide(ctx context.Context, ids []dictionary.StackID, keep func(dictionary.StackID)) error {
 	d := profile.NewDictionary()
 	r := v.s.dict.NewResolver(d)
-	at := make([]profile.StackIndex, len(ids))
+	at, frames := make([]profile.StackIndex, len(ids)), 0
 	for i, id := range ids {
 		if i%1024 == 0 && ctx.Err() != nil {
 			return ctx.Err()
@@ -79,6 +88,9 @@ func (v *verdicts) decide(ctx context.Context, ids []dictionary.StackID, keep fu
 		var err error
 		if at[i], err = r.Stack(id); err != nil {
 			return fmt.Errorf("judging stacks: %w", err)
+		}
+		if frames += len(d.Stacks[at[i]]); frames > v.s.o.MaxFrames {
+			return errManyJudged
 		}
 	}
 	stacks := len(d.Stacks)

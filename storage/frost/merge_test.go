@@ -1,6 +1,7 @@
 package frost
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -116,5 +117,21 @@ func TestMergeOutOfMemory(t *testing.T) {
 	}
 	if err := merge("service_name"); !errors.Is(err, storage.ErrLimit) || !strings.Contains(err.Error(), "group by fewer labels") {
 		t.Errorf("three groups: %v", err)
+	}
+	s = open(t, Options{Dir: t.TempDir(), Retention: -1, MaxFrames: 6})
+	series := func() error {
+		all := func(_ context.Context, d *profile.Dictionary) ([]bool, error) {
+			return make([]bool, len(d.Stacks)), nil
+		}
+		_, err := s.Series(t.Context(), storage.Selection{Type: &profile.TypeCPU, Stacks: all}, nil, time.Minute)
+		return err
+	}
+	for i := range 3 {
+		if err := series(); i < 2 && err != nil || i == 2 && !errors.Is(err, storage.ErrLimit) {
+			t.Errorf("series of %d stacks: %v", i+1, err)
+		}
+		if err := s.Write(t.Context(), batchOf(i)); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
