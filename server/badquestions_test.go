@@ -36,11 +36,12 @@ type question struct {
 	by            []string
 	step          time.Duration
 	spans, site   []string
+	keep          []string
 	label         string
 }
 
 // asker asks a question by one procedure. uses says which parts of a question it has, beside the selector and the range:
-// type, by, step, spans, site, nodes, label.
+// type, by, step, spans, site, keep, nodes, label.
 type asker struct {
 	name string
 	uses string
@@ -71,7 +72,20 @@ func askers(t *testing.T, s *running) []asker {
 	selection := func(q question) *queryv1.Selection {
 		return &queryv1.Selection{ProfileType: q.typ, Selector: q.selector, StartUnixNano: nanos(q.start), EndUnixNano: nanos(q.end), SpanIds: q.spans}
 	}
-	filter := func(q question) *queryv1.StackFilter { return &queryv1.StackFilter{CallSite: q.site} }
+	filter := func(q question) *queryv1.StackFilter {
+		f := &queryv1.StackFilter{CallSite: q.site}
+		for _, text := range q.keep {
+			f.Keep = append(f.Keep, &queryv1.FrameMatcher{Value: text, Regexp: true})
+		}
+		return f
+	}
+	parcaFilter := func(q question) (out []*queryv1alpha1.Filter) {
+		for _, text := range q.keep {
+			out = append(out, &queryv1alpha1.Filter{Filter: &queryv1alpha1.Filter_StackFilter{StackFilter: &queryv1alpha1.StackFilter{Filter: &queryv1alpha1.StackFilter_Criteria{
+				Criteria: &queryv1alpha1.FilterCriteria{FunctionName: &queryv1alpha1.StringCondition{Condition: &queryv1alpha1.StringCondition_Contains{Contains: text}}}}}}})
+		}
+		return out
+	}
 	stacktraces := func(q question) *querierv1.SelectMergeStacktracesRequest {
 		all := int64(math.MaxInt64)
 		site := &typesv1.StackTraceSelector{}
@@ -113,26 +127,26 @@ func askers(t *testing.T, s *running) []asker {
 	}
 	discard := func(_ any, err error) error { return err }
 	return []asker{
-		{"FlameGraph", "type by spans site nodes", func(q question) error {
+		{"FlameGraph", "type by spans site nodes keep", func(q question) error {
 			return discard(own.FlameGraph(ctx, &queryv1.FlameGraphRequest{Selection: selection(q), GroupBy: q.by, Filter: filter(q), MinShare: -1}))
 		}},
-		{"Top", "type spans site", func(q question) error {
+		{"Top", "type spans site keep", func(q question) error {
 			return discard(own.Top(ctx, &queryv1.TopRequest{Selection: selection(q), Filter: filter(q)}))
 		}},
-		{"Export", "type spans site", func(q question) error {
+		{"Export", "type spans site keep", func(q question) error {
 			return discard(own.Export(ctx, &queryv1.ExportRequest{Selection: selection(q), Filter: filter(q), Format: queryv1.ExportFormat_EXPORT_FORMAT_FOLDED}))
 		}},
-		{"Diff", "type spans site nodes", func(q question) error {
+		{"Diff", "type spans site nodes keep", func(q question) error {
 			return discard(own.Diff(ctx, &queryv1.DiffRequest{Before: selection(q), After: selection(q), Filter: filter(q), MinShare: -1}))
 		}},
-		{"DiffTop", "type spans site", func(q question) error {
+		{"DiffTop", "type spans site keep", func(q question) error {
 			return discard(own.DiffTop(ctx, &queryv1.DiffTopRequest{Before: selection(q), After: selection(q), Filter: filter(q)}))
 		}},
-		{"Sandwich", "type spans site", func(q question) error {
+		{"Sandwich", "type spans site keep", func(q question) error {
 			return discard(own.Sandwich(ctx, &queryv1.SandwichRequest{Selection: selection(q), Function: "work", Filter: filter(q), MinShare: -1}))
 		}},
-		{"Series", "type by step spans", func(q question) error {
-			return discard(own.Series(ctx, &queryv1.SeriesRequest{Selection: selection(q), GroupBy: q.by, StepNano: int64(q.step)}))
+		{"Series", "type by step spans site keep", func(q question) error {
+			return discard(own.Series(ctx, &queryv1.SeriesRequest{Selection: selection(q), GroupBy: q.by, StepNano: int64(q.step), Filter: filter(q)}))
 		}},
 		{"LabelNames", "", func(q question) error {
 			return discard(own.LabelNames(ctx, &queryv1.LabelNamesRequest{Selection: selection(q)}))
@@ -171,9 +185,9 @@ func askers(t *testing.T, s *running) []asker {
 		{"/pyroscope/render", "type nodes", render("/pyroscope/render", "")},
 		{"/pyroscope/render-diff", "type nodes", render("/pyroscope/render-diff", "left", "right")},
 
-		{"Parca's Query", "type nodes", func(q question) error {
+		{"Parca's Query", "type nodes keep", func(q question) error {
 			return discard(toParca.Query(ctx, &queryv1alpha1.QueryRequest{Mode: queryv1alpha1.QueryRequest_MODE_MERGE, NodeTrimThreshold: whole,
-				Options: &queryv1alpha1.QueryRequest_Merge{Merge: merge(q)}, ReportType: queryv1alpha1.QueryRequest_REPORT_TYPE_FLAMEGRAPH_ARROW}))
+				Filter: parcaFilter(q), Options: &queryv1alpha1.QueryRequest_Merge{Merge: merge(q)}, ReportType: queryv1alpha1.QueryRequest_REPORT_TYPE_FLAMEGRAPH_ARROW}))
 		}},
 		{"Parca's Query for a diff", "type nodes", func(q question) error {
 			side := &queryv1alpha1.ProfileDiffSelection{Mode: queryv1alpha1.ProfileDiffSelection_MODE_MERGE, Options: &queryv1alpha1.ProfileDiffSelection_Merge{Merge: merge(q)}}
@@ -260,6 +274,9 @@ func TestBadQuestions(t *testing.T) {
 		{"the span of zeros", func(q *question) { q.spans = []string{"0000000000000000"} }, "spans", invalid, "not all of them 0"},
 		{"spans without end", func(q *question) { q.spans = numbered(10_001) }, "spans", limit, "has 10001 entries: limit query_terms is 10000"},
 		{"a call site without end", func(q *question) { q.site = numbered(10_001) }, "site", limit, "call_site has 10001 entries: limit query_terms is 10000"},
+		{"a filter", func(q *question) { q.keep = []string{"work"} }, "keep", noError, ""},
+		{"a filter that is too large", func(q *question) { q.keep = []string{"work", strings.Repeat("work", 300)} }, "keep", limit, "limit pattern_bytes is 1024"},
+		{"filters without end", func(q *question) { q.keep = numbered(100) }, "keep", invalid, "100 conditions: want at most"},
 		{"a label without a name", func(q *question) { q.label = "" }, "label", invalid, "name is empty: want a label's name"},
 	} {
 		asked := 0

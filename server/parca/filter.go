@@ -7,13 +7,15 @@ import (
 	"github.com/perfuse/perfuse/profile"
 	queryv1alpha1 "github.com/perfuse/perfuse/proto/parca/query/v1alpha1"
 	"github.com/perfuse/perfuse/server/api"
+	"github.com/perfuse/perfuse/server/limits"
 	"github.com/perfuse/perfuse/server/query"
 	"github.com/perfuse/perfuse/storage"
+	"google.golang.org/protobuf/proto"
 )
 
 // merge answers a selection, without the stacks that the request's filters leave out.
 func (d *Door) merge(ctx context.Context, req *queryv1alpha1.QueryRequest, sel storage.Selection) (*query.Merged, error) {
-	filter, err := stackFilter(req.GetFilter())
+	filter, err := d.stackFilter(req.GetFilter())
 	if err != nil {
 		return nil, err
 	}
@@ -21,11 +23,15 @@ func (d *Door) merge(ctx context.Context, req *queryv1alpha1.QueryRequest, sel s
 }
 
 // stackFilter reads the filters of a request.
-func stackFilter(in []*queryv1alpha1.Filter) (out profile.StackFilter, err error) {
+func (d *Door) stackFilter(in []*queryv1alpha1.Filter) (out profile.StackFilter, err error) {
 	if len(in) > profile.MaxMatchers {
 		return out, api.Invalid("filter has %d conditions: want at most %d", len(in), profile.MaxMatchers)
 	}
 	for i, f := range in {
+		// What is searched for becomes a regular expression.
+		if err := limits.Count(limits.PatternBytes, int64(proto.Size(f)), d.limits.PatternBytes, "filter %d has %d bytes", i, proto.Size(f)); err != nil {
+			return out, err
+		}
 		if f.GetStackFilter() == nil {
 			return out, api.Unserved("filter %d is not served; served is stack_filter", i)
 		}
