@@ -84,14 +84,15 @@ its time; others, and all with --time, are stored at that time.`,
 type uploaded struct {
 	File     string         `json:"file"`
 	Profiles int            `json:"profiles"`
-	Samples  int            `json:"samples"`
+	Samples  int            `json:"samples"` // of all types
 	Totals   []uploadedType `json:"totals"`
 }
 
 type uploadedType struct {
-	Type  string `json:"type"`
-	Unit  string `json:"unit"`
-	Total int64  `json:"total"`
+	Type    string `json:"type"`
+	Unit    string `json:"unit"`
+	Samples int    `json:"samples"`
+	Total   int64  `json:"total"`
 }
 
 func (a *app) uploadFiles(ctx context.Context, files []string, o uploadOptions, out output) error {
@@ -156,6 +157,7 @@ func (u *uploaded) add(p *profile.Profile) {
 		i = len(u.Totals)
 		u.Totals = append(u.Totals, uploadedType{Type: p.Type.String(), Unit: p.Type.SampleUnit})
 	}
+	u.Totals[i].Samples += len(p.Samples)
 	u.Totals[i].Total += p.Total()
 }
 
@@ -166,7 +168,7 @@ func writeUploaded(w io.Writer, term terminal, form string, report []uploaded) e
 	t := table{head: []string{"FILE", "SAMPLES", "TOTAL", "TYPE"}, right: []bool{false, true, true, false}}
 	for _, u := range report {
 		for _, total := range u.Totals {
-			t.add(printable(u.File), fmt.Sprint(u.Samples), profile.FormatValue(total.Total, total.Unit), printable(total.Type))
+			t.add(printable(u.File), fmt.Sprint(total.Samples), profile.FormatValue(total.Total, total.Unit), printable(total.Type))
 		}
 	}
 	_, err := io.WriteString(w, t.text(term))
