@@ -32,6 +32,8 @@ import (
 //	storage [status=N]            is the server's page about its storage from now on; before, there is none
 //	JSON or another text
 //
+//	crowded                       from now on all stacks but the heaviest are too many for the server
+//
 //	fail                          from now on every call fails with a limit
 //
 //	run [width=80] [colour]       runs a command line; width makes the output a terminal. STRANGER is the
@@ -80,6 +82,9 @@ func TestTranscripts(t *testing.T) {
 			case "storage":
 				m.storage.status, m.storage.text = http.StatusOK, d.Input
 				d.MaybeScanArgs(t, "status", &m.storage.status)
+				return ""
+			case "crowded":
+				m.crowded = true
 				return ""
 			case "fail":
 				m.err = errTooMuch

@@ -222,7 +222,7 @@ func (a *app) queryTree(ctx context.Context, v *view, q question) error {
 		return err
 	}
 	v.tree.Unit = resp.Unit
-	v.stacks, v.series, v.nodes, v.cut = resp.StackCount, resp.SeriesCount, resp.NodeCount, resp.CutCount
+	v.stacks, v.series, v.cut, v.stacksCut = resp.StackCount, resp.SeriesCount, resp.CutCount, resp.StacksCut
 	q.filtered(v, resp.UnfilteredTotal)
 	if resp.StackCount == 0 && q.filter != nil {
 		return a.empty(v, resp.UnfilteredTotal)
@@ -281,10 +281,10 @@ func (a *app) queryTop(ctx context.Context, v *view, q question) error {
 	if err != nil {
 		return err
 	}
+	a.sayCut(resp.StacksCut)
 	if resp.FunctionCount == 0 && resp.Total == 0 {
 		return a.empty(v, resp.UnfilteredTotal)
 	}
-	a.sayCut(resp.StacksCut)
 	q.filtered(v, resp.UnfilteredTotal)
 	v.atMost = q.draw.limit
 	t := topTable{view: *v, sum: resp.Total, count: resp.FunctionCount}
@@ -312,10 +312,10 @@ func (a *app) export(ctx context.Context, v *view, q question) error {
 	if err != nil {
 		return fmt.Errorf("querying: the server's answer: %w", err)
 	}
+	a.sayCut(resp.StacksCut)
 	if stacks == 0 {
 		return a.empty(v, resp.UnfilteredTotal)
 	}
-	a.sayCut(resp.StacksCut)
 	q.filtered(v, resp.UnfilteredTotal)
 	if err := q.out.write(a, func(w io.Writer) error { _, err := w.Write(resp.Data); return err }); err != nil {
 		return err

@@ -39,7 +39,7 @@ func (a *app) querySandwich(ctx context.Context, v *view, q question, function s
 	}
 	a.sayCut(resp.StacksCut)
 	s := sandwich{view: *v, function: function, total: resp.Total, self: resp.Self}
-	s.stacks, s.series = resp.StackCount, resp.SeriesCount
+	s.stacks, s.series, s.stacksCut = resp.StackCount, resp.SeriesCount, resp.StacksCut
 	for _, part := range []struct {
 		v    *view
 		wire *queryv1.FlameTree
@@ -48,7 +48,7 @@ func (a *app) querySandwich(ctx context.Context, v *view, q question, function s
 		if part.v.tree, err = decodeTree(part.wire.GetNodes(), part.wire.GetFrames(), part.wire.GetStrings()); err != nil {
 			return err
 		}
-		part.v.root, part.v.nodes, part.v.cut = function, part.wire.NodeCount, part.wire.CutCount
+		part.v.root, part.v.cut = function, part.wire.CutCount
 	}
 	if s.total == 0 && s.callers.tree.Len() == 1 && s.callees.tree.Len() == 1 {
 		similar, err := a.similar(ctx, q, function)
@@ -133,7 +133,8 @@ func (s *sandwich) writeJSON(w io.Writer) error {
 		Self     int64      `json:"self"`
 		All      int64      `json:"unfiltered_total"`
 		Cut      int64      `json:"cut,omitempty"`
-	}{s.title, s.function, s.typ.String(), s.typ.SampleUnit, timeOrNil(s.from), timeOrNil(s.to), s.total, s.self, s.all, s.callers.cut + s.callees.cut})
+		Less     bool       `json:"stacks_cut,omitempty"`
+	}{s.title, s.function, s.typ.String(), s.typ.SampleUnit, timeOrNil(s.from), timeOrNil(s.to), s.total, s.self, s.all, s.callers.cut + s.callees.cut, s.stacksCut})
 	if err != nil {
 		return err
 	}

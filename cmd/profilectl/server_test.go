@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -30,7 +31,8 @@ import (
 // memory is a server that keeps everything in memory: our own doors and answers over a store as simple as can be.
 type memory struct {
 	storagetest.Model
-	err error // what writing and listing types return, if not nil
+	err     error // what writing and listing types return, if not nil
+	crowded bool  // all stacks but the heaviest are too many for an answer
 
 	storage struct {
 		status int
@@ -98,6 +100,25 @@ func (m *memory) Write(ctx context.Context, b *profile.Batch) error {
 		return m.err
 	}
 	return m.Model.Write(ctx, b)
+}
+
+func (m *memory) Merge(ctx context.Context, sel storage.Selection, by []string) (*profile.Batch, error) {
+	b, err := m.Model.Merge(ctx, sel, by)
+	if !m.crowded || err != nil {
+		return b, err
+	}
+	d := b.Dictionary
+	cut := d.Frame(profile.Frame{Kind: profile.KindCut, Lines: []profile.Line{{Function: d.Function(profile.Function{Name: profile.CutName})}}})
+	for i := range b.Profiles {
+		p := &b.Profiles[i]
+		slices.SortStableFunc(p.Samples, func(a, b profile.Sample) int { return cmp.Compare(b.Value, a.Value) })
+		rest := profile.Sample{Stack: d.Stack(profile.Stack{cut})}
+		for _, s := range p.Samples[1:] {
+			rest.Value += s.Value
+		}
+		p.Samples = append(p.Samples[:1], rest)
+	}
+	return b, nil
 }
 
 func (m *memory) Types(ctx context.Context, start, end time.Time) ([]profile.Type, error) {

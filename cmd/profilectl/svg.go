@@ -57,7 +57,7 @@ func (v *view) writeSVG(w io.Writer) error {
 			}
 		}
 	}
-	left := max(v.nodes, int64(t.Len()))
+	left := v.named()
 	for i := range uint32(t.Len()) {
 		if visible(i) && t.Frames[t.Frame[i]].Kind != profile.KindCut {
 			left--

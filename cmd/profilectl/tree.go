@@ -57,10 +57,21 @@ func (v *view) writeLines(bw *bufio.Writer, term terminal, minShare float64, sel
 		slices.Reverse(below)
 		todo = append(todo, below...)
 	}
-	if n := max(v.nodes, int64(v.tree.Len())) - shown; n > 0 {
+	if n := v.named() - shown; n > 0 {
 		text := fmt.Sprintf("… and %s below %s; --min-share 0 shows all", plural(n, "node"), percentage(minShare))
 		fmt.Fprintln(bw, term.style(styleDim, text))
 	}
+}
+
+// named is how many nodes there were before any was folded into "(small)".
+func (v *view) named() int64 {
+	n := v.cut
+	for i := range v.tree.Frame {
+		if v.tree.Frames[v.tree.Frame[i]].Kind != profile.KindCut {
+			n++
+		}
+	}
+	return n
 }
 
 // percentage is a share as --min-share takes it.

@@ -20,10 +20,11 @@ type view struct {
 	root     string // what the root stands for; "" is everything
 	stacks   int64
 	series   int64
-	nodes    int64 // before some were folded; 0: none were
 	cut      int64 // nodes that were folded into "(small)"
 	atMost   int   // rows or series that were asked for; 0: all
-	all      int64 // what is selected without the filter; 0: there is no filter
+	// stacksCut says that there were too many stacks, and that those of the least values are one.
+	stacksCut bool
+	all       int64 // what is selected without the filter; 0: there is no filter
 }
 
 func (v *view) total() int64           { return v.tree.Total[0] }
@@ -88,7 +89,8 @@ func (v *view) writeJSON(w io.Writer) error {
 		Series int64      `json:"series,omitempty"`
 		Nodes  int        `json:"nodes"`
 		Cut    int64      `json:"cut,omitempty"`
-	}{v.title, v.typ.String(), v.typ.SampleUnit, timeOrNil(v.from), timeOrNil(v.to), v.total(), v.all, v.stacks, v.series, v.tree.Len(), v.cut})
+		Less   bool       `json:"stacks_cut,omitempty"`
+	}{v.title, v.typ.String(), v.typ.SampleUnit, timeOrNil(v.from), timeOrNil(v.to), v.total(), v.all, v.stacks, v.series, v.tree.Len(), v.cut, v.stacksCut})
 	if err != nil {
 		return err
 	}
