@@ -1,8 +1,10 @@
 package profile
 
 import (
+	"errors"
 	"fmt"
 	"regexp"
+	"regexp/syntax"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -34,6 +36,10 @@ func NewMatcher(name string, op MatchOp, value string) (Matcher, error) {
 	m := Matcher{Name: name, Op: op, Value: value}
 	if op == MatchRegexp || op == MatchNotRegexp {
 		re, err := regexp.Compile("^(?s:" + value + ")$")
+		var se *syntax.Error
+		if errors.As(err, &se) && len(se.Expr) > shownBytes {
+			se.Expr = strings.ToValidUTF8(se.Expr[:shownBytes], "") + "…"
+		}
 		if err != nil {
 			return Matcher{}, fmt.Errorf("parsing the regular expression for label %s: %w", name, err)
 		}
@@ -90,11 +96,21 @@ type SelectorError struct {
 	Reason string
 }
 
+// shownBytes is how much of a long selector an error shows before and behind the offending place: errors travel in headers.
+const shownBytes = 100
+
 // Error shows the selector with a mark below the offending place.
 func (e *SelectorError) Error() string {
 	line := strings.NewReplacer("\n", " ", "\r", " ", "\t", " ").Replace(e.Input)
 	column := utf8.RuneCountInString(line[:e.Offset])
-	return fmt.Sprintf("parsing selector at column %d: %s\n  %s\n  %s^", column+1, e.Reason, line, strings.Repeat(" ", column))
+	before, behind := line[:e.Offset], line[e.Offset:]
+	if len(before) > shownBytes {
+		before = "…" + strings.ToValidUTF8(before[len(before)-shownBytes:], "")
+	}
+	if len(behind) > shownBytes {
+		behind = strings.ToValidUTF8(behind[:shownBytes], "") + "…"
+	}
+	return fmt.Sprintf("parsing selector at column %d: %s\n  %s%s\n  %s^", column+1, e.Reason, before, behind, strings.Repeat(" ", utf8.RuneCountInString(before)))
 }
 
 // ParseSelector reads {name="value", other=~"a|b"}. The braces may be left out, the empty string selects
