@@ -23,8 +23,9 @@ type forgetter struct {
 	wakeForget chan struct{}
 
 	// Guarded by the store's lock:
-	during  *period // of the calls that begin now; see settle
-	dropped bool    // rows were dropped since the last collection, or it is not known
+	during  *period   // of the calls that begin now; see settle
+	dropped bool      // rows were dropped since the last collection, or it is not known
+	rested  time.Time // when the last collection ended, or the store was opened
 	forgot  ForgetStats
 }
 
@@ -78,9 +79,8 @@ func (s *Store) wakeForgetter() {
 func (s *Store) forgetDue() bool {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	f := &s.forgot
-	wait := max(s.o.ForgetEvery, time.Duration(f.Seconds*forgetShare*float64(time.Second)))
-	return s.o.ForgetEvery >= 0 && s.dropped && f.Last != nil && s.o.Now().Sub(*f.Last) >= wait
+	wait := max(s.o.ForgetEvery, time.Duration(s.forgot.Seconds*forgetShare*float64(time.Second)))
+	return s.o.ForgetEvery >= 0 && s.dropped && s.o.Now().Sub(s.rested) >= wait
 }
 
 // Forget gives back now what of the dictionary no row refers to, and returns when that is done or why it could not
@@ -158,6 +158,7 @@ func (s *Store) collect(ctx context.Context) (err error) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		s.dropped = s.dropped || err != nil
+		s.rested = now
 		s.forgot.Last, s.forgot.Seconds, s.forgot.LastEntries = &now, now.Sub(began).Seconds(), forgotten
 	}()
 	if err := s.deletedInBucket(ctx); err != nil {

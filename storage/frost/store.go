@@ -72,8 +72,7 @@ const (
 func New(o Options) (_ *Store, err error) {
 	o.setDefaults()
 	s := &Store{o: o, dict: dictionary.New(), index: newSeriesIndex()}
-	began := o.Now()
-	s.during, s.dropped, s.forgot.Last = newPeriod(), true, &began
+	s.during, s.dropped, s.rested = newPeriod(), true, o.Now()
 	s.metrics = newMetrics(s)
 	s.encoders.New = func() any { return &rowEncoder{} }
 	defer func() {
