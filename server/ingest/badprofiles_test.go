@@ -373,6 +373,10 @@ func TestBadProfiles(t *testing.T) {
 				p.Sample = append(p.Sample, &googlev1.Sample{Value: []int64{1}, Label: []*googlev1.Label{{Key: 5, Str: 6}}})
 			},
 			arrow: two(func(r arrowRow) { r["labels.service_name"] = "another" })}},
+		{name: "a long type", outcome: "limit", want: "limit label_value_bytes is 4096", said: said{
+			otlp:  func(r *otlpRequest) { r.Dictionary.StringTable[1] = strings.Repeat("cpu", 2000) },
+			pprof: func(p *pprofFile) { p.StringTable[1] = strings.Repeat("cpu", 2000) },
+			arrow: one(func(r arrowRow) { r["sample_type"] = strings.Repeat("cpu", 2000) })}},
 		{name: "a long value of a label", outcome: "limit", want: "limit label_value_bytes is 2", limits: limits.Limits{LabelValueBytes: 2}, said: said{
 			otlp: nothing, pprof: func(*pprofFile) {}, arrow: one(func(arrowRow) {}), folded: "main;work 4\n", speedscope: speedscopeOf("[[0,1]]", "[4]")}},
 

@@ -170,6 +170,9 @@ func (c *converter) profile(p *profilesv1.Profile, id profile.ID, at *place) err
 	if err != nil {
 		return err
 	}
+	if err := checkType(typ, c.limits, at); err != nil {
+		return err
+	}
 	start, duration, err := c.times(p, at)
 	if err != nil {
 		return err

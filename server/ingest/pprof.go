@@ -334,6 +334,9 @@ func (g *Ingester) checkProfile(p *profile.Profile, now int64, at *place) error 
 	if err := g.checkLabels(p.Labels, at); err != nil {
 		return err
 	}
+	if err := checkType(p.Type, &g.limits, at); err != nil {
+		return err
+	}
 	total := int64(0)
 	for _, s := range p.Samples {
 		if s.Value < 0 {

@@ -4,6 +4,7 @@ import (
 	"strings"
 
 	"github.com/perfuse/perfuse/profile"
+	"github.com/perfuse/perfuse/server/limits"
 )
 
 // profileType derives our type from what an OTLP profile says about itself. name and delta come from the
@@ -45,6 +46,16 @@ func profileType(name, sampleType, sampleUnit, periodType, periodUnit string, de
 		}
 	}
 	return t
+}
+
+// checkType holds the words of a type, which tell series apart as values of labels do, against the limit of those.
+func checkType(t profile.Type, lim *limits.Limits, at *place) error {
+	for _, word := range []string{t.Name, t.SampleType, t.SampleUnit, t.PeriodType, t.PeriodUnit} {
+		if err := limits.Count(limits.LabelValueBytes, int64(len(word)), lim.LabelValueBytes, "%.40q... in the profile type of %s has %d bytes", word, at, len(word)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func typeName(t profile.Type) string {

@@ -84,7 +84,7 @@ type Limits struct {
 	LabelsPerSeries int64 `yaml:"labels_per_series"`
 	// LabelNameBytes bounds a label's name. Default 256.
 	LabelNameBytes int64 `yaml:"label_name_bytes"`
-	// LabelValueBytes bounds a label's value. Default 4096.
+	// LabelValueBytes bounds a label's value, and each word of a profile type. Default 4096.
 	LabelValueBytes int64 `yaml:"label_value_bytes"`
 	// Future is how far ahead of the server's clock a sample may lie. Default 10 minutes.
 	Future time.Duration `yaml:"future"`
