@@ -13,6 +13,7 @@ import (
 
 	googlev1 "github.com/perfuse/perfuse/proto/google/v1"
 	queryv1 "github.com/perfuse/perfuse/proto/perfuse/query/v1"
+	"github.com/perfuse/perfuse/server/limits/limitstest"
 	"github.com/perfuse/perfuse/server/scrape"
 	"google.golang.org/protobuf/proto"
 )
@@ -128,7 +129,7 @@ func TestBadTargets(t *testing.T) {
 		{"empty", 200, nil, "the scraped profile is empty: want a pprof"},
 		{"folded text", 200, []byte("main;work 4\n"), "the scraped profile: reading pprof"},
 		{"truncated", 200, whole[:len(whole)-3], "the scraped profile: reading pprof"},
-		{"truncated, packed", 200, compress(t, "gzip", whole)[:40], "unpacking the scraped profile (gzip): unexpected EOF"},
+		{"truncated, packed", 200, limitstest.Pack(t, "gzip", whole)[:40], "unpacking the scraped profile (gzip): unexpected EOF"},
 		{"a bomb", 200, bomb(t, "gzip"), "limit decompressed_bytes is 4194304"},
 		{"too large", 200, make([]byte, 3<<20), "limit body_bytes is 2097152"},
 		{"an index below zero", 200, with(func(p *googlev1.Profile) { p.Function[0].Name = -1 }), "string -1 of"},

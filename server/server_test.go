@@ -17,6 +17,7 @@ import (
 	"github.com/go-kit/log"
 	"github.com/perfuse/perfuse/profile"
 	queryv1 "github.com/perfuse/perfuse/proto/perfuse/query/v1"
+	"github.com/perfuse/perfuse/server/limits/limitstest"
 	"github.com/perfuse/perfuse/storage"
 	"github.com/perfuse/perfuse/storage/storagetest"
 	collectorv1 "go.opentelemetry.io/proto/otlp/collector/profiles/v1development"
@@ -63,8 +64,8 @@ func TestDoors(t *testing.T) {
 		{"gRPC on OTLP's port", grpcTo(s.OTLPAddrs()[0])},
 		{"HTTP, protobuf", httpTo(s.url, wire, "Content-Type", "application/x-protobuf")},
 		{"HTTP, JSON", httpTo(s.url, text, "Content-Type", "application/json")},
-		{"HTTP, gzip", httpTo(s.url, compress(t, "gzip", wire), "Content-Type", "application/x-protobuf", "Content-Encoding", "gzip")},
-		{"HTTP, zstd", httpTo(s.url, compress(t, "zstd", wire), "Content-Type", "application/x-protobuf", "Content-Encoding", "zstd")},
+		{"HTTP, gzip", httpTo(s.url, limitstest.Pack(t, "gzip", wire), "Content-Type", "application/x-protobuf", "Content-Encoding", "gzip")},
+		{"HTTP, zstd", httpTo(s.url, limitstest.Pack(t, "zstd", wire), "Content-Type", "application/x-protobuf", "Content-Encoding", "zstd")},
 		{"HTTP on OTLP's port", httpTo("http://"+s.OTLPAddrs()[0], text, "Content-Type", "application/json; charset=utf-8")},
 		{"Connect, JSON", func() error {
 			if status, answer := s.post(t, procedure, bytes.NewReader(text), "Content-Type", "application/json"); status != http.StatusOK {

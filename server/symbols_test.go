@@ -17,6 +17,7 @@ import (
 	"connectrpc.com/connect"
 	debuginfov1 "github.com/perfuse/perfuse/proto/perfuse/debuginfo/v1"
 	queryv1 "github.com/perfuse/perfuse/proto/perfuse/query/v1"
+	"github.com/perfuse/perfuse/server/limits/limitstest"
 	"github.com/perfuse/perfuse/storage/storagetest"
 	"github.com/perfuse/perfuse/symbolize/debuginfo"
 	symelf "github.com/perfuse/perfuse/symbolize/elf"
@@ -112,7 +113,7 @@ func TestSymbols(t *testing.T) {
 		}
 	}
 	send(&debuginfov1.UploadRequest{Data: &debuginfov1.UploadRequest_Info{Info: &debuginfov1.UploadInfo{BuildId: id, File: exe, Zstd: true}}})
-	for chunk := range slices.Chunk(compress(t, "zstd", extracted.Bytes()), 1<<20) {
+	for chunk := range slices.Chunk(limitstest.Pack(t, "zstd", extracted.Bytes()), 1<<20) {
 		send(&debuginfov1.UploadRequest{Data: &debuginfov1.UploadRequest_Chunk{Chunk: chunk}})
 	}
 	resp, err := stream.CloseAndReceive()
