@@ -38,12 +38,10 @@ func (q *question) judged(ctx context.Context, judge storage.Judge) (*verdicts, 
 	fns := make([]func(*part) error, len(met))
 	for w := range fns {
 		met[w].left = &left
-		end := dictionary.StackID(0) // of those that are known
+		known := knownStacks{s: q.s}
 		fns[w] = func(p *part) error {
-			if last := p.samples.stacks[len(p.samples.stacks)-1]; last >= end { // they are sorted
-				if end = dictionary.StackID(q.s.dict.StackCount()); last >= end {
-					return fmt.Errorf("%w: stack %d is not in the dictionary", errCorruptRow, last)
-				}
+			if err := known.check(p); err != nil {
+				return err
 			}
 			p.each(func(i int) { met[w].add(p.samples.stacks[i], 1) })
 			if met[w].full {

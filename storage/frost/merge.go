@@ -74,6 +74,24 @@ func (t *stackSums) each(ctx context.Context, f func(dictionary.StackID, int64) 
 	return nil
 }
 
+// knownStacks is the stacks that the dictionary is known to have.
+type knownStacks struct {
+	s   *Store
+	end dictionary.StackID
+}
+
+// check is an error if a part has a stack that the dictionary has not, which grows while questions are answered.
+func (k *knownStacks) check(p *part) error {
+	last := p.samples.stacks[len(p.samples.stacks)-1] // they are sorted
+	if last < k.end {
+		return nil
+	}
+	if k.end = dictionary.StackID(k.s.dict.StackCount()); last >= k.end {
+		return fmt.Errorf("%w: stack %d is not in the dictionary", errCorruptRow, last)
+	}
+	return nil
+}
+
 // merged is one profile of an answer in the making.
 type merged struct {
 	sums       stackSums
@@ -115,7 +133,6 @@ func (s *Store) Merge(ctx context.Context, sel storage.Selection, by []string) (
 	from, to := timeRange(sel.Start, sel.End)
 	q := s.ask(sel, from, to, groupBy(by))
 	defer q.release()
-	stacks := dictionary.StackID(s.dict.StackCount())
 	sums := make([][]*merged, workers())
 	var left atomic.Int64
 	left.Store(s.o.maxPages)
@@ -123,9 +140,10 @@ func (s *Store) Merge(ctx context.Context, sel storage.Selection, by []string) (
 	for w := range fns {
 		groups := make([]*merged, len(q.labels))
 		sums[w] = groups
+		known := knownStacks{s: s}
 		fns[w] = func(p *part) error {
-			if n := len(p.samples.stacks); p.samples.stacks[n-1] >= stacks { // they are sorted
-				return fmt.Errorf("%w: stack %d is not in the dictionary", errCorruptRow, p.samples.stacks[n-1])
+			if err := known.check(p); err != nil {
+				return err
 			}
 			m := groups[p.group]
 			if m == nil {

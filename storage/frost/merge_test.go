@@ -12,6 +12,7 @@ import (
 
 	"github.com/perfuse/perfuse/profile"
 	"github.com/perfuse/perfuse/storage"
+	"github.com/perfuse/perfuse/storage/dictionary"
 	"github.com/perfuse/perfuse/storage/storagetest"
 )
 
@@ -132,6 +133,27 @@ func TestMergeOutOfMemory(t *testing.T) {
 		}
 		if err := s.Write(t.Context(), batchOf(i)); err != nil {
 			t.Fatal(err)
+		}
+	}
+}
+
+// TestKnownStacks: a stack that was written while a question is answered is known.
+func TestKnownStacks(t *testing.T) {
+	s := open(t, Options{Dir: t.TempDir(), Retention: -1})
+	known := knownStacks{s: s}
+	check := func(id dictionary.StackID) error {
+		return known.check(&part{samples: &samplesOf{stacks: []dictionary.StackID{0, id}}})
+	}
+	for i := range 2 {
+		if err := s.Write(t.Context(), batchOf(i)); err != nil {
+			t.Fatal(err)
+		}
+		last := dictionary.StackID(s.dict.StackCount() - 1)
+		if err := check(last); err != nil {
+			t.Error(err)
+		}
+		if err := check(last + 1); !errors.Is(err, errCorruptRow) {
+			t.Errorf("a stack that is not there: %v", err)
 		}
 	}
 }
