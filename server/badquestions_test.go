@@ -346,7 +346,7 @@ func TestBadQuestions(t *testing.T) {
 // TestBadMessages sends what is no question to every service that answers, in every protocol: each is refused with the same
 // code and a word on what is wrong, at a bounded cost of memory, and answers a good question after it.
 func TestBadMessages(t *testing.T) {
-	s := start(t, Options{})
+	s := start(t, Options{OTLPAddresses: []string{"127.0.0.1:0"}})
 	if _, err := otlp(t, s.Addr()).Export(t.Context(), request("web", 4)); err != nil {
 		t.Fatal(err)
 	}
@@ -404,6 +404,11 @@ func TestBadMessages(t *testing.T) {
 				f("a good question", noError, "", "", good)
 			}
 		}
+	}
+	onPort := &running{url: "http://" + s.OTLPAddrs()[0]}
+	traces := &wire{"", "/opentelemetry.proto.collector.trace.v1.TraceService/Export", overGRPC, nil}
+	if code, text := traces.send(t, onPort, traces.body(nil, false)); code != unserved || !strings.Contains(text, traces.path+" is not served") {
+		t.Errorf("traces for OTLP's port: %s %q", code, text)
 	}
 	for _, path := range []string{"/push.v1.PusherService/Nothing", "/parca.profilestore.v1alpha1.ProfileStoreService/Nothing", "/parca.debuginfo.v1alpha1.DebuginfoService/ShouldInitiateUpload"} {
 		for _, p := range []protocol{overGRPC, overGRPCWeb, overConnect, overConnectJSON} {

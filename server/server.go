@@ -425,6 +425,7 @@ func (s *Server) compose(b *backend) error {
 	}
 	toParca.Mount(all)
 	services.HandleUnknown(all, s.page())
+	services.HandleUnknown(otlp, http.NotFoundHandler())
 	b.http, b.otlp = all, otlp
 	return nil
 }
