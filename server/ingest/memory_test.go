@@ -5,13 +5,17 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
 
 	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/proto"
 
+	profilestorev1alpha1 "github.com/perfuse/perfuse/proto/parca/profilestore/v1alpha1"
 	"github.com/perfuse/perfuse/server/limits"
 	"github.com/perfuse/perfuse/server/limits/limitstest"
 )
@@ -37,6 +41,7 @@ func TestBodyAllocates(t *testing.T) {
 		{"connect", ExportProcedure, "application/proto", "Content-Encoding", in.RPC(), nil, 1},
 		{"grpc-web", ExportProcedure, "application/grpc-web+proto", "Grpc-Encoding", in.RPC(), envelope, 1},
 		{"write raw", WriteRawProcedure, "application/grpc-web+proto", "Grpc-Encoding", in.WriteRaw(), envelope, 1},
+		{"write", WriteProcedure, "application/grpc+proto", "Grpc-Encoding", in.Write(), envelope, 1},
 		{"pprof", IngestPath + "?name=app&format=pprof", "", "Content-Encoding", in.Ingest(), nil, 2},
 		{"pprof, packed itself", IngestPath + "?name=app&format=pprof", "", "", in.Ingest(), nil, 2},
 		{"jfr", IngestPath + "?name=app&format=jfr", "", "", in.Ingest(), nil, 1},
@@ -59,14 +64,14 @@ func TestBodyAllocates(t *testing.T) {
 				}
 				n := limitstest.Allocated(func() {
 					r := httptest.NewRequest(http.MethodPost, door.url, bytes.NewReader(b))
-					r.ContentLength = -1
+					r.ProtoMajor, r.ContentLength = 2, -1
 					r.Header.Set("Content-Type", door.contentType)
 					if body.flag != 0 && door.encoding != "" {
 						r.Header.Set(door.encoding, "gzip")
 					}
 					w := httptest.NewRecorder()
 					door.handler.ServeHTTP(w, r)
-					if said := w.Body.String() + w.Header().Get("Grpc-Message"); !strings.Contains(said, body.want) {
+					if said := w.Body.String() + w.Header().Get("Grpc-Message") + w.Header().Get(http.TrailerPrefix+"Grpc-Message"); !strings.Contains(said, body.want) {
 						t.Fatalf("%d %.300q", w.Code, said)
 					}
 				})
@@ -147,5 +152,42 @@ func TestSwollen(t *testing.T) {
 		if took := limitstest.Allocated(func() { err = c.send(in, t.Context(), raw) }); took > 4<<10 || !errors.As(err, &le) || le.Limit != limits.DecodedBytes {
 			t.Errorf("%s: refusing it allocated %d bytes, %v", c.name, took, err)
 		}
+	}
+}
+
+// TestWritePacked: what a stream sends is unpacked when it is its turn, and stays as it came until then.
+func TestWritePacked(t *testing.T) {
+	in := newIngester(t, &keeper{}, limits.Limits{DecompressedBytes: 1000})
+	message, err := proto.Marshal(&profilestorev1alpha1.WriteRequest{Record: []byte("a record")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := func(encoding string, message []byte, want string) {
+		t.Helper()
+		d := &stillPacked{encoding: encoding}
+		if err := d.Reset(bytes.NewReader(message)); err != nil {
+			t.Fatal(err)
+		}
+		body, err := io.ReadAll(d)
+		if err != nil || !bytes.HasSuffix(body, message) || len(body) > len(message)+10 {
+			t.Errorf("%s: %d bytes became %d, %v", encoding, len(message), len(body), err)
+		}
+		record, size, err := in.record(&rawRequest{body: body})
+		got := fmt.Sprintf("%s, %d", record, size)
+		if err != nil {
+			got = err.Error()
+		}
+		if !strings.Contains(got, want) {
+			t.Errorf("%s: %s, want %s", encoding, got, want)
+		}
+	}
+	for _, encoding := range limits.Encodings {
+		f(encoding, limitstest.Pack(t, encoding, message), "a record, 10")
+		f(encoding, limitstest.Pack(t, encoding, make([]byte, 1<<20)), "limit decompressed_bytes is 1000")
+		f(encoding, message, "unpacking the body ("+encoding+")")
+		f(encoding, limitstest.Pack(t, encoding, nil), "the body is empty")
+	}
+	if record, size, err := in.record(&rawRequest{body: message}); string(record) != "a record" || size != 10 || err != nil {
+		t.Errorf("not packed: %q, %d, %v", record, size, err)
 	}
 }

@@ -1,10 +1,12 @@
 package ingest
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
 	"net/http"
+	"slices"
 
 	"connectrpc.com/connect"
 
@@ -22,7 +24,7 @@ import (
 // Ids are asked for every time, since nothing is remembered of an agent. Where stacks are with the samples, the server
 // answers the first record as it does the second.
 func (g *Ingester) Write() http.Handler {
-	opts := append(limits.HandlerOptions(limits.DecompressedBytes, g.limits.DecompressedBytes, nil),
+	opts := append(limits.Compressions(func(encoding string) connect.Decompressor { return &stillPacked{encoding: encoding} }),
 		connect.WithCodec(rawCodec{name: "proto"}), connect.WithCodec(rawCodec{name: "json"}))
 	h := connect.NewBidiStreamHandler(WriteProcedure, func(ctx context.Context, stream *connect.BidiStream[rawRequest, rawAnswer]) error {
 		s := writeStream{g: g, stream: stream, held: ctx.Value(heldKey{}).(*heldReader)}
@@ -67,12 +69,12 @@ func (s *writeStream) run(ctx context.Context) error {
 			return err
 		}
 		var wanted []byte
-		if err := s.inTurn(ctx, func() (err error) {
-			if wanted, err = s.g.wantedStacks(ctx, samples); err == nil && wanted == nil {
-				err = s.g.storeArrow(ctx, samples, nil)
+		if err := s.inTurn(ctx, func(records ...[]byte) (err error) {
+			if wanted, err = s.g.wantedStacks(ctx, records[0]); err == nil && wanted == nil {
+				err = s.g.storeArrow(ctx, records[0], nil)
 			}
 			return err
-		}); err != nil {
+		}, samples); err != nil {
 			return err
 		}
 		if wanted != nil {
@@ -84,7 +86,7 @@ func (s *writeStream) run(ctx context.Context) error {
 				return invalid("the stream ends before the stacks that samples refer to by id")
 			}
 			if err == nil {
-				err = s.inTurn(ctx, func() error { return s.g.storeArrow(ctx, samples, stacks) })
+				err = s.inTurn(ctx, func(records ...[]byte) error { return s.g.storeArrow(ctx, records[0], records[1]) }, samples, stacks)
 			}
 			if err != nil {
 				return err
@@ -97,18 +99,61 @@ func (s *writeStream) run(ctx context.Context) error {
 	}
 }
 
-// inTurn calls f when it is this stream's turn. An agent that is waited for takes nobody's.
-func (s *writeStream) inTurn(ctx context.Context, f func() error) error {
+// inTurn unpacks records, of which the last is new, and calls f with them when it is this stream's turn. An agent that is
+// waited for takes nobody's.
+func (s *writeStream) inTurn(ctx context.Context, f func(records ...[]byte) error, packed ...*rawRequest) error {
 	end, err := s.g.gate.turns.enter(ctx, 1)
 	if err != nil {
 		return err
 	}
 	defer end()
-	return f()
+	records, size := make([][]byte, len(packed)), 0
+	for i, raw := range packed {
+		if records[i], size, err = s.g.record(raw); err != nil {
+			return err
+		}
+	}
+	s.bytes += size
+	return f(records...)
 }
 
-// receive returns the next record.
-func (s *writeStream) receive() ([]byte, error) {
+// record returns what is in a message of the stream, and the message's size.
+func (g *Ingester) record(packed *rawRequest) (record []byte, size int, err error) {
+	raw := *packed
+	if len(raw.body) > 0 && raw.body[0] == packedMark {
+		encoding, body, _ := bytes.Cut(raw.body[1:], []byte{packedMark})
+		if raw.body, err = g.unpack(body, string(encoding)); err != nil {
+			return nil, 0, err
+		}
+	}
+	var req profilestorev1alpha1.WriteRequest
+	if err := raw.decode(&req); err != nil {
+		return nil, 0, err
+	}
+	if len(req.GetRecord()) == 0 {
+		return nil, 0, invalid("the record is empty: want an Arrow IPC stream")
+	}
+	return req.GetRecord(), len(raw.body), nil
+}
+
+// stillPacked leaves a message as it is, behind how it is packed between two marks: unpacked it takes memory, which only
+// who has a turn may. No message begins with a mark.
+type stillPacked struct {
+	io.Reader
+	encoding string
+}
+
+const packedMark = 0
+
+func (p *stillPacked) Reset(r io.Reader) error {
+	p.Reader = io.MultiReader(bytes.NewReader(slices.Concat([]byte{packedMark}, []byte(p.encoding), []byte{packedMark})), r)
+	return nil
+}
+
+func (*stillPacked) Close() error { return nil }
+
+// receive returns the next record's message.
+func (s *writeStream) receive() (*rawRequest, error) {
 	raw, err := s.stream.Receive()
 	var le *limits.Error
 	switch {
@@ -124,13 +169,5 @@ func (s *writeStream) receive() ([]byte, error) {
 	default:
 		return nil, invalid("reading the stream: %v", err)
 	}
-	s.bytes += len(raw.body)
-	var req profilestorev1alpha1.WriteRequest
-	if err := raw.decode(&req); err != nil {
-		return nil, err
-	}
-	if len(req.GetRecord()) == 0 {
-		return nil, invalid("the record is empty: want an Arrow IPC stream")
-	}
-	return req.GetRecord(), nil
+	return raw, nil
 }

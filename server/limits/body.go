@@ -145,13 +145,18 @@ type source struct{ io.Reader }
 // HandlerOptions make a Connect handler unpack each message's Encodings within max bytes, a limit of that name; answers
 // are sent as gzip to those who ask for it.
 func HandlerOptions(name Name, max int64, refused func(error)) []connect.HandlerOption {
-	return []connect.HandlerOption{
-		connect.WithCompression("deflate", func() connect.Decompressor { return NewDecompressor("deflate", name, max, refused) },
-			func() connect.Compressor { return zlib.NewWriter(io.Discard) }),
-		connect.WithCompression("zstd", func() connect.Decompressor { return NewDecompressor("zstd", name, max, refused) }, newZstdWriter),
-		connect.WithCompression("gzip", func() connect.Decompressor { return NewDecompressor("gzip", name, max, refused) },
-			newGzipWriter),
+	return Compressions(func(encoding string) connect.Decompressor { return NewDecompressor(encoding, name, max, refused) })
+}
+
+// Compressions make a Connect handler take messages in Encodings with decompressors of its own.
+func Compressions(decompressor func(encoding string) connect.Decompressor) (opts []connect.HandlerOption) {
+	for _, c := range []struct {
+		encoding   string
+		compressor func() connect.Compressor
+	}{{"deflate", func() connect.Compressor { return zlib.NewWriter(io.Discard) }}, {"zstd", newZstdWriter}, {"gzip", newGzipWriter}} {
+		opts = append(opts, connect.WithCompression(c.encoding, func() connect.Decompressor { return decompressor(c.encoding) }, c.compressor))
 	}
+	return opts
 }
 
 // newGzipWriter makes half the work of the usual level: a flame graph is 13 % larger and was a tenth of its query.
