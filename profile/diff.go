@@ -124,11 +124,30 @@ func (d *DiffTree) Cut(minShare, beforeScale, afterScale float64) (cut int) {
 	if minShare <= 0 || d.Len() <= 1 {
 		return 0
 	}
-	weight := func(i uint32) float64 {
+	weight := d.weight(beforeScale, afterScale)
+	limit := minShare * weight(0)
+	return d.cut(func(i uint32) bool { return weight(i) < limit })
+}
+
+// CutTo folds subtrees as [Tree.CutTo] does, those that are smallest on both sides.
+func (d *DiffTree) CutTo(most int, beforeScale, afterScale float64) (cut int) {
+	if d.Len() <= most {
+		return 0
+	}
+	weight := d.weight(beforeScale, afterScale)
+	limit := d.heaviest(most/2, weight)
+	return d.cut(func(i uint32) bool { return weight(i) <= limit })
+}
+
+// weight returns the larger of both sides by node.
+func (d *DiffTree) weight(beforeScale, afterScale float64) func(i uint32) float64 {
+	return func(i uint32) float64 {
 		return max(math.Abs(float64(d.BeforeTotal[i])*beforeScale), math.Abs(float64(d.Total[i])*afterScale))
 	}
-	limit := minShare * weight(0)
-	out, before, cut := d.fold(func(i uint32) bool { return weight(i) < limit }, d.BeforeSelf, d.BeforeTotal)
+}
+
+func (d *DiffTree) cut(isSmall func(i uint32) bool) (cut int) {
+	out, before, cut := d.fold(isSmall, d.BeforeSelf, d.BeforeTotal)
 	d.Tree, d.BeforeSelf = *out, before
 	d.BeforeTotal = d.totals(before)
 	return cut

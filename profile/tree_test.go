@@ -382,3 +382,34 @@ func BenchmarkTree(b *testing.B) {
 type counter int64
 
 func (c *counter) Write(p []byte) (int, error) { *c += counter(len(p)); return len(p), nil }
+
+// TestTreeCutTo: however few nodes are allowed, so many there are at most, sums stay, and what is left is heavier than
+// what is not.
+func TestTreeCutTo(t *testing.T) {
+	for seed := range uint64(200) {
+		r := rand.New(rand.NewPCG(seed, 9))
+		b := randomBatch(r)
+		whole, err := GroupTree(t.Context(), b, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for most := 2; most <= whole.Len()+1; most++ {
+			tree := *whole
+			cut := tree.CutTo(most)
+			checkTree(t, &tree)
+			small := 0
+			for i := range uint32(tree.Len()) {
+				if tree.Frames[tree.Frame[i]].Kind == KindCut {
+					small++
+				}
+			}
+			if tree.Len() > most || tree.Total[0] != whole.Total[0] || tree.Len()-small+cut != whole.Len() {
+				t.Fatalf("seed %d: %d nodes of %d, at most %d; %d are small, %d cut, total %d of %d", seed, tree.Len(), whole.Len(), most, small, cut, tree.Total[0], whole.Total[0])
+			}
+			d := Diff(whole, whole)
+			if d.CutTo(most, 1, 2); d.Len() > most || d.Total[0] != whole.Total[0] || d.BeforeTotal[0] != whole.Total[0] {
+				t.Fatalf("seed %d: a difference of %d nodes, at most %d", seed, d.Len(), most)
+			}
+		}
+	}
+}

@@ -1,6 +1,10 @@
 package profile
 
-import "sort"
+import (
+	"math"
+	"slices"
+	"sort"
+)
 
 // Cut folds subtrees whose total is below minShare of the root's into one node "(small)" per parent, which
 // keeps every sum right, and returns how many nodes were folded. A parent whose only small child is a leaf
@@ -13,6 +17,30 @@ func (t *Tree) Cut(minShare float64) (cut int) {
 	out, _, cut := t.fold(func(i uint32) bool { return float64(t.Total[i]) < limit }, nil, nil)
 	*t = *out
 	return cut
+}
+
+// CutTo folds subtrees as Cut does, the smallest ones, until there are at most so many nodes, of which there must be
+// 2 at least, and returns how many nodes were folded.
+func (t *Tree) CutTo(most int) (cut int) {
+	if t.Len() <= most {
+		return 0
+	}
+	weight := func(i uint32) float64 { return math.Abs(float64(t.Total[i])) }
+	limit := t.heaviest(most/2, weight)
+	out, _, cut := t.fold(func(i uint32) bool { return weight(i) <= limit }, nil, nil)
+	*t = *out
+	return cut
+}
+
+// heaviest returns a weight that less than n nodes beside the root are above. With a node "(small)" or a small leaf for
+// each, and for the root, that makes 2n nodes at most.
+func (t *Tree) heaviest(n int, weight func(i uint32) float64) float64 {
+	all := make([]float64, t.Len()-1)
+	for i := range all {
+		all[i] = weight(uint32(i + 1))
+	}
+	slices.Sort(all)
+	return all[len(all)-n]
 }
 
 // fold makes one node "(small)" of the children of each node that are small with all that is below them. other

@@ -127,7 +127,7 @@ func askers(t *testing.T, s *running) []asker {
 	}
 	discard := func(_ any, err error) error { return err }
 	return []asker{
-		{"FlameGraph", "type by spans site nodes keep", func(q question) error {
+		{"FlameGraph", "type by spans site keep", func(q question) error {
 			return discard(own.FlameGraph(ctx, &queryv1.FlameGraphRequest{Selection: selection(q), GroupBy: q.by, Filter: filter(q), MinShare: -1}))
 		}},
 		{"Top", "type spans site keep", func(q question) error {
@@ -136,7 +136,7 @@ func askers(t *testing.T, s *running) []asker {
 		{"Export", "type spans site keep", func(q question) error {
 			return discard(own.Export(ctx, &queryv1.ExportRequest{Selection: selection(q), Filter: filter(q), Format: queryv1.ExportFormat_EXPORT_FORMAT_FOLDED}))
 		}},
-		{"Diff", "type spans site nodes keep", func(q question) error {
+		{"Diff", "type spans site keep", func(q question) error {
 			return discard(own.Diff(ctx, &queryv1.DiffRequest{Before: selection(q), After: selection(q), Filter: filter(q), MinShare: -1}))
 		}},
 		{"DiffTop", "type spans site keep", func(q question) error {

@@ -28,10 +28,7 @@ func (s queryService) Diff(ctx context.Context, req *queryv1.DiffRequest) (*quer
 		}
 		tree := profile.Diff(before.Tree, after.Tree)
 		resp.NodeCount = int64(tree.Len())
-		resp.CutCount = int64(tree.Cut(share, before.Scale, after.Scale))
-		if err := s.fits(&tree.Tree); err != nil {
-			return err
-		}
+		resp.CutCount = int64(tree.Cut(share, before.Scale, after.Scale) + tree.CutTo(s.mostNodes(), before.Scale, after.Scale))
 		resp.Unit, resp.Before, resp.After = tree.Unit, wireSide(before), wireSide(after)
 		resp.Strings, resp.Frames, resp.Nodes = tree.Strings, wireFrames(&tree.Tree), tree.AppendNodes(nil)
 		return nil

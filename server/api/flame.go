@@ -2,10 +2,10 @@ package api
 
 import (
 	"context"
+	"math"
 
 	"github.com/perfuse/perfuse/profile"
 	queryv1 "github.com/perfuse/perfuse/proto/perfuse/query/v1"
-	"github.com/perfuse/perfuse/server/limits"
 	"github.com/perfuse/perfuse/server/query"
 )
 
@@ -75,17 +75,17 @@ func (s queryService) cut(tree *profile.Tree, path []string, share float64) (cut
 		tree = tree.Subtree(path)
 	}
 	wire := &queryv1.FlameTree{NodeCount: int64(tree.Len())}
-	wire.CutCount = int64(tree.Cut(share))
-	if err := s.fits(tree); err != nil {
-		return cutTree{}, err
-	}
+	wire.CutCount = int64(tree.Cut(share) + tree.CutTo(s.mostNodes()))
 	wire.Strings, wire.Frames, wire.Nodes = tree.Strings, wireFrames(tree), tree.AppendNodes(nil)
 	return cutTree{tree.Total[0], wire}, nil
 }
 
-func (s queryService) fits(tree *profile.Tree) error {
-	return limits.Count(limits.FlameNodes, int64(tree.Len()), s.limits.FlameNodes,
-		"the flame graph has %d nodes; ask with a larger min_share or for less time", tree.Len())
+// mostNodes is how many nodes a tree may have; what is smaller than they is cut.
+func (s queryService) mostNodes() int {
+	if s.limits.FlameNodes < 0 {
+		return math.MaxInt
+	}
+	return max(int(s.limits.FlameNodes), 2)
 }
 
 func wireFrames(tree *profile.Tree) []*queryv1.FlameFrame {

@@ -97,7 +97,8 @@ type Limits struct {
 	QueryBytes int64 `yaml:"query_bytes"`
 	// ConcurrentQueries is how many queries run at once; others wait for their turn. Default 16.
 	ConcurrentQueries int64 `yaml:"concurrent_queries"`
-	// FlameNodes bounds the nodes of one flame graph after cutting. Default 1 000 000.
+	// FlameNodes bounds the nodes of one flame graph: more are cut, the smallest first, and the answer says how many.
+	// Grafana's datasources, whose protocols cannot say that, get an error. Default 1 000 000.
 	FlameNodes int64 `yaml:"flame_nodes"`
 	// AnswerFrames is how many frames the stacks have that one answer is made of: it takes 16 bytes of memory for each.
 	// Those of the least values beyond it become one, "(small)", and the answer says so. Default 20 000 000.
