@@ -291,6 +291,9 @@ func TestForgetBesideWrites(t *testing.T) {
 	writers.Wait()
 	stop()
 	others.Wait()
+	if err := errors.Join(s.Flush(t.Context()), maintained(s), s.Forget(t.Context())); err != nil {
+		t.Fatal(err)
+	}
 	answer := func(s *Store) string {
 		b, err := s.Merge(t.Context(), storage.Selection{Type: &typ}, []string{"service_name", "build"})
 		if err != nil {
@@ -553,6 +556,11 @@ func forgetInBucket(t *testing.T, compactBytes int64) {
 		b.Profiles[0].TimeNanos = clock.now().UnixNano()
 		if err := errors.Join(s.Write(t.Context(), b), s.Flush(t.Context())); err != nil {
 			t.Fatal(err)
+		}
+		if i%2 == 1 { // before it is dropped
+			if err := s.Replicate(t.Context()); err != nil {
+				t.Fatal(err)
+			}
 		}
 		clock.add(15 * time.Minute)
 		if i%3 == 2 {
