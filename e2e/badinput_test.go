@@ -83,7 +83,7 @@ func TestBadBodies(t *testing.T) {
 		}
 		in.alive(t)
 	}
-	// 64 MiB unpacked up to the limit, once, and what a server has anyway: 123 MiB, five times of five.
+	// 64 MiB unpacked up to the limit, once, and what a server has anyway: 137 MiB, five times of five.
 	const most = 256 << 20
 	rss := in.rss(t)
 	t.Logf("the server holds %d MiB after that", rss>>20)
