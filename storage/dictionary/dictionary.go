@@ -98,7 +98,7 @@ func (d *Dictionary) Sizes() []Size {
 	for i := range d.t {
 		t := &d.t[i]
 		out[i] = Size{
-			Table: tableID(i).String(), Entries: int64(t.live) - 1, Bytes: t.bytes, Memory: t.memory + 8*int64(len(t.groups)) + 4*int64(len(t.slots)),
+			Table: tableID(i).String(), Entries: int64(t.live) - 1, Bytes: t.bytes, Memory: t.memory + 8*int64(len(t.groups)) + 8*int64(len(t.slots)),
 			Forgotten: int64(t.n) - int64(t.live) - int64(t.lost),
 		}
 	}

@@ -3,11 +3,10 @@ package dictionary
 import (
 	"bytes"
 	"fmt"
+	"hash/maphash"
 	"math/bits"
 	"slices"
 	"unsafe"
-
-	"github.com/zeebo/xxh3"
 )
 
 const (
@@ -25,7 +24,7 @@ const (
 type table struct {
 	n      uint32
 	groups []*group // nil: holes
-	slots  []uint32 // open addressing by hash; 0 is free, else an id plus 1, which may have become a hole
+	slots  []slot   // open addressing by hash
 	filled int      // slots that are not free
 	chunks [][]byte // 0 is that of holes
 	open   uint32   // the chunk that is written to, 0 if there is none
@@ -37,6 +36,19 @@ type table struct {
 	memory int64   // of groups, pages and chunks
 	handed *bitmap // the entries that were found; nil if nothing is being collected
 }
+
+// slot is a part of the hash that does not say where the slot is, which spares looking at most entries that are not
+// meant, and below it an id plus 1, which may have become a hole. 0 is free.
+type slot uint64
+
+func slotOf(hash uint64, id uint32) slot { return slot(hash>>32<<32 | uint64(id) + 1) }
+
+func (s slot) id() uint32 { return uint32(s) - 1 }
+
+// hashSeed makes it impossible to send us entries that fall into one slot.
+var hashSeed = maphash.MakeSeed()
+
+func hashOf(b []byte) uint64 { return maphash.Bytes(hashSeed, b) }
 
 type group struct {
 	pages [groupPages]*page // nil: holes
@@ -93,25 +105,28 @@ func (t *table) text(id uint32) string {
 }
 
 // find returns the id of b, or the slot where it belongs. Of equal entries it is the last.
-func (t *table) find(b []byte, hash uint64) (id uint32, slot uint64, ok bool) {
+func (t *table) find(b []byte, hash uint64) (id uint32, at uint64, ok bool) {
 	mask := uint64(len(t.slots) - 1)
-	for slot = hash & mask; ; slot = (slot + 1) & mask {
-		s := t.slots[slot]
+	for at = hash & mask; ; at = (at + 1) & mask {
+		s := t.slots[at]
 		if s == 0 {
-			return 0, slot, false
+			return 0, at, false
 		}
-		if e := t.at(s - 1); e != nil && e.hash == hash && bytes.Equal(t.chunks[e.chunk][e.off:e.off+e.n], b) {
-			return s - 1, slot, true
+		if uint64(s)>>32 != hash>>32 {
+			continue
+		}
+		if e := t.at(s.id()); e != nil && bytes.Equal(t.chunks[e.chunk][e.off:e.off+e.n], b) {
+			return s.id(), at, true
 		}
 	}
 }
 
 // add returns the id of b, a copy of which it adds if it is new.
-func (t *table) add(b []byte) uint32 { return t.addHashed(b, xxh3.Hash(b)) }
+func (t *table) add(b []byte) uint32 { return t.addHashed(b, hashOf(b)) }
 
 func (t *table) addHashed(b []byte, hash uint64) uint32 {
 	t.makeRoom()
-	id, slot, ok := t.find(b, hash)
+	id, at, ok := t.find(b, hash)
 	if ok {
 		if t.handed != nil {
 			t.handed.set(id)
@@ -119,19 +134,19 @@ func (t *table) addHashed(b []byte, hash uint64) uint32 {
 		return id
 	}
 	t.filled++
-	t.slots[slot] = t.n + 1
+	t.slots[at] = slotOf(hash, t.n)
 	return t.store(b, hash)
 }
 
 // restore adds b also if there is an equal entry, which is not found any more then: see [Dictionary.Apply].
 func (t *table) restore(b []byte) {
 	t.makeRoom()
-	hash := xxh3.Hash(b)
-	_, slot, ok := t.find(b, hash)
+	hash := hashOf(b)
+	_, at, ok := t.find(b, hash)
 	if !ok {
 		t.filled++
 	}
-	t.slots[slot] = t.n + 1
+	t.slots[at] = slotOf(hash, t.n)
 	t.store(b, hash)
 }
 
@@ -229,7 +244,7 @@ func (t *table) rehash() {
 	for n < 2*t.live {
 		n *= 2
 	}
-	t.slots, t.filled = make([]uint32, n), t.live
+	t.slots, t.filled = make([]slot, n), t.live
 	mask := uint64(n - 1)
 	for _, i := range slices.Backward(t.pages()) {
 		p := t.page(i)
@@ -237,11 +252,11 @@ func (t *table) rehash() {
 			if p[j].chunk == 0 {
 				continue
 			}
-			slot := p[j].hash & mask
-			for t.slots[slot] != 0 {
-				slot = (slot + 1) & mask
+			at := p[j].hash & mask
+			for t.slots[at] != 0 {
+				at = (at + 1) & mask
 			}
-			t.slots[slot] = i*pageEntries + uint32(j) + 1
+			t.slots[at] = slotOf(p[j].hash, i*pageEntries+uint32(j))
 		}
 	}
 }
@@ -249,7 +264,7 @@ func (t *table) rehash() {
 func (t *table) String() string { return fmt.Sprintf("%d entries, %d bytes", t.live, t.bytes) }
 
 func (t *table) lookup(b []byte) (uint32, bool) {
-	id, _, ok := t.find(b, xxh3.Hash(b))
+	id, _, ok := t.find(b, hashOf(b))
 	return id, ok
 }
 
