@@ -136,11 +136,11 @@ func buildTree(ctx context.Context, b *Batch, profiles []*Profile, by []string) 
 	if len(profiles) > 0 {
 		t.Unit = profiles[0].Type.SampleUnit
 	}
-	used := make([]uint32, len(fr.frames))
-	for i := range used {
-		used[i] = uint32(i)
+	order := make([]uint32, len(fr.frames)-1) // all but the root
+	for i := range order {
+		order[i] = uint32(i + 1)
 	}
-	rank := t.setFrames(fr.frames, fr.strings, used)
+	rank := t.setFrames(fr.frames, fr.strings, sortedFrames(order, fr.frames, fr.strings))
 	for i, f := range ps.frames {
 		ps.frames[i] = rank[f]
 	}
@@ -213,8 +213,11 @@ type framer struct {
 func newFramer(d *Dictionary) *framer {
 	fr := &framer{
 		d:        d,
-		ids:      map[string]uint32{},
-		frameID:  map[TreeFrame]uint32{},
+		strings:  make([]string, 0, len(d.Functions)+8),
+		ids:      make(map[string]uint32, len(d.Functions)),
+		frames:   make([]TreeFrame, 0, len(d.Functions)+8),
+		frameID:  make(map[TreeFrame]uint32, len(d.Functions)),
+		flat:     make([]uint32, 0, len(d.Frames)+len(d.Frames)/4),
 		done:     make([]struct{ at, n uint32 }, len(d.Frames)),
 		mappings: make([]uint32, len(d.Mappings)),
 		names:    make([]uint32, len(d.Functions)),
@@ -382,7 +385,7 @@ func (tb *treeBuilder) child(parent, frame uint32) uint32 {
 func (tb *treeBuilder) tree(frames []TreeFrame, strs []string) *Tree {
 	t := &Tree{}
 	n := len(tb.parent)
-	rank := t.setFrames(frames, strs, tb.frame)
+	rank := t.setFrames(frames, strs, sortedFrames(usedFrames(len(frames), tb.frame), frames, strs))
 
 	// Sort the nodes by (parent, frame) with two counting sorts, the minor key first.
 	byFrame := countingSort(n, len(t.Frames), func(i uint32) uint32 { return rank[tb.frame[i]] }, nil)
@@ -440,19 +443,30 @@ func (t *Tree) totals(self []int64) []int64 {
 	return total
 }
 
-// setFrames fills Frames and Strings with those of the given frames that occur in used, sorted; it returns
-// the new index by old one.
-func (t *Tree) setFrames(frames []TreeFrame, strs []string, used []uint32) (rank []uint32) {
-	rank = make([]uint32, len(frames))
-	order := make([]uint32, 0, len(frames))
+// usedFrames returns those of n frames that occur in used, but for the root's, in order.
+func usedFrames(n int, used []uint32) (order []uint32) {
+	seen := make([]bool, n)
 	for _, f := range used {
-		if f != 0 && rank[f] == 0 {
-			rank[f] = 1
-			order = append(order, f)
+		seen[f] = true
+	}
+	for f := 1; f < n; f++ {
+		if seen[f] {
+			order = append(order, uint32(f))
 		}
 	}
-	slices.SortFunc(order, func(a, b uint32) int { return compareFrames(&frames[a], &frames[b], strs) })
+	return order
+}
 
+// sortedFrames sorts frames by what they show.
+func sortedFrames(order []uint32, frames []TreeFrame, strs []string) []uint32 {
+	slices.SortFunc(order, func(a, b uint32) int { return compareFrames(&frames[a], &frames[b], strs) })
+	return order
+}
+
+// setFrames fills Frames and Strings with those of the given frames that are in order, which is sorted and has not the
+// root's; it returns the new index by old one.
+func (t *Tree) setFrames(frames []TreeFrame, strs []string, order []uint32) (rank []uint32) {
+	rank = make([]uint32, len(frames))
 	ids := make([]uint32, len(strs)) // new string id + 1
 	id := func(old uint32) uint32 {
 		if strs[old] == "" {

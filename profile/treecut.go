@@ -50,7 +50,7 @@ func (t *Tree) fold(isSmall func(i uint32) bool, other, otherTotal []int64) (fol
 	again := func(i uint32) bool { return t.Frames[t.Frame[i]].Kind == KindCut }
 	small := func(i uint32) bool { return isSmall(i) || again(i) }
 
-	// The frame of "(small)" goes to the end of the table and is brought to its place by the sort.
+	// The frame of "(small)" goes to the end of the table and is brought to its place in the end.
 	frames := append(t.Frames[:len(t.Frames):len(t.Frames)], TreeFrame{Name: uint32(len(t.Strings)), Kind: KindCut})
 	strs := append(t.Strings[:len(t.Strings):len(t.Strings)], CutName)
 	cutFrame := uint32(len(t.Frames))
@@ -116,7 +116,12 @@ func (t *Tree) fold(isSmall func(i uint32) bool, other, otherTotal []int64) (fol
 		top.next = t.End[c]
 		enter(c)
 	}
-	rank := out.setFrames(frames, strs, out.Frame)
+	order := usedFrames(len(frames), out.Frame) // in order, but for that of "(small)"
+	if n := len(order) - 1; n >= 0 && order[n] == cutFrame {
+		i, _ := slices.BinarySearch(order[:n], place)
+		order = slices.Insert(order[:n], i, cutFrame)
+	}
+	rank := out.setFrames(frames, strs, order)
 	for i, f := range out.Frame {
 		out.Frame[i] = rank[f]
 	}

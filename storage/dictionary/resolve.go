@@ -2,6 +2,7 @@ package dictionary
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/perfuse/perfuse/profile"
 )
@@ -40,6 +41,13 @@ func (x *indices[T]) at(id uint32) *T {
 // NewResolver returns a resolver that adds to a dictionary, which must be empty.
 func (d *Dictionary) NewResolver(to *profile.Dictionary) *Resolver {
 	return &Resolver{d: d, to: to}
+}
+
+// Grow makes room for so many stacks more, and for some of their frames.
+func (r *Resolver) Grow(stacks int) {
+	r.to.Stacks = slices.Grow(r.to.Stacks, stacks)
+	r.to.Frames = slices.Grow(r.to.Frames, min(stacks, 4096))
+	r.to.Functions = slices.Grow(r.to.Functions, min(stacks, 2048))
 }
 
 // Stack returns the index that a stack has in the batch.

@@ -56,6 +56,18 @@ func (t *stackSums) join(o *stackSums) {
 	}
 }
 
+// count is how many sums are not 0.
+func (t *stackSums) count() (n int) {
+	for _, values := range t.pages {
+		for _, v := range values {
+			if v != 0 {
+				n++
+			}
+		}
+	}
+	return n
+}
+
 // each calls f with every stack whose sum is not 0, in order of their ids.
 func (t *stackSums) each(ctx context.Context, f func(dictionary.StackID, int64) error) error {
 	for page, values := range t.pages {
@@ -219,7 +231,9 @@ func (s *Store) name(ctx context.Context, q *question, typ profile.Type, groups 
 	frames := 0
 	for i, g := range order {
 		m := groups[g]
-		p := profile.Profile{Type: typ, Labels: q.labels[g], TimeNanos: m.start, DurationNanos: m.end - m.start, Period: m.period}
+		n := m.sums.count()
+		r.Grow(n)
+		p := profile.Profile{Type: typ, Labels: q.labels[g], TimeNanos: m.start, DurationNanos: m.end - m.start, Period: m.period, Samples: make([]profile.Sample, 0, n)}
 		err := m.sums.each(ctx, func(id dictionary.StackID, v int64) error {
 			if least.compare(weigh(g, id, v)) > 0 {
 				rest[i] += v
