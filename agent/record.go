@@ -26,6 +26,8 @@ import (
 type RecordOptions struct {
 	// Rate is samples per second and CPU. Default 97.
 	Rate int
+	// OffCPU also records what threads wait for.
+	OffCPU bool
 	// PID restricts the recording to one process and what it starts from now on.
 	PID int
 	// Command is started once everything is ready, and recorded with all that it starts. The recording
@@ -47,9 +49,10 @@ type RecordOptions struct {
 
 // Recording is what was seen.
 type Recording struct {
-	// Batch has two profiles per process and thread name: CPU time and samples.
+	// Batch has two profiles per process and thread name, CPU time and samples, and one each of page faults and, if
+	// asked for, of waits by reason.
 	Batch *profile.Batch
-	// Samples is how many were taken, Lost how many could not be kept.
+	// Samples is how many were taken of the CPU, Lost how many of all could not be kept.
 	Samples, Lost int64
 	// Stacks counts user stacks by how they ended ("complete" or the reason), over the whole machine.
 	Stacks map[string]uint64
@@ -110,12 +113,15 @@ func (r *recorder) run(ctx context.Context) (*Recording, error) {
 	o := sampler.Options{
 		Rate:     r.opts.Rate,
 		Interval: time.Second,
-		BPFFS:    cpu.DefaultBPFFS,
-		Open:     table.Open,
-		Lookup:   table.Lookup,
-		Sync:     table.Sync,
-		Sink:     r.accept,
-		Logger:   r.opts.Logger,
+		OffCPU:   r.opts.OffCPU,
+		// Someone waits for the answer, and it is short.
+		FaultRate: 499,
+		BPFFS:     cpu.DefaultBPFFS,
+		Open:      table.Open,
+		Lookup:    table.Lookup,
+		Sync:      table.Sync,
+		Sink:      r.accept,
+		Logger:    r.opts.Logger,
 	}
 	if r.family != nil {
 		o.Keep = r.family.has
@@ -274,7 +280,9 @@ func (r *recorder) found(buildID string, p *process.Process, m process.Mapping, 
 func (r *recorder) accept(b *profile.Batch) {
 	var n int64
 	for i := range b.Profiles {
-		n += b.Profiles[i].Total()
+		if b.Profiles[i].Type == profile.TypeCPUSamples {
+			n += b.Profiles[i].Total()
+		}
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -311,6 +319,10 @@ func (r *recorder) finish(ctx context.Context, rec *Recording) error {
 func withCPU(b *profile.Batch) {
 	out := make([]profile.Profile, 0, 2*len(b.Profiles))
 	for _, p := range b.Profiles {
+		if p.Type != profile.TypeCPUSamples {
+			out = append(out, p)
+			continue
+		}
 		t := p
 		t.Type = profile.TypeCPU
 		t.Samples = make([]profile.Sample, len(p.Samples))

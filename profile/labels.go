@@ -15,8 +15,10 @@ const (
 	LabelNode        = "node"
 	LabelComm        = "comm"
 	LabelThread      = "thread"
-	LabelExecutable  = "executable"
-	LabelVersion     = "version"
+	// LabelReason is what a thread waits for, in off-CPU profiles.
+	LabelReason     = "reason"
+	LabelExecutable = "executable"
+	LabelVersion    = "version"
 )
 
 // Label is a name and its value.

@@ -21,10 +21,14 @@ type Type struct {
 	Delta      bool
 }
 
-// CPU and its sibling are what the sampler collects.
+// What the agent collects. TypeWall is what a query makes of TypeCPU and TypeOffCPU together: nobody stores it.
 var (
 	TypeCPU        = Type{Name: "process_cpu", SampleType: "cpu", SampleUnit: "nanoseconds", PeriodType: "cpu", PeriodUnit: "nanoseconds"}
 	TypeCPUSamples = Type{Name: "process_cpu", SampleType: "samples", SampleUnit: "count", PeriodType: "cpu", PeriodUnit: "nanoseconds"}
+
+	TypeOffCPU     = Type{Name: "off_cpu", SampleType: "off_cpu", SampleUnit: "nanoseconds", PeriodType: "off_cpu", PeriodUnit: "nanoseconds"}
+	TypeWall       = Type{Name: "wall", SampleType: "wall", SampleUnit: "nanoseconds", PeriodType: "wall", PeriodUnit: "nanoseconds"}
+	TypePageFaults = Type{Name: "memory", SampleType: "page_faults", SampleUnit: "count", PeriodType: "page_faults", PeriodUnit: "count"}
 )
 
 // Level says whether the type's values say how much there is (bytes in use, goroutines) and not how much happened

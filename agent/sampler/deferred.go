@@ -16,6 +16,7 @@ import (
 type deferred struct {
 	key    cpu.Key
 	time   uint64
+	weight uint64 // what the sample counts
 	kernel []cpu.Frame
 	regs   []uint64 // by DWARF number
 	ip     uint64
@@ -49,6 +50,7 @@ func parseDeferred(raw []byte) (deferred, bool) {
 		chain:  chain,
 		key:    d.Record.Key,
 		time:   d.Record.Time,
+		weight: uint64(d.Record.Weight),
 		kernel: append([]cpu.Frame(nil), d.Kernel[:d.Record.FrameCount]...),
 		regs:   append([]uint64(nil), d.Regs[:]...),
 		ip:     d.Ip,

@@ -36,7 +36,9 @@ type drain struct {
 	// deferred are samples whose user stacks are still to be walked, by epoch.
 	deferred [2][]deferred
 	// again are those that wait for a table that was not ready, once more.
-	again  []deferred
+	again []deferred
+	// held are the stacks of waits, whose time may be counted in a later epoch than the one in which they began.
+	held   map[cpu.Key]held
 	copies []deferred // of samples that were walked in the kernel, for tests
 	late   uint64     // deferred samples so far
 	bad    uint64     // records that make no sense, or counts without a stack
@@ -55,7 +57,17 @@ type seen struct {
 	frames []cpu.Frame
 }
 
+// held is a stack that may be counted again.
+type held struct {
+	seen
+	used time.Time
+}
+
+// holdFor is far longer than a thread that waits stays uncounted: a tick or two.
+const holdFor = 30 * time.Second
+
 func (d *drain) init(s *Sampler) {
+	d.held = map[cpu.Key]held{}
 	d.s = s
 	d.stacks = [2]map[cpu.Key]seen{{}, {}}
 	d.labels = [2]map[uint64][]profile.Label{{}, {}}
@@ -138,8 +150,10 @@ func (d *drain) accept(raw []byte) {
 func (d *drain) flip(start, end time.Time, last bool) (*profile.Batch, error) {
 	old := d.epoch
 	d.epoch ^= 1
-	if err := d.s.programs.Epoch.Set(d.epoch); err != nil {
-		return nil, fmt.Errorf("setting the epoch: %w", err)
+	for _, e := range d.s.epochs {
+		if err := e.Set(d.epoch); err != nil {
+			return nil, fmt.Errorf("setting the epoch: %w", err)
+		}
 	}
 	// Programs run with preemption off: after a grace period of the kernel none still uses the old epoch.
 	if _, _, errno := unix.Syscall(unix.SYS_MEMBARRIER, membarrierGlobal, 0, 0); errno != 0 {
@@ -167,7 +181,34 @@ func (d *drain) flip(start, end time.Time, last bool) (*profile.Batch, error) {
 	if d.s.verify != nil {
 		d.s.verify(copies, stacks)
 	}
+	d.hold(counted, stacks, end)
 	return d.build.batch(d.s, counted, stacks, labels, late, start, end, last), nil
+}
+
+// hold keeps the stacks of waits, and puts those among stacks that were counted now but told before.
+func (d *drain) hold(counted map[cpu.Key]uint64, stacks map[cpu.Key]seen, now time.Time) {
+	for k, st := range stacks {
+		if k.Event == cpu.EventWait {
+			d.held[k] = held{st, now}
+		}
+	}
+	for k, n := range counted {
+		if k.Event != cpu.EventWait {
+			continue
+		}
+		if h, ok := d.held[k]; ok {
+			stacks[k] = h.seen
+			d.held[k] = held{h.seen, now}
+		}
+		if n == 0 {
+			delete(counted, k) // it has begun, and counts later
+		}
+	}
+	for k, h := range d.held {
+		if now.Sub(h.used) > holdFor {
+			delete(d.held, k)
+		}
+	}
 }
 
 const membarrierGlobal = 1
@@ -201,19 +242,27 @@ type builder struct {
 	frames   map[cpu.Frame]profile.FrameIndex // without frames whose meaning depends on the process
 	labels   map[uint64][]profile.Label       // what programs gave, by hash
 	threads  map[thread]place
-	sets     map[uint32]int   // how many sets of labels a process has, by generation
-	profiles map[string]int   // by labels
+	sets     map[uint32]int // how many sets of labels a process has, by generation
+	profiles map[series]int
 	samples  map[sampleID]int // index in its profile's samples
 	template profile.Profile
+	reasons  map[uint64]string // why threads wait, by stack
 	out      []profile.Profile
 	stack    profile.Stack
 }
 
-// thread is a process, one of its threads' names, and the labels that the program gave.
+// series is what becomes one profile.
+type series struct {
+	typ    profile.Type
+	labels string
+}
+
+// thread is a process, one of its threads' names, the labels that the program gave, and what is counted.
 type thread struct {
-	generation, tgid uint32
-	comm             [16]int8
-	labels           uint64
+	generation, tgid, event uint32
+	comm                    [16]int8
+	labels                  uint64
+	reason                  string
 }
 
 // place is where a thread's samples go.
@@ -232,24 +281,24 @@ type sampleID struct {
 	link    profile.LinkIndex
 }
 
+func newBuilder(start, end time.Time) *builder {
+	return &builder{
+		dict:     profile.NewDictionary(),
+		frames:   map[cpu.Frame]profile.FrameIndex{},
+		threads:  map[thread]place{},
+		sets:     map[uint32]int{},
+		profiles: map[series]int{},
+		samples:  map[sampleID]int{},
+		reasons:  map[uint64]string{},
+		template: profile.Profile{TimeNanos: start.UnixNano(), DurationNanos: end.Sub(start).Nanoseconds()},
+	}
+}
+
 func (b *builder) batch(s *Sampler, counted map[cpu.Key]uint64, stacks map[cpu.Key]seen, labels map[uint64][]profile.Label, late []deferred, start, end time.Time, final bool) *profile.Batch {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	*b = builder{
-		dict:     profile.NewDictionary(),
-		frames:   map[cpu.Frame]profile.FrameIndex{},
-		labels:   labels,
-		threads:  map[thread]place{},
-		sets:     map[uint32]int{},
-		profiles: map[string]int{},
-		samples:  map[sampleID]int{},
-		template: profile.Profile{
-			Type:          profile.TypeCPUSamples,
-			TimeNanos:     start.UnixNano(),
-			DurationNanos: end.Sub(start).Nanoseconds(),
-			Period:        int64(1e9 / s.opts.Rate),
-		},
-	}
+	*b = *newBuilder(start, end)
+	b.labels = labels
 	for _, k := range slices.SortedFunc(maps.Keys(counted), compareKeys) {
 		st, ok := stacks[k]
 		if !ok {
@@ -272,7 +321,7 @@ func (b *builder) batch(s *Sampler, counted map[cpu.Key]uint64, stacks map[cpu.K
 			s.drain.again = append(s.drain.again, *d)
 			continue
 		}
-		b.sample(s, d.key, r, d.labels, frames, 1)
+		b.sample(s, d.key, r, d.labels, frames, max(d.weight, 1))
 	}
 	s.forget(start)
 	return &profile.Batch{Dictionary: b.dict, Profiles: b.out}
@@ -282,7 +331,11 @@ func (b *builder) sample(s *Sampler, k cpu.Key, r *running, own []profile.Label,
 	if s.opts.Keep != nil && !s.opts.Keep(processOf(r)) {
 		return
 	}
-	to := b.place(s, k, r, own, n)
+	reason := ""
+	if k.Event == cpu.EventWait {
+		frames, reason = b.wait(s, k, frames)
+	}
+	to := b.place(s, k, r, own, reason, n)
 	if k.SpanId != [8]uint8{} {
 		to.link = profile.Link{TraceID: k.TraceId, SpanID: k.SpanId}
 	}
@@ -290,18 +343,23 @@ func (b *builder) sample(s *Sampler, k cpu.Key, r *running, own []profile.Label,
 	for _, f := range frames {
 		b.stack = append(b.stack, b.frame(s, r, f))
 	}
-	at := sampleID{to.profile, b.dict.Stack(b.stack), b.dict.Link(to.link)}
-	p := &b.out[to.profile]
+	b.add(to.profile, to.link, b.stack, int64(n))
+}
+
+// add adds to the value of a stack in a profile.
+func (b *builder) add(to int, link profile.Link, stack profile.Stack, n int64) {
+	at := sampleID{to, b.dict.Stack(stack), b.dict.Link(link)}
+	p := &b.out[to]
 	if j, ok := b.samples[at]; ok {
-		p.Samples[j].Value += int64(n)
+		p.Samples[j].Value += n
 		return
 	}
 	b.samples[at] = len(p.Samples)
-	p.Samples = append(p.Samples, profile.Sample{Stack: at.stack, Link: at.link, Value: int64(n)})
+	p.Samples = append(p.Samples, profile.Sample{Stack: at.stack, Link: at.link, Value: n})
 }
 
-func (b *builder) place(s *Sampler, k cpu.Key, r *running, own []profile.Label, n uint64) place {
-	id := thread{k.Generation, k.Tgid, k.Comm, k.Labels}
+func (b *builder) place(s *Sampler, k cpu.Key, r *running, own []profile.Label, reason string, n uint64) place {
+	id := thread{k.Generation, k.Tgid, k.Event, k.Comm, k.Labels, reason}
 	if r != nil {
 		id.generation = r.process.Generation
 	}
@@ -314,26 +372,42 @@ func (b *builder) place(s *Sampler, k cpu.Key, r *running, own []profile.Label, 
 		s.drain.unlabelled += n
 		s.drain.mu.Unlock()
 		k.Labels = 0
-		return b.place(s, k, r, nil, n)
+		return b.place(s, k, r, nil, reason, n)
 	}
 	ls := labels(r, k)
 	if len(own) > 0 {
 		b.sets[id.generation]++
 		ls, to.link = profile.SampleLabels(own, ls)
 	}
-	to.profile = b.profile(ls)
+	if reason != "" {
+		ls = profile.NewLabels(append(slices.Clone(ls), profile.Label{Name: profile.LabelReason, Value: reason})...)
+	}
+	typ, period := s.typeOf(k.Event)
+	to.profile = b.series(typ, period, ls)
 	b.threads[id] = to
 	return to
 }
 
-// profile returns the index of the profile with these labels.
-func (b *builder) profile(ls profile.Labels) int {
-	key := ls.String()
+// typeOf returns what an event measures, and the period.
+func (s *Sampler) typeOf(event uint32) (profile.Type, int64) {
+	switch event {
+	case cpu.EventFault:
+		return profile.TypePageFaults, 1
+	case cpu.EventWait:
+		return profile.TypeOffCPU, 1
+	default:
+		return profile.TypeCPUSamples, int64(1e9 / s.opts.Rate)
+	}
+}
+
+// series returns the index of the profile of a type with these labels.
+func (b *builder) series(t profile.Type, period int64, ls profile.Labels) int {
+	key := series{t, ls.String()}
 	i, ok := b.profiles[key]
 	if !ok {
 		i = len(b.out)
 		p := b.template
-		p.Labels = ls
+		p.Type, p.Period, p.Labels = t, period, ls
 		b.profiles[key] = i
 		b.out = append(b.out, p)
 	}
@@ -342,6 +416,7 @@ func (b *builder) profile(ls profile.Labels) int {
 
 func compareKeys(a, b cpu.Key) int {
 	return cmp.Or(
+		cmp.Compare(a.Event, b.Event),
 		cmp.Compare(a.Tgid, b.Tgid),
 		cmp.Compare(a.Generation, b.Generation),
 		slices.Compare(a.Comm[:], b.Comm[:]),
@@ -349,6 +424,7 @@ func compareKeys(a, b cpu.Key) int {
 		slices.Compare(a.TraceId[:], b.TraceId[:]),
 		slices.Compare(a.SpanId[:], b.SpanId[:]),
 		cmp.Compare(a.Labels, b.Labels),
+		cmp.Compare(a.State, b.State),
 	)
 }
 

@@ -14,52 +14,56 @@ import (
 	"github.com/perfuse/perfuse/bpf/cpu"
 )
 
-// events are one perf event a CPU, all running the sampling program.
+// events are one perf event a CPU, all running the same program.
 type events struct {
 	program int // file descriptor
-	period  uint64
+	attr    unix.PerfEventAttr
 	cycles  bool
 	perCPU  map[int]int // CPU → file descriptor
 }
 
-// openEvents prefers hardware cycles, whose interrupt sees code that runs with interrupts off, and falls
+// openClock prefers hardware cycles, whose interrupt sees code that runs with interrupts off, and falls
 // back to the software clock, which every machine has.
-func openEvents(program, rate int) (*events, error) {
-	e := &events{
-		program: program,
-		period:  uint64(1e9) / uint64(rate*cpu.Slots),
-		perCPU:  map[int]int{},
-	}
+func openClock(program, rate int) (*events, error) {
 	cpus, err := onlineCPUs()
 	if err != nil {
 		return nil, err
 	}
-	if fd, err := perfEvent(cpus[0], e.attr(true)); err == nil {
+	cycles := frequency(unix.PERF_TYPE_HARDWARE, unix.PERF_COUNT_HW_CPU_CYCLES, rate*cpu.Slots)
+	fd, err := perfEvent(cpus[0], &cycles)
+	if err == nil {
 		unix.Close(fd)
-		e.cycles = true
+		return openEvents(program, cycles, true)
 	}
+	clock := cycles
+	clock.Type, clock.Config = unix.PERF_TYPE_SOFTWARE, unix.PERF_COUNT_SW_CPU_CLOCK
+	clock.Bits &^= unix.PerfBitFreq
+	clock.Sample = uint64(1e9) / uint64(rate*cpu.Slots)
+	return openEvents(program, clock, false)
+}
+
+// openFaults opens the counter of page faults. The kernel adapts its period to take about rate samples per second and CPU.
+func openFaults(program, rate int) (*events, error) {
+	return openEvents(program, frequency(unix.PERF_TYPE_SOFTWARE, unix.PERF_COUNT_SW_PAGE_FAULTS, rate*cpu.FaultSlots), false)
+}
+
+func frequency(typ uint32, config uint64, rate int) unix.PerfEventAttr {
+	return unix.PerfEventAttr{
+		Type:   typ,
+		Config: config,
+		Size:   uint32(unix.PERF_ATTR_SIZE_VER5),
+		Sample: uint64(rate),
+		Bits:   unix.PerfBitDisabled | unix.PerfBitFreq,
+	}
+}
+
+func openEvents(program int, attr unix.PerfEventAttr, cycles bool) (*events, error) {
+	e := &events{program: program, attr: attr, cycles: cycles, perCPU: map[int]int{}}
 	if err := e.follow(); err != nil {
 		e.close()
 		return nil, err
 	}
 	return e, nil
-}
-
-func (e *events) attr(cycles bool) *unix.PerfEventAttr {
-	a := &unix.PerfEventAttr{
-		Type:   unix.PERF_TYPE_SOFTWARE,
-		Config: unix.PERF_COUNT_SW_CPU_CLOCK,
-		Sample: e.period,
-		Bits:   unix.PerfBitDisabled,
-	}
-	a.Size = uint32(unix.PERF_ATTR_SIZE_VER5)
-	if cycles {
-		a.Type = unix.PERF_TYPE_HARDWARE
-		a.Config = unix.PERF_COUNT_HW_CPU_CYCLES
-		a.Sample = 1e9 / e.period
-		a.Bits |= unix.PerfBitFreq
-	}
-	return a
 }
 
 // follow opens events on CPUs that came online and closes those of CPUs that left.
@@ -74,7 +78,7 @@ func (e *events) follow() error {
 		if _, ok := e.perCPU[c]; ok {
 			continue
 		}
-		fd, err := perfEvent(c, e.attr(e.cycles))
+		fd, err := perfEvent(c, &e.attr)
 		if errors.Is(err, unix.ENODEV) {
 			continue // it went offline again
 		}
@@ -107,7 +111,8 @@ func (e *events) jitter() {
 		return // the kernel adapts that period all the time
 	}
 	for _, fd := range e.perCPU {
-		p := uint64(float64(e.period) / (0.9 + 0.2*rand.Float64()))
+		// Of a counter with a frequency it is the frequency, else the period.
+		p := uint64(float64(e.attr.Sample) / (0.9 + 0.2*rand.Float64()))
 		// An error would mean that the CPU has just gone offline.
 		_, _, _ = unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.PERF_EVENT_IOC_PERIOD, uintptr(unsafe.Pointer(&p)))
 	}

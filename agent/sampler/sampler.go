@@ -1,4 +1,5 @@
-// Package sampler collects CPU samples: it runs the programs of bpf/cpu, feeds them the processes'
+// Package sampler collects samples with stacks, of the CPU, of page faults and of waits: it runs the programs of bpf/cpu and
+// bpf/offcpu, feeds them the processes'
 // mappings and the unwind tables of the files that they map, drains what they counted, and joins it with
 // process, container and symbols into batches of profiles.
 //
@@ -24,6 +25,7 @@ import (
 
 	"github.com/perfuse/perfuse/agent/process"
 	"github.com/perfuse/perfuse/bpf/cpu"
+	"github.com/perfuse/perfuse/bpf/offcpu"
 	"github.com/perfuse/perfuse/profile"
 	"github.com/perfuse/perfuse/symbolize/kernel"
 )
@@ -34,6 +36,11 @@ type Options struct {
 	Rate int
 	// Interval is the time between two batches. Default 10 s.
 	Interval time.Duration
+	// FaultRate is at most how many page faults per second and CPU are looked at; each stands for as many as there
+	// were since the one before. Default 49; negative: none.
+	FaultRate int
+	// OffCPU also measures what threads wait for.
+	OffCPU bool
 	// PID restricts sampling to one process, in the kernel. Default 0: all.
 	PID process.PID
 	// Sync waits until the process table knows what the kernel has reported so far. Default: no wait.
@@ -64,6 +71,9 @@ type Sampler struct {
 	opts     Options
 	programs *cpu.Programs
 	events   *events
+	faults   *events // nil: none
+	offcpu   *offcpu.Programs
+	epochs   []*ebpf.Variable
 	links    []link.Link
 	reader   *ringbuf.Reader
 	kernel   *kernel.Table // nil: its addresses are hidden
@@ -97,6 +107,9 @@ func newSampler(o Options, verify func([]deferred, map[cpu.Key]seen)) (*Sampler,
 	if o.Interval == 0 {
 		o.Interval = 10 * time.Second
 	}
+	if o.FaultRate == 0 {
+		o.FaultRate = 49
+	}
 	if o.TableBytes == 0 {
 		o.TableBytes = 256 << 20
 	}
@@ -118,12 +131,18 @@ func newSampler(o Options, verify func([]deferred, map[cpu.Key]seen)) (*Sampler,
 		}
 	}
 	perInterval := float64(o.Rate*len(cpus)) * o.Interval.Seconds()
+	perInterval += float64(max(o.FaultRate, 0)*len(cpus)) * o.Interval.Seconds()
+	stacks := min(max(2*perInterval, 4096), 1<<18)
+	if o.OffCPU {
+		stacks += 16384 // each thread that waits has one at least
+	}
+	ringBytes := powerOfTwo(min(max(float64(o.Rate*len(cpus))*ringPerSample, 1<<19), 1<<24))
 	p, err := cpu.Load(cpu.Options{
 		Verify:    verify != nil,
 		Spans:     spans,
 		OnlyPID:   uint32(o.PID),
-		Stacks:    uint32(min(max(2*perInterval, 4096), 1<<18)),
-		RingBytes: powerOfTwo(min(max(float64(o.Rate*len(cpus))*ringPerSample, 1<<19), 1<<24)),
+		Stacks:    uint32(stacks),
+		RingBytes: ringBytes,
 	})
 	if err != nil {
 		return nil, Explain(err, limitErr)
@@ -135,11 +154,19 @@ func newSampler(o Options, verify func([]deferred, map[cpu.Key]seen)) (*Sampler,
 		processes: map[uint32]*running{},
 		byPID:     map[process.PID]*running{},
 		spans:     newArena(p.Mappings.MaxEntries()),
+		epochs:    []*ebpf.Variable{p.Epoch},
 	}
 	s.files = newFiles(p, newTables(p, o.TableBytes), o.Open, o.Found)
 	if err := s.attach(); err != nil {
 		s.Close()
 		return nil, Explain(err, nil)
+	}
+	if o.OffCPU {
+		if s.offcpu, err = offcpu.Load(p, offcpu.Options{OnlyPID: uint32(o.PID), RingBytes: ringBytes}); err != nil {
+			s.Close()
+			return nil, Explain(err, nil)
+		}
+		s.epochs = append(s.epochs, s.offcpu.Epochs[:]...)
 	}
 	return s, nil
 }
@@ -228,21 +255,34 @@ func (s *Sampler) Run(ctx context.Context) error {
 	defer s.reader.Close()
 
 	var err error
-	if s.events, err = openEvents(s.programs.Sample.FD(), s.opts.Rate); err != nil {
+	if s.events, err = openClock(s.programs.Sample.FD(), s.opts.Rate); err != nil {
 		return Explain(err, nil)
 	}
 	defer s.events.close()
+	if s.opts.FaultRate > 0 {
+		if s.faults, err = openFaults(s.programs.Fault.FD(), s.opts.FaultRate); err != nil {
+			return Explain(err, nil)
+		}
+		defer s.faults.close()
+	}
 	level.Info(s.opts.Logger).Log("msg", "sampling", "event", s.Event(), "rate", s.opts.Rate, "cpus", len(s.events.perCPU))
 
 	jitter := time.NewTicker(time.Second)
 	defer jitter.Stop()
 	interval := time.NewTicker(s.opts.Interval)
 	defer interval.Stop()
+	ticks := s.newTicks()
+	defer ticks.stop()
 	start := time.Now()
 	for {
 		select {
+		case <-ticks.C:
+			ticks.run(false)
+			continue
 		case <-jitter.C:
-			s.events.jitter()
+			for _, e := range s.allEvents() {
+				e.jitter()
+			}
 			continue
 		case <-ctx.Done():
 		case <-interval.C:
@@ -250,6 +290,9 @@ func (s *Sampler) Run(ctx context.Context) error {
 		end := time.Now()
 		last := ctx.Err() != nil
 		s.catchUp(last)
+		if last {
+			ticks.run(true)
+		}
 		b, err := s.drain.flip(start, end, last)
 		if err != nil {
 			return fmt.Errorf("draining samples: %w", err)
@@ -261,10 +304,19 @@ func (s *Sampler) Run(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return nil
 		}
-		if err := s.events.follow(); err != nil {
-			level.Warn(s.opts.Logger).Log("msg", "some CPUs are not sampled", "err", err)
+		for _, e := range s.allEvents() {
+			if err := e.follow(); err != nil {
+				level.Warn(s.opts.Logger).Log("msg", "some CPUs are not sampled", "err", err)
+			}
 		}
 	}
+}
+
+func (s *Sampler) allEvents() []*events {
+	if s.faults == nil {
+		return []*events{s.events}
+	}
+	return []*events{s.events, s.faults}
 }
 
 // catchUp gives the process table a moment to learn of the processes that are about to be named, and before
@@ -334,6 +386,9 @@ func (s *Sampler) Close() error {
 		s.reader.Close()
 	}
 	s.files.tables.close()
+	if s.offcpu != nil {
+		s.offcpu.Close()
+	}
 	s.programs.Close()
 	return nil
 }

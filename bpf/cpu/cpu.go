@@ -5,7 +5,7 @@
 // bpf/include/wire.h; their Go types are generated from it. Package agent/sampler fills and drains them.
 package cpu
 
-//go:generate go tool bpf2go -cc clang-19 -strip llvm-strip-19 -target amd64,arm64 -go-package cpu -type stack_record -type deferred -type sample_key -type frame -type process -type mapping -type object -type block -type rule -type stop -type drop -type frame_kind -type label_record -type label -type record_kind cpu cpu.bpf.c -- -O2 -g -Wall -Wextra -Werror -Wno-unused-parameter -I../include
+//go:generate go tool bpf2go -cc clang-19 -strip llvm-strip-19 -target amd64,arm64 -go-package cpu -type stack_record -type deferred -type sample_key -type frame -type process -type mapping -type object -type block -type rule -type stop -type drop -type frame_kind -type label_record -type label -type record_kind -type event -type state cpu cpu.bpf.c -- -O2 -g -Wall -Wextra -Werror -Wno-unused-parameter -I../include
 
 import (
 	"errors"
@@ -45,12 +45,29 @@ const (
 // Slots is how many perf events make one sample: one of them, drawn at random, is taken.
 const Slots = 4
 
+// FaultSlots is the same for page faults.
+const FaultSlots = 8
+
 // Kinds of records.
 const (
 	RecordStack  = uint32(cpuRecordKindRECORD_STACK)
 	RecordWalk   = uint32(cpuRecordKindRECORD_WALK)
 	RecordVerify = uint32(cpuRecordKindRECORD_VERIFY)
 	RecordLabels = uint32(cpuRecordKindRECORD_LABELS)
+)
+
+// Events are what a Key counts.
+const (
+	EventCPU   = uint32(cpuEventEVENT_CPU)
+	EventFault = uint32(cpuEventEVENT_FAULT)
+	EventWait  = uint32(cpuEventEVENT_WAIT)
+)
+
+// States are how a thread left the CPU.
+const (
+	StateRunnable        = uint32(cpuStateSTATE_RUNNABLE)
+	StateInterruptible   = uint32(cpuStateSTATE_INTERRUPTIBLE)
+	StateUninterruptible = uint32(cpuStateSTATE_UNINTERRUPTIBLE)
 )
 
 // BlocksPending as an Object's BlockCount says that its table is being compiled.
@@ -99,6 +116,7 @@ var Drops = [...]string{
 	cpuDropDROP_RING_FULL:   "ring full",
 	cpuDropDROP_TAIL_CALL:   "tail call",
 	cpuDropDROP_LABELS:      "labels not readable",
+	cpuDropDROP_THREADS:     "too many threads",
 }
 
 // Options are fixed when the programs are loaded. The zero value works.
@@ -117,8 +135,8 @@ type Options struct {
 
 // Programs are loaded programs with their maps.
 type Programs struct {
-	// Sample is to be attached to perf events.
-	Sample *ebpf.Program
+	// Sample and Fault are to be attached to perf events: of the clock, and of page faults.
+	Sample, Fault *ebpf.Program
 	// Exec, Fork and Exit are for the raw tracepoints sched_process_exec, _fork and _exit.
 	Exec, Fork, Exit *ebpf.Program
 
@@ -133,7 +151,8 @@ type Programs struct {
 	// NewChunk makes a map for Chunks.
 	NewChunk func() (*ebpf.Map, error)
 
-	coll *ebpf.Collection
+	spans bool // whether somebody says which span a thread serves
+	coll  *ebpf.Collection
 }
 
 // Load loads the programs that this kernel can run: with bpf_loop (5.17), else with tail calls. An error is a
@@ -168,9 +187,11 @@ func Load(o Options) (*Programs, error) {
 	}
 	if loop {
 		delete(spec.Programs, "cpu_tail")
-		delete(spec.Programs, "cpu_tail_step")
+		delete(spec.Programs, "fault_tail")
+		delete(spec.Programs, "tail_step")
 	} else {
 		delete(spec.Programs, "cpu_loop")
+		delete(spec.Programs, "fault_loop")
 	}
 	var opts ebpf.CollectionOptions
 	if o.Spans != nil {
@@ -184,6 +205,7 @@ func Load(o Options) (*Programs, error) {
 	}
 	p := &Programs{
 		Sample:    coll.Programs["cpu_loop"],
+		Fault:     coll.Programs["fault_loop"],
 		Exec:      coll.Programs["process_exec"],
 		Fork:      coll.Programs["process_fork"],
 		Exit:      coll.Programs["process_exit"],
@@ -198,18 +220,44 @@ func Load(o Options) (*Programs, error) {
 		Chunks:    coll.Maps["chunks"],
 		drops:     coll.Maps["drops"],
 		stops:     coll.Maps["stops"],
+		spans:     o.Spans != nil,
 		coll:      coll,
 	}
 	inner := spec.Maps["chunks"].InnerMap
 	p.NewChunk = func() (*ebpf.Map, error) { return ebpf.NewMap(inner) }
 	if !loop {
-		p.Sample = coll.Programs["cpu_tail"]
-		if err := coll.Maps["tail"].Put(uint32(0), coll.Programs["cpu_tail_step"]); err != nil {
+		p.Sample, p.Fault = coll.Programs["cpu_tail"], coll.Programs["fault_tail"]
+		if err := coll.Maps["tail"].Put(uint32(0), coll.Programs["tail_step"]); err != nil {
 			coll.Close()
 			return nil, fmt.Errorf("setting the tail call: %w", err)
 		}
 	}
 	return p, nil
+}
+
+// shared are the maps that programs have in common which are loaded from other objects: what is known of processes
+// and files, and where samples go.
+var shared = []string{"processes", "mappings", "objects", "blocks", "rules", "chunks", "counts_even", "counts_odd", "stacks", "drops", "stops", spansMap}
+
+// Share makes the programs of spec, of which nothing is loaded yet, use the maps of p that they have by the same names.
+// It returns them for ebpf.CollectionOptions.MapReplacements.
+func (p *Programs) Share(spec *ebpf.CollectionSpec) (map[string]*ebpf.Map, error) {
+	out := map[string]*ebpf.Map{}
+	for _, name := range shared {
+		m, s := p.coll.Maps[name], spec.Maps[name]
+		if s == nil || m == nil {
+			continue
+		}
+		s.Type, s.ValueSize, s.MaxEntries, s.Flags = m.Type(), m.ValueSize(), m.MaxEntries(), m.Flags()
+		s.Key, s.Value = nil, nil
+		out[name] = m
+	}
+	if v := spec.Variables["spans_enabled"]; v != nil {
+		if err := v.Set(p.spans); err != nil {
+			return nil, fmt.Errorf("setting spans_enabled: %w", err)
+		}
+	}
+	return out, nil
 }
 
 // Close unloads everything.

@@ -46,7 +46,16 @@ const (
 	cpuDropDROP_RING_FULL   cpuDrop = 3
 	cpuDropDROP_TAIL_CALL   cpuDrop = 4
 	cpuDropDROP_LABELS      cpuDrop = 5
-	cpuDropDROP_KINDS       cpuDrop = 6
+	cpuDropDROP_THREADS     cpuDrop = 6
+	cpuDropDROP_KINDS       cpuDrop = 7
+)
+
+type cpuEvent uint32
+
+const (
+	cpuEventEVENT_CPU   cpuEvent = 0
+	cpuEventEVENT_FAULT cpuEvent = 1
+	cpuEventEVENT_WAIT  cpuEvent = 2
 )
 
 type cpuFrame struct {
@@ -143,6 +152,8 @@ type cpuRule struct {
 
 type cpuSampleKey struct {
 	_          structs.HostLayout
+	Event      uint32
+	State      uint32
 	Tgid       uint32
 	Generation uint32
 	Comm       [16]int8
@@ -178,6 +189,7 @@ type cpuScratch struct {
 		EntryIp      uint64
 		EntryExact   uint32
 		Labels       uint32
+		Value        uint64
 	}
 	Kernel [127]uint64
 	Record cpuStackRecord
@@ -197,8 +209,17 @@ type cpuStackRecord struct {
 	Epoch      uint32
 	FrameCount uint32
 	Kind       uint32
-	Pad        uint32
+	Weight     uint32
 }
+
+type cpuState uint32
+
+const (
+	cpuStateSTATE_NONE            cpuState = 0
+	cpuStateSTATE_RUNNABLE        cpuState = 1
+	cpuStateSTATE_INTERRUPTIBLE   cpuState = 2
+	cpuStateSTATE_UNINTERRUPTIBLE cpuState = 3
+)
 
 type cpuStop uint32
 
@@ -246,14 +267,18 @@ const (
 	cpuMapTracesCtxV1      = "traces_ctx_v1"
 	cpuProgCpuLoop         = "cpu_loop"
 	cpuProgCpuTail         = "cpu_tail"
-	cpuProgCpuTailStep     = "cpu_tail_step"
+	cpuProgFaultLoop       = "fault_loop"
+	cpuProgFaultTail       = "fault_tail"
 	cpuProgProcessExec     = "process_exec"
 	cpuProgProcessExit     = "process_exit"
 	cpuProgProcessFork     = "process_fork"
+	cpuProgTailStep        = "tail_step"
 	cpuVarEpoch            = "epoch"
 	cpuVarExportDrop       = "export_drop"
+	cpuVarExportEvent      = "export_event"
 	cpuVarExportFrameKind  = "export_frame_kind"
 	cpuVarExportRecordKind = "export_record_kind"
+	cpuVarExportState      = "export_state"
 	cpuVarExportStop       = "export_stop"
 	cpuVarOnlyTgid         = "only_tgid"
 	cpuVarRingWakeupBytes  = "ring_wakeup_bytes"
@@ -307,10 +332,12 @@ type cpuSpecs struct {
 type cpuProgramSpecs struct {
 	CpuLoop     *ebpf.ProgramSpec `ebpf:"cpu_loop"`
 	CpuTail     *ebpf.ProgramSpec `ebpf:"cpu_tail"`
-	CpuTailStep *ebpf.ProgramSpec `ebpf:"cpu_tail_step"`
+	FaultLoop   *ebpf.ProgramSpec `ebpf:"fault_loop"`
+	FaultTail   *ebpf.ProgramSpec `ebpf:"fault_tail"`
 	ProcessExec *ebpf.ProgramSpec `ebpf:"process_exec"`
 	ProcessExit *ebpf.ProgramSpec `ebpf:"process_exit"`
 	ProcessFork *ebpf.ProgramSpec `ebpf:"process_fork"`
+	TailStep    *ebpf.ProgramSpec `ebpf:"tail_step"`
 }
 
 // cpuMapSpecs contains maps before they are loaded into the kernel.
@@ -342,8 +369,10 @@ type cpuMapSpecs struct {
 type cpuVariableSpecs struct {
 	Epoch            *ebpf.VariableSpec `ebpf:"epoch"`
 	ExportDrop       *ebpf.VariableSpec `ebpf:"export_drop"`
+	ExportEvent      *ebpf.VariableSpec `ebpf:"export_event"`
 	ExportFrameKind  *ebpf.VariableSpec `ebpf:"export_frame_kind"`
 	ExportRecordKind *ebpf.VariableSpec `ebpf:"export_record_kind"`
+	ExportState      *ebpf.VariableSpec `ebpf:"export_state"`
 	ExportStop       *ebpf.VariableSpec `ebpf:"export_stop"`
 	OnlyTgid         *ebpf.VariableSpec `ebpf:"only_tgid"`
 	RingWakeupBytes  *ebpf.VariableSpec `ebpf:"ring_wakeup_bytes"`
@@ -420,8 +449,10 @@ func (m *cpuMaps) Close() error {
 type cpuVariables struct {
 	Epoch            *ebpf.Variable `ebpf:"epoch"`
 	ExportDrop       *ebpf.Variable `ebpf:"export_drop"`
+	ExportEvent      *ebpf.Variable `ebpf:"export_event"`
 	ExportFrameKind  *ebpf.Variable `ebpf:"export_frame_kind"`
 	ExportRecordKind *ebpf.Variable `ebpf:"export_record_kind"`
+	ExportState      *ebpf.Variable `ebpf:"export_state"`
 	ExportStop       *ebpf.Variable `ebpf:"export_stop"`
 	OnlyTgid         *ebpf.Variable `ebpf:"only_tgid"`
 	RingWakeupBytes  *ebpf.Variable `ebpf:"ring_wakeup_bytes"`
@@ -437,20 +468,24 @@ type cpuVariables struct {
 type cpuPrograms struct {
 	CpuLoop     *ebpf.Program `ebpf:"cpu_loop"`
 	CpuTail     *ebpf.Program `ebpf:"cpu_tail"`
-	CpuTailStep *ebpf.Program `ebpf:"cpu_tail_step"`
+	FaultLoop   *ebpf.Program `ebpf:"fault_loop"`
+	FaultTail   *ebpf.Program `ebpf:"fault_tail"`
 	ProcessExec *ebpf.Program `ebpf:"process_exec"`
 	ProcessExit *ebpf.Program `ebpf:"process_exit"`
 	ProcessFork *ebpf.Program `ebpf:"process_fork"`
+	TailStep    *ebpf.Program `ebpf:"tail_step"`
 }
 
 func (p *cpuPrograms) Close() error {
 	return _CpuClose(
 		p.CpuLoop,
 		p.CpuTail,
-		p.CpuTailStep,
+		p.FaultLoop,
+		p.FaultTail,
 		p.ProcessExec,
 		p.ProcessExit,
 		p.ProcessFork,
+		p.TailStep,
 	)
 }
 

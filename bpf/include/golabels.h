@@ -44,7 +44,7 @@ __noinline int go_label(__u64 key, __u64 key_bytes, __u64 value, __u64 value_byt
 	__u32 k = key_bytes > LABEL_KEY ? LABEL_KEY : key_bytes;
 	__u32 v = value_bytes > LABEL_VALUE ? LABEL_VALUE : value_bytes;
 
-	if (read_user(l->key, k, key) || (v && read_user(l->value, v, value)))
+	if (read_user(NULL, l->key, k, key) || (v && read_user(NULL, l->value, v, value)))
 		return -1;
 
 	__u64 h = 0xcbf29ce484222325ULL, *words = (__u64 *)l;
@@ -64,13 +64,13 @@ __noinline int go_label_bucket(__u64 bucket)
 	__u32 zero = 0;
 	struct label_scratch *s = bpf_map_lookup_elem(&label_scratches, &zero);
 
-	if (!s || read_user(s->used, sizeof(s->used), bucket))
+	if (!s || read_user(NULL, s->used, sizeof(s->used), bucket))
 		return -1;
 	for (__u32 i = 0; i < GO_BUCKET_SLOTS; i++) {
 		if (s->used[i] < 5) /* empty, or moved away */
 			continue;
-		if (read_user(&s->words[0], 16, bucket + 8 + 16 * i) ||
-		    read_user(&s->words[2], 16, bucket + 8 + 16 * GO_BUCKET_SLOTS + 16 * i) ||
+		if (read_user(NULL, &s->words[0], 16, bucket + 8 + 16 * i) ||
+		    read_user(NULL, &s->words[2], 16, bucket + 8 + 16 * GO_BUCKET_SLOTS + 16 * i) ||
 		    go_label(s->words[0], s->words[1], s->words[2], s->words[3]))
 			return -1;
 	}
@@ -84,7 +84,7 @@ __noinline int go_labels_map(__u64 map)
 	struct label_scratch *s = bpf_map_lookup_elem(&label_scratches, &zero);
 
 	/* map → hmap: count, {flags, log2 of the buckets, ...}, buckets */
-	if (!s || read_user(s->words, 8, map) || read_user(s->words, 24, s->words[0]))
+	if (!s || read_user(NULL, s->words, 8, map) || read_user(NULL, s->words, 24, s->words[0]))
 		return -1;
 
 	__u64 count = s->words[0], buckets = s->words[2];
@@ -107,7 +107,7 @@ __noinline int go_labels_slice(__u64 slice)
 	__u32 zero = 0;
 	struct label_scratch *s = bpf_map_lookup_elem(&label_scratches, &zero);
 
-	if (!s || read_user(s->words, 16, slice))
+	if (!s || read_user(NULL, s->words, 16, slice))
 		return -1;
 
 	__u64 at = s->words[0], count = s->words[1];
@@ -115,7 +115,7 @@ __noinline int go_labels_slice(__u64 slice)
 	for (__u32 i = 0; i < MAX_LABELS; i++) {
 		if (i >= count)
 			break;
-		if (read_user(s->words, 32, at + 32 * i) ||
+		if (read_user(NULL, s->words, 32, at + 32 * i) ||
 		    go_label(s->words[0], s->words[1], s->words[2], s->words[3]))
 			return -1;
 	}
@@ -132,26 +132,26 @@ __noinline int go_labels(__u32 executable, __u64 thread, __u64 g)
 	if (!s || !o || !o->go_labels)
 		return 0;
 #if defined(__TARGET_ARCH_x86)
-	if (read_user(&g, 8, thread + (__s64)o->go_tls))
+	if (read_user(NULL, &g, 8, thread + (__s64)o->go_tls))
 		return 0; /* a thread of which Go knows nothing */
 #endif
-	if (!g || read_user(s->words, 8, g + o->go_m))
+	if (!g || read_user(NULL, s->words, 8, g + o->go_m))
 		return 0;
 
 	__u64 m = s->words[0];
 
 #if defined(__TARGET_ARCH_arm64)
 	/* C code may have used x28 for something else. */
-	if (read_user(s->words, 8, m) || read_user(&s->words[1], 8, m + o->go_curg) ||
+	if (read_user(NULL, s->words, 8, m) || read_user(NULL, &s->words[1], 8, m + o->go_curg) ||
 	    (s->words[0] != g && s->words[1] != g))
 		return 0;
 #endif
-	if (read_user(s->words, 8, m + o->go_curg))
+	if (read_user(NULL, s->words, 8, m + o->go_curg))
 		return 0;
 	/* No goroutine: the scheduler itself is at work. */
 	if (!s->words[0])
 		return 0;
-	if (read_user(s->words, 8, s->words[0] + o->go_labels))
+	if (read_user(NULL, s->words, 8, s->words[0] + o->go_labels))
 		return -1;
 	if (!s->words[0])
 		return 0;

@@ -40,6 +40,12 @@ enum {
 	BPF_RB_AVAIL_DATA = 0,
 };
 
+/* Of a task. */
+#define PF_KTHREAD 0x00200000
+#define TASK_INTERRUPTIBLE 1
+#define TASK_UNINTERRUPTIBLE 2
+#define TASK_DEAD 0x80
+
 /* Helper numbers, to ask the running kernel's BTF whether it has them. */
 enum bpf_func_id {
 	BPF_FUNC_task_pt_regs = 175,
@@ -48,6 +54,17 @@ enum bpf_func_id {
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 
 struct mm_struct;
+
+struct seq_file;
+
+struct bpf_iter_meta {
+	struct seq_file *seq;
+};
+
+struct bpf_iter__task {
+	struct bpf_iter_meta *meta;
+	struct task_struct *task;
+};
 
 struct signal_struct {
 	struct {
@@ -62,6 +79,8 @@ struct thread_struct {
 struct task_struct {
 	void *stack;
 	unsigned int flags;
+	unsigned int __state;
+	int on_cpu;
 	int pid;
 	int tgid;
 	char comm[16];

@@ -28,6 +28,10 @@
 #define REG_SP 31
 #define REG_LR 30
 #endif
+/* Where the kernel keeps a task's user registers. */
+#ifndef TASK_REGS
+#define TASK_REGS(task) bpf_task_pt_regs((void *)bpf_get_current_task_btf())
+#endif
 #define ALL_REGS ((__u32)((1ULL << REGS) - 1))
 #define WALKED_REGS (1U << REG_FP | 1U << REG_SP)
 
@@ -53,6 +57,7 @@ struct unwind {
 	__u64 entry_ip;
 	__u32 entry_exact;
 	__u32 labels; /* how many wait in their scratch */
+	__u64 value;  /* what the key counts */
 };
 
 struct scratch {
@@ -65,8 +70,12 @@ _Static_assert(__builtin_offsetof(struct scratch, frames) ==
 		       __builtin_offsetof(struct scratch, record) + sizeof(struct stack_record),
 	       "the frames follow the record");
 
+/* A program that may lose the CPU while it walks has a scratch of another kind. */
+#ifndef SCRATCH_MAP
+#define SCRATCH_MAP BPF_MAP_TYPE_PERCPU_ARRAY
+#endif
 struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(type, SCRATCH_MAP);
 	__type(key, __u32);
 	__type(value, struct scratch);
 	__uint(max_entries, 1);
@@ -142,21 +151,24 @@ static __always_inline void push(struct scratch *s, __u64 addr, __u32 object, __
 	s->unwind.hash = h ^ (h >> 32);
 }
 
-/* Puts the registers with which the task left user space into u; false if there are none. */
+/*
+ * Puts the registers with which the task left user space into u; false if there are none. ctx are those of the
+ * interrupt, NULL: there was none, the task called the kernel.
+ */
 static __always_inline bool user_registers(struct bpf_perf_event_data *ctx, struct task_struct *task,
 					   struct unwind *u, __u32 stack_bytes)
 {
 #if defined(__TARGET_ARCH_x86)
 	struct pt_regs r;
 
-	if ((ctx->regs.cs & 3) == 3) {
+	if (ctx && (ctx->regs.cs & 3) == 3) {
 		r = ctx->regs;
 		u->exact = 1;
 	} else {
 		unsigned long at;
 
 		if (bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_task_pt_regs))
-			at = bpf_task_pt_regs((void *)bpf_get_current_task_btf());
+			at = TASK_REGS(task);
 		else
 			at = (unsigned long)BPF_CORE_READ(task, stack) + stack_bytes - sizeof(r);
 		if (bpf_probe_read_kernel(&r, sizeof(r), (void *)at))
@@ -189,14 +201,14 @@ static __always_inline bool user_registers(struct bpf_perf_event_data *ctx, stru
 #else
 	struct user_pt_regs r;
 
-	if (!(ctx->regs.pstate & 0xf)) {
+	if (ctx && !(ctx->regs.pstate & 0xf)) {
 		r = ctx->regs;
 		u->exact = 1;
 	} else {
 		unsigned long at;
 
 		if (bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_task_pt_regs))
-			at = bpf_task_pt_regs((void *)bpf_get_current_task_btf());
+			at = TASK_REGS(task);
 		else
 			return false;
 		if (bpf_probe_read_kernel(&r, sizeof(r), (void *)at))
@@ -296,9 +308,13 @@ static __always_inline struct rule *find_rule(struct object *o, __u64 addr)
 	return bpf_map_lookup_elem(&rules, &rule);
 }
 
-static __always_inline long read_user(void *to, __u32 size, __u64 from)
+/* Memory of a task, NULL: the current one, of which nothing is paged in. */
+#ifndef READ_USER
+#define READ_USER(task, to, size, from) bpf_probe_read_user(to, size, from)
+#endif
+static __always_inline long read_user(struct task_struct *task, void *to, __u32 size, __u64 from)
 {
-	return bpf_probe_read_user(to, size, (void *)from);
+	return READ_USER(task, to, size, (void *)from);
 }
 
 static __always_inline __u64 strip(__u64 ip)
@@ -330,11 +346,11 @@ static __always_inline int stopped(struct unwind *u, __u32 why)
 }
 
 /* All registers come from the signal frame that the kernel put on the stack. */
-static __always_inline int walk_signal(struct unwind *u)
+static __always_inline int walk_signal(struct task_struct *task, struct unwind *u)
 {
 #if defined(__TARGET_ARCH_x86)
 	/* struct ucontext: flags, link, stack (40 bytes), then the registers. */
-	if (read_user(u->words, 17 * 8, u->regs[REG_SP] + 40))
+	if (read_user(task, u->words, 17 * 8, u->regs[REG_SP] + 40))
 		return stopped(u, STOP_READ);
 	for (int i = 0; i < 8; i++)
 		u->regs[8 + i] = u->words[i];
@@ -351,7 +367,7 @@ static __always_inline int walk_signal(struct unwind *u)
 	/* struct rt_sigframe: siginfo (128), ucontext up to the registers (184). */
 	__u64 at = u->regs[REG_SP] + 312, last[2];
 
-	if (read_user(u->regs, 31 * 8, at) || read_user(last, sizeof(last), at + 31 * 8))
+	if (read_user(task, u->regs, 31 * 8, at) || read_user(task, last, sizeof(last), at + 31 * 8))
 		return stopped(u, STOP_READ);
 	u->regs[REG_SP] = last[0];
 	u->ip = last[1];
@@ -362,7 +378,7 @@ static __always_inline int walk_signal(struct unwind *u)
 }
 
 /* Follows the frame pointer, if it proves itself. */
-static __always_inline int walk_frame_pointer(struct unwind *u, bool trusted)
+static __always_inline int walk_frame_pointer(struct task_struct *task, struct unwind *u, bool trusted)
 {
 	__u64 fp = u->regs[REG_FP], sp = u->regs[REG_SP];
 
@@ -371,7 +387,7 @@ static __always_inline int walk_frame_pointer(struct unwind *u, bool trusted)
 		/* The frame may not be set up yet, or be gone already: look at the instruction. */
 		__u8 *code = (__u8 *)&u->words[4];
 
-		if (!read_user(code, 4, u->ip)) {
+		if (!read_user(task, code, 4, u->ip)) {
 			__u64 at = 0;
 
 			if (code[0] == 0x55 || code[0] == 0xc3 || code[0] == 0xc2 ||
@@ -379,7 +395,7 @@ static __always_inline int walk_frame_pointer(struct unwind *u, bool trusted)
 				at = sp; /* push rbp, ret, endbr64 */
 			else if (code[0] == 0x48 && code[1] == 0x89 && code[2] == 0xe5)
 				at = sp + 8; /* mov rbp, rsp */
-			if (at && !read_user(u->words, 8, at) && find_mapping(u, u->words[0] - 1))
+			if (at && !read_user(task, u->words, 8, at) && find_mapping(u, u->words[0] - 1))
 				return moved(u, u->words[0], at + 8, fp);
 		}
 	}
@@ -389,7 +405,7 @@ static __always_inline int walk_frame_pointer(struct unwind *u, bool trusted)
 		return u->exact && !trusted ? stopped(u, STOP_NO_UNWIND) : 1;
 	if (fp & 7 || (fp < sp && !trusted))
 		return stopped(u, STOP_NO_UNWIND);
-	if (read_user(u->words, 16, fp))
+	if (read_user(task, u->words, 16, fp))
 		return stopped(u, trusted ? STOP_READ : STOP_NO_UNWIND);
 
 	__u64 ip = strip(u->words[1]);
@@ -399,7 +415,7 @@ static __always_inline int walk_frame_pointer(struct unwind *u, bool trusted)
 	return moved(u, ip, fp + 16, u->words[0]);
 }
 
-static __always_inline int walk_rule(struct unwind *u, struct rule *r, bool switches)
+static __always_inline int walk_rule(struct task_struct *task, struct unwind *u, struct rule *r, bool switches)
 {
 	__u32 reg = r->reg & (REGS - 1);
 	__u64 sp = u->regs[REG_SP], cfa, ip, fp = u->regs[REG_FP];
@@ -411,7 +427,7 @@ static __always_inline int walk_rule(struct unwind *u, struct rule *r, bool swit
 			return stopped(u, STOP_REGISTER);
 		cfa = u->regs[reg] + (__s64)r->offset;
 		if (r->cfa == CFA_DEREF) {
-			if (read_user(u->words, 8, cfa))
+			if (read_user(task, u->words, 8, cfa))
 				return stopped(u, STOP_READ);
 			cfa = u->words[0] + (__s64)r->extra;
 		}
@@ -424,7 +440,7 @@ static __always_inline int walk_rule(struct unwind *u, struct rule *r, bool swit
 		return stopped(u, STOP_NO_PROGRESS);
 
 	if (r->ra == SAVE_OFFSET) {
-		if (read_user(&u->words[0], 8, cfa + (__s64)r->ra_off))
+		if (read_user(task, &u->words[0], 8, cfa + (__s64)r->ra_off))
 			return stopped(u, STOP_READ);
 		ip = u->words[0];
 	} else if (r->ra == SAVE_UNDEFINED) {
@@ -445,7 +461,7 @@ static __always_inline int walk_rule(struct unwind *u, struct rule *r, bool swit
 #endif
 	}
 	if (r->fp == SAVE_OFFSET || r->fp == SAVE_AT_FP) {
-		if (read_user(&u->words[1], 8, (r->fp == SAVE_OFFSET ? cfa : fp) + (__s64)r->fp_off))
+		if (read_user(task, &u->words[1], 8, (r->fp == SAVE_OFFSET ? cfa : fp) + (__s64)r->fp_off))
 			return stopped(u, STOP_READ);
 		fp = u->words[1];
 	} else if (r->fp == SAVE_UNDEFINED) {
@@ -455,7 +471,7 @@ static __always_inline int walk_rule(struct unwind *u, struct rule *r, bool swit
 }
 
 /* One frame: records it and goes to its caller. Returns 1 when the walk has ended, for the reason in stop. */
-static __always_inline int step(struct scratch *s)
+static __always_inline int step(struct task_struct *task, struct scratch *s)
 {
 	struct unwind *u = &s->unwind;
 	__u64 pc = u->exact ? u->ip : u->ip - 1;
@@ -476,27 +492,27 @@ static __always_inline int step(struct scratch *s)
 	struct object *o = object ? bpf_map_lookup_elem(&objects, &object) : NULL;
 
 	if (!o)
-		return walk_frame_pointer(u, false);
+		return walk_frame_pointer(task, u, false);
 	if (o->block_count == BLOCKS_PENDING)
 		return stopped(u, STOP_PENDING);
 	if (!u->exact && addr >= o->fp_start && addr < o->fp_end && !(addr >= o->rows_start && addr < o->rows_end))
-		return walk_frame_pointer(u, true);
+		return walk_frame_pointer(task, u, true);
 
 	struct rule *r = find_rule(o, addr);
 
 	if (!r || r->cfa == CFA_NONE)
-		return walk_frame_pointer(u, false);
+		return walk_frame_pointer(task, u, false);
 	switch (r->cfa) {
 	case CFA_END:
 		return 1;
 	case CFA_SIGNAL:
-		return walk_signal(u);
+		return walk_signal(task, u);
 	case CFA_FRAME_POINTER:
-		return walk_frame_pointer(u, true);
+		return walk_frame_pointer(task, u, true);
 	case CFA_UNSUPPORTED:
 		return stopped(u, STOP_UNSUPPORTED);
 	default:
-		return walk_rule(u, r, o->fp_end != 0);
+		return walk_rule(task, u, r, o->fp_end != 0);
 	}
 }
 

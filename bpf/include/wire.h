@@ -43,8 +43,17 @@ enum stop {
 	STOP_KINDS = 11,
 };
 
+/* What is counted. */
+enum event {
+	EVENT_CPU = 0,   /* samples */
+	EVENT_FAULT = 1, /* page faults */
+	EVENT_WAIT = 2,  /* nanoseconds off the CPU */
+};
+
 /* What distinguishes one counted thing from another. */
 struct sample_key {
+	__u32 event; /* enum event */
+	__u32 state; /* of a wait: how the thread left the CPU, enum state; else 0 */
 	__u32 tgid;
 	__u32 generation; /* the agent's number of this execution, 0: not told yet */
 	char comm[16];    /* the thread's name */
@@ -53,7 +62,15 @@ struct sample_key {
 	__u8 span_id[8];
 	__u64 labels; /* hash of the labels, 0: none */
 };
-_Static_assert(sizeof(struct sample_key) == 64, "sample_key");
+_Static_assert(sizeof(struct sample_key) == 72, "sample_key");
+
+/* How a thread left the CPU. */
+enum state {
+	STATE_NONE = 0,
+	STATE_RUNNABLE = 1,        /* another thread got the CPU */
+	STATE_INTERRUPTIBLE = 2,   /* it waits, and a signal would wake it */
+	STATE_UNINTERRUPTIBLE = 3, /* it waits for something that will come soon, as a disk */
+};
 
 /* What comes through the ring of stacks. */
 enum record_kind {
@@ -68,10 +85,10 @@ struct stack_record {
 	__u64 time; /* CLOCK_MONOTONIC nanoseconds */
 	__u32 epoch;
 	__u32 frame_count;
-	__u32 kind; /* enum record_kind */
-	__u32 pad;
+	__u32 kind;   /* enum record_kind */
+	__u32 weight; /* of a RECORD_WALK: what it counts, as in the maps of counts */
 };
-_Static_assert(sizeof(struct stack_record) == 88, "stack_record");
+_Static_assert(sizeof(struct stack_record) == 96, "stack_record");
 
 #if defined(__TARGET_ARCH_x86)
 #define REGS 16
@@ -98,7 +115,7 @@ struct label_record {
 	struct stack_record record;
 	struct label labels[MAX_LABELS];
 };
-_Static_assert(__builtin_offsetof(struct label_record, labels) == 88, "label_record");
+_Static_assert(__builtin_offsetof(struct label_record, labels) == 96, "label_record");
 
 /*
  * A sample whose user stack the agent must walk itself, because the kernel side did not know the process or
@@ -125,7 +142,7 @@ struct deferred {
 	struct chain_link chain[DEFERRED_CHAIN]; /* by frame pointers, as far as they lead; ends with at == 0 */
 	__u8 stack[DEFERRED_STACK]; /* from the stack pointer on; the record ends after stack_bytes */
 };
-_Static_assert(__builtin_offsetof(struct deferred, stack) == 88 + MAX_KERNEL_FRAMES * 16 + REGS * 8 + 24 +
+_Static_assert(__builtin_offsetof(struct deferred, stack) == 96 + MAX_KERNEL_FRAMES * 16 + REGS * 8 + 24 +
 		       DEFERRED_CHAIN * 24,
 	       "deferred");
 
@@ -211,6 +228,19 @@ struct rule {
 };
 _Static_assert(sizeof(struct rule) == 16, "rule");
 
+/* A thread, since it was first seen to leave the CPU. See bpf/offcpu. */
+struct thread {
+	__u64 since;  /* when it left the CPU, CLOCK_MONOTONIC; 0: it runs */
+	__u64 limit;  /* what of this wait counts by drawing: its first nanoseconds */
+	__u64 second; /* the second in which `drawn` waits were drawn */
+	__u32 drawn;
+	__u32 weight; /* of this wait, if it was drawn and has not been counted yet, else 0 */
+	__u32 known;  /* 1: key is this wait's */
+	__u32 pad;
+	struct sample_key key;
+};
+_Static_assert(sizeof(struct thread) == 40 + 72, "thread");
+
 /* Losses, counted per CPU in `drops`. */
 enum drop {
 	DROP_NONE = 0,
@@ -219,7 +249,8 @@ enum drop {
 	DROP_RING_FULL = 3,
 	DROP_TAIL_CALL = 4,
 	DROP_LABELS = 5, /* not a sample: its labels, which could not be read */
-	DROP_KINDS = 6,
+	DROP_THREADS = 6, /* a wait of a thread for which there was no room */
+	DROP_KINDS = 7,
 };
 
 #endif

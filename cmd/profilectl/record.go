@@ -74,7 +74,7 @@ What a command prints to standard output goes to standard error if the recording
 	cmd.Flags().DurationVar(&o.Duration, "duration", 0, "how long; without a command 30s")
 	cmd.Flags().IntVar(&o.PID, "pid", 0, "record this process and what it starts")
 	cmd.Flags().IntVar(&o.Rate, "sampling-rate", 97, "samples per second and CPU")
-	cmd.Flags().StringVar(&typ, "type", "cpu", "what to show: cpu (time) or samples (count); pprof has both")
+	cmd.Flags().StringVar(&typ, "type", "cpu", "what to show: cpu, samples, off_cpu (waits by reason), wall (both times), page_faults; pprof of cpu has samples too")
 	draw.flags(cmd)
 	cmd.Flags().StringVarP(&outFlag, "output", "o", formTop, "form ("+strings.Join(profileForms, ", ")+") or a file whose end says it (out.pb.gz, out.svg, ...)")
 	return cmd
@@ -88,10 +88,11 @@ func (a *app) recordAndShow(ctx context.Context, o agent.RecordOptions, typ stri
 	case o.PID != 0:
 		what = fmt.Sprintf("pid %d", o.PID)
 	}
-	t, err := profile.ResolveType(typ, []profile.Type{profile.TypeCPU, profile.TypeCPUSamples})
+	t, err := profile.ResolveType(typ, recordedTypes)
 	if err != nil {
 		return fmt.Errorf("--type: %w", err)
 	}
+	o.OffCPU = t == profile.TypeOffCPU || t == profile.TypeWall
 	if err := out.check(); err != nil {
 		return err
 	}
@@ -119,7 +120,11 @@ func (a *app) recordAndShow(ctx context.Context, o agent.RecordOptions, typ stri
 		return nothing("the command exited with %d; the recording is whole.", rec.ExitCode)
 	case len(o.Command) > 0 && rec.ExitCode < 0:
 		return nothing("the command was killed; the recording goes up to there.")
-	case rec.Samples == 0:
+	case v.total() == 0 && t == profile.TypeOffCPU:
+		return nothing("nothing waited: record longer, or look at --type cpu.")
+	case v.total() == 0 && t == profile.TypePageFaults:
+		return nothing("there were no page faults: record longer.")
+	case v.total() == 0:
 		return nothing("nothing ran on a CPU long enough to be sampled: record longer, or at a higher --sampling-rate.")
 	}
 	return nil
@@ -180,12 +185,22 @@ func (a *app) forwarded() []os.Signal {
 	return s
 }
 
+// recordedTypes are what a recording can show.
+var recordedTypes = []profile.Type{
+	profile.TypeCPU, profile.TypeCPUSamples, profile.TypeOffCPU, profile.TypeWall, profile.TypePageFaults,
+}
+
+// partOf says whether profiles of type p are part of what type t shows.
+func partOf(t, p profile.Type) bool {
+	return p == t || t == profile.TypeWall && (p == profile.TypeCPU || p == profile.TypeOffCPU)
+}
+
 // recordingView merges what was recorded of one type.
 func recordingView(rec *agent.Recording, title string, t profile.Type) *view {
 	all := profile.Profile{Type: t}
 	v := &view{title: title, typ: t}
 	for _, p := range rec.Batch.Profiles {
-		if p.Type == t {
+		if partOf(t, p.Type) {
 			all.Samples = append(all.Samples, p.Samples...)
 			v.series++
 		}
@@ -203,7 +218,7 @@ func recordingView(rec *agent.Recording, title string, t profile.Type) *view {
 func (v *view) drawBatch(w io.Writer, b *profile.Batch, out output, draw drawing, term terminal) error {
 	switch out.form {
 	case formPprof:
-		return profile.WritePprof(w, b)
+		return profile.WritePprof(w, ofType(b, v.typ))
 	case formFolded:
 		return v.tree.WriteFolded(w)
 	case formTop:
@@ -227,6 +242,21 @@ func (v *view) drawBatch(w io.Writer, b *profile.Batch, out output, draw drawing
 		v.cut = int64(v.tree.Cut(share))
 	}
 	return v.draw(w, out, term, share)
+}
+
+// ofType returns what of a recording goes into a file of type t: CPU time and samples together, else the type alone.
+func ofType(b *profile.Batch, t profile.Type) *profile.Batch {
+	out := &profile.Batch{Dictionary: b.Dictionary}
+	for _, p := range b.Profiles {
+		switch {
+		case !partOf(t, p.Type) && (t.Name != profile.TypeCPU.Name || p.Type.Name != t.Name):
+			continue
+		case t == profile.TypeWall:
+			p.Type = t
+		}
+		out.Profiles = append(out.Profiles, p)
+	}
+	return out
 }
 
 // recordSummary tells how good the recording is.

@@ -1,0 +1,175 @@
+package sampler
+
+import (
+	"math/rand/v2"
+	"strings"
+	"time"
+
+	"github.com/go-kit/log/level"
+
+	"github.com/perfuse/perfuse/bpf/cpu"
+	"github.com/perfuse/perfuse/profile"
+)
+
+// ticks finds, every now and then, the threads that have waited for long.
+type ticks struct {
+	s      *Sampler
+	timer  *time.Timer
+	C      <-chan time.Time // nil: never
+	period time.Duration
+	failed bool
+}
+
+// A tick costs some 300 ns a thread: with many threads there are fewer of them.
+const (
+	minTick       = 100 * time.Millisecond
+	maxTick       = 5 * time.Second
+	tickPerThread = 200 * time.Microsecond
+)
+
+func (s *Sampler) newTicks() *ticks {
+	t := &ticks{s: s, period: minTick}
+	if s.offcpu != nil {
+		t.timer = time.NewTimer(t.period)
+		t.C = t.timer.C
+	}
+	return t
+}
+
+func (t *ticks) run(last bool) {
+	if t.timer == nil {
+		return
+	}
+	threads, err := t.s.offcpu.Tick(last)
+	if err != nil && !t.failed {
+		t.failed = true
+		level.Warn(t.s.opts.Logger).Log("msg", "long waits are not seen", "err", err)
+	}
+	t.period = min(max(time.Duration(threads)*tickPerThread, minTick), maxTick)
+	// Nothing that a program does can be in step with it.
+	t.timer.Reset(time.Duration(float64(t.period) * (0.5 + rand.Float64())))
+}
+
+func (t *ticks) stop() {
+	if t.timer != nil {
+		t.timer.Stop()
+	}
+}
+
+// wait takes from a wait's stack what the measurement itself has put on top, and says what the thread waits for.
+func (b *builder) wait(s *Sampler, k cpu.Key, frames []cpu.Frame) ([]cpu.Frame, string) {
+	kernel := 0
+	for kernel < len(frames) && frames[kernel].Kind == cpu.FrameKernel {
+		kernel++
+	}
+	for i := range kernel {
+		if name, _, ok := s.kernelName(profile.Addr(frames[i].Addr)); ok && name == "__schedule" {
+			frames, kernel = frames[i:], kernel-i
+			break
+		}
+	}
+	if k.State == cpu.StateRunnable {
+		return frames, "cpu"
+	}
+	reason, ok := b.reasons[k.Stack]
+	if !ok {
+		reason = s.reason(frames[:kernel])
+		b.reasons[k.Stack] = reason
+	}
+	return frames, reason
+}
+
+// reason tells by the kernel's functions, the innermost first, what a thread waits for.
+func (s *Sampler) reason(frames []cpu.Frame) string {
+	named := false
+	for _, f := range frames {
+		name, _, ok := s.kernelName(profile.Addr(f.Addr))
+		if !ok {
+			continue
+		}
+		named = true
+		if r := reasonOf(name); r != "" {
+			return r
+		}
+	}
+	if !named {
+		return "unknown"
+	}
+	return "other"
+}
+
+// reasons are what a kernel function that begins so waits for; the first that fits holds.
+var reasons = []struct{ prefix, reason string }{
+	{"futex_", "futex"},
+	{"__futex_", "futex"},
+	{"do_nanosleep", "sleep"},
+	{"hrtimer_nanosleep", "sleep"},
+	{"common_nsleep", "sleep"},
+	{"ep_poll", "poll"},
+	{"do_epoll_wait", "poll"},
+	{"do_poll", "poll"},
+	{"do_sys_poll", "poll"},
+	{"do_select", "poll"},
+	{"poll_schedule_timeout", "poll"},
+	{"io_cqring_wait", "io_uring"},
+	{"__io_uring", "io_uring"},
+	{"inet_", "socket"},
+	{"inet6_", "socket"},
+	{"tcp_", "socket"},
+	{"udp_", "socket"},
+	{"unix_", "socket"},
+	{"sock_", "socket"},
+	{"sk_", "socket"},
+	{"__skb_wait_for_more_packets", "socket"},
+	{"netlink_", "socket"},
+	{"anon_pipe_", "pipe"},
+	{"pipe_", "pipe"},
+	{"wait_for_partner", "pipe"},
+	{"io_schedule", "disk"},
+	{"blk_", "disk"},
+	{"submit_bio_wait", "disk"},
+	{"folio_wait_", "disk"},
+	{"wait_on_page_", "disk"},
+	{"__wait_on_buffer", "disk"},
+	{"rq_qos_wait", "disk"},
+	{"jbd2_", "disk"},
+	{"xlog_", "disk"},
+	{"virtqueue_", "disk"},
+	{"request_wait_answer", "disk"}, // FUSE
+	{"p9_", "disk"},
+	{"nfs", "disk"},
+	{"rpc_", "disk"},
+	{"do_wait", "child"},
+	{"kernel_wait", "child"},
+	{"do_sigtimedwait", "signal"},
+	{"sigsuspend", "signal"},
+	{"__ia32_sys_pause", "signal"},
+	{"__x64_sys_pause", "signal"},
+	{"do_signal_stop", "stopped"},
+	{"ptrace_stop", "stopped"},
+	{"do_freezer_trap", "stopped"},
+	{"n_tty_read", "terminal"},
+	{"n_tty_write", "terminal"},
+	{"tty_wait", "terminal"},
+	{"mutex_lock", "kernel lock"},
+	{"__mutex_lock", "kernel lock"},
+	{"rwsem_", "kernel lock"},
+	{"down_", "kernel lock"},
+	{"__down", "kernel lock"},
+	{"rt_mutex_", "kernel lock"},
+	{"percpu_rwsem_", "kernel lock"},
+	{"synchronize_rcu", "kernel lock"},
+	{"handle_mm_fault", "memory"},
+	{"try_to_free_", "memory"},
+	{"mem_cgroup_", "memory"},
+	{"read_events", "disk"}, // asynchronous input and output
+}
+
+func reasonOf(function string) string {
+	for _, r := range reasons {
+		if strings.HasPrefix(function, r.prefix) {
+			return r.reason
+		}
+	}
+	return ""
+}

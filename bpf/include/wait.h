@@ -1,0 +1,24 @@
+/* SPDX-License-Identifier: GPL-2.0 OR MIT */
+/*
+ * How long a thread waits, in two parts. Some waits are drawn when they begin, with a chance of 1 to weight; of those
+ * the first nanoseconds, up to a limit, count weight times. What a wait lasts beyond the limit is sampled by time,
+ * drawn or not: whoever is found waiting at a tick is credited the time since the last tick. Both parts are right on
+ * average, whatever the waits; and since limit times weight is at most a second, no single short wait can pretend to be
+ * a long one.
+ */
+#ifndef PERFUSE_WAIT_H
+#define PERFUSE_WAIT_H
+
+#include "wire.h"
+
+#define SECOND 1000000000ULL
+#define MAX_SHIFT 8 /* one wait in 256 at least is drawn */
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__type(key, __u32); /* thread id */
+	__type(value, struct thread);
+	__uint(max_entries, 1);
+} threads SEC(".maps");
+
+#endif

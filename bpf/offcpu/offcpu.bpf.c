@@ -1,0 +1,144 @@
+//go:build ignore
+
+// SPDX-License-Identifier: GPL-2.0 OR MIT
+/*
+ * Time off the CPU: what threads wait for.
+ *
+ * Hook: tp_btf/sched_switch, in the context of the thread that leaves, interrupts off.
+ * Cost: two lookups a switch; a wait that is drawn also has its stack walked. A thread has DRAWN waits drawn in a second
+ * before the chance halves, and halves again after as many; a CPU likewise.
+ * May not: sleep, or page in user memory: what is not there is a stack that ends early.
+ *
+ * See wait.h for what counts, and waiting.bpf.c for the ticks.
+ */
+#include "../include/sample.h"
+#include "../include/wait.h"
+
+char LICENSE[] SEC("license") = "Dual MIT/GPL";
+
+#define DRAWN 8      /* waits of a thread in a second before the chance halves */
+#define DRAWN_CPU 48 /* the same of a CPU */
+
+struct cpu {
+	__u64 second;
+	__u32 drawn;
+	__u32 pad;
+};
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__type(key, __u32);
+	__type(value, struct cpu);
+	__uint(max_entries, 1);
+} cpus SEC(".maps");
+
+static long walk_step(__u32 i, void *unused)
+{
+	__u32 zero = 0;
+	struct scratch *s = bpf_map_lookup_elem(&scratches, &zero);
+
+	return !s || step(NULL, s);
+}
+
+/* Walks the stack of the thread that leaves and makes it the wait's. */
+static __always_inline bool draw(void *ctx, struct thread *t, __u32 state)
+{
+	__u32 zero = 0, e = epoch & 1;
+	struct scratch *s = bpf_map_lookup_elem(&scratches, &zero);
+
+	if (!s || !begin(ctx, NULL, s, EVENT_WAIT, 0))
+		return false;
+	s->record.key.state = state;
+	if (s->unwind.running)
+		bpf_loop(MAX_USER_FRAMES + 1, walk_step, NULL, 0);
+	conclude(s);
+	/* The time is counted later, perhaps in a later epoch: the agent keeps the stack until then. */
+	if (!counted(&s->record.key, e)) {
+		if (!tell(s, e))
+			return false;
+		add(&s->record.key, 0, e);
+	}
+	t->key = s->record.key;
+	t->known = 1;
+	return true;
+}
+
+static __always_inline void leave(void *ctx, struct task_struct *task, __u32 state, __u64 now)
+{
+	__u32 tid = task->pid, zero = 0, shift;
+	struct thread *t = bpf_map_lookup_elem(&threads, &tid);
+	struct cpu *c = bpf_map_lookup_elem(&cpus, &zero);
+	__u64 second = now / SECOND;
+
+	if (!t) {
+		struct thread new = {};
+
+		if (bpf_map_update_elem(&threads, &tid, &new, BPF_NOEXIST)) {
+			count(&drops, DROP_THREADS);
+			return;
+		}
+		t = bpf_map_lookup_elem(&threads, &tid);
+	}
+	if (!t || !c)
+		return;
+	if (t->second != second) {
+		t->second = second;
+		t->drawn = 0;
+	}
+	if (c->second != second) {
+		c->second = second;
+		c->drawn = 0;
+	}
+	shift = t->drawn / DRAWN + c->drawn / DRAWN_CPU;
+	if (shift > MAX_SHIFT)
+		shift = MAX_SHIFT;
+	t->limit = SECOND >> shift;
+	t->weight = 0;
+	t->known = 0;
+	t->since = now;
+	if (shift && bpf_get_prandom_u32() & ((1U << shift) - 1))
+		return;
+	t->drawn++;
+	c->drawn++;
+	if (draw(ctx, t, state))
+		t->weight = 1U << shift;
+}
+
+static __always_inline void arrive(struct task_struct *task, __u64 now)
+{
+	__u32 tid = task->pid, weight;
+	struct thread *t = bpf_map_lookup_elem(&threads, &tid);
+	__u64 waited;
+
+	if (!t || !t->since)
+		return;
+	waited = now - t->since;
+	weight = __sync_lock_test_and_set(&t->weight, 0); /* a tick may be about to count it, too */
+	if (weight)
+		add(&t->key, (waited < t->limit ? waited : t->limit) * weight, epoch & 1);
+	t->since = 0;
+}
+
+SEC("tp_btf/sched_switch")
+int sched_switch(__u64 *ctx)
+{
+	struct task_struct *prev = (void *)ctx[1], *next = (void *)ctx[2];
+	__u32 left = ctx[3];
+	__u64 now = bpf_ktime_get_ns();
+
+	if (next->pid && !(next->flags & PF_KTHREAD))
+		arrive(next, now);
+	if (!prev->pid || prev->flags & PF_KTHREAD)
+		return 0;
+	if (left & TASK_DEAD) {
+		__u32 tid = prev->pid;
+
+		bpf_map_delete_elem(&threads, &tid);
+		return 0;
+	}
+	leave(ctx, prev,
+	      ctx[0] || !(left & (TASK_INTERRUPTIBLE | TASK_UNINTERRUPTIBLE)) ? STATE_RUNNABLE :
+	      left & TASK_UNINTERRUPTIBLE					      ? STATE_UNINTERRUPTIBLE :
+										STATE_INTERRUPTIBLE,
+	      now);
+	return 0;
+}

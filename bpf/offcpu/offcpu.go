@@ -1,0 +1,140 @@
+// Package offcpu is the kernel side of off-CPU profiles: a program at sched_switch that draws some waits and an
+// iterator that finds those that last. They count by the same keys, in the same maps, and unwind by the same tables as
+// package cpu. bpf/include/wait.h says how.
+package offcpu
+
+//go:generate go tool bpf2go -cc clang-19 -strip llvm-strip-19 -target amd64,arm64 -go-package offcpu offcpu offcpu.bpf.c -- -O2 -g -mcpu=v3 -Wall -Wextra -Werror -Wno-unused-parameter -I../include
+//go:generate go tool bpf2go -cc clang-19 -strip llvm-strip-19 -target amd64,arm64 -go-package offcpu waiting waiting.bpf.c -- -O2 -g -mcpu=v3 -Wall -Wextra -Werror -Wno-unused-parameter -I../include
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+
+	"github.com/perfuse/perfuse/bpf/cpu"
+)
+
+// Options are fixed when the programs are loaded. The zero value works.
+type Options struct {
+	// OnlyPID looks at one process, SkipPID at all but one; 0: all.
+	OnlyPID, SkipPID uint32
+	// Threads is how many threads can be followed. Default 32768.
+	Threads uint32
+	// RingBytes is the size of the ring of stacks.
+	RingBytes uint32
+}
+
+// Programs are loaded and attached. Their methods are not safe for concurrent use.
+type Programs struct {
+	// Epochs are to be set together with that of package cpu.
+	Epochs [2]*ebpf.Variable
+
+	elapsed, last, visited *ebpf.Variable
+	colls                  []*ebpf.Collection
+	sched                  link.Link
+	iter                   *link.Iter
+	before                 time.Time
+}
+
+// Load loads and attaches the programs, which share the maps of p. It wraps ebpf.ErrNotSupported on kernels before 5.18.
+func Load(p *cpu.Programs, o Options) (_ *Programs, err error) {
+	if o.Threads == 0 {
+		o.Threads = 32768
+	}
+	out := &Programs{}
+	defer func() {
+		if err != nil {
+			out.Close()
+		}
+	}()
+	sched, err := loadOffcpu()
+	if err != nil {
+		return nil, fmt.Errorf("reading the embedded programs: %w", err)
+	}
+	iter, err := loadWaiting()
+	if err != nil {
+		return nil, fmt.Errorf("reading the embedded programs: %w", err)
+	}
+	var threads *ebpf.Map
+	for _, spec := range []*ebpf.CollectionSpec{sched, iter} {
+		coll, err := load(spec, p, threads, o)
+		if err != nil {
+			return nil, err
+		}
+		out.Epochs[len(out.colls)] = coll.Variables["epoch"]
+		out.colls = append(out.colls, coll)
+		threads = coll.Maps["threads"]
+	}
+	vars := out.colls[1].Variables
+	out.elapsed, out.last, out.visited = vars["elapsed"], vars["last"], vars["visited"]
+	if out.sched, err = link.AttachTracing(link.TracingOptions{Program: out.colls[0].Programs["sched_switch"]}); err != nil {
+		return nil, fmt.Errorf("attaching to sched_switch: %w", err)
+	}
+	if out.iter, err = link.AttachIter(link.IterOptions{Program: out.colls[1].Programs["waiting"]}); err != nil {
+		return nil, fmt.Errorf("attaching the iterator over tasks: %w", err)
+	}
+	out.before = time.Now()
+	return out, nil
+}
+
+func load(spec *ebpf.CollectionSpec, p *cpu.Programs, threads *ebpf.Map, o Options) (*ebpf.Collection, error) {
+	replace, err := p.Share(spec)
+	if err != nil {
+		return nil, err
+	}
+	spec.Maps["threads"].MaxEntries = o.Threads
+	if threads != nil {
+		replace["threads"] = threads
+		spec.Maps["waits"].MaxEntries = o.Threads
+	}
+	for name, v := range map[string]uint32{"only_tgid": o.OnlyPID, "self_tgid": o.SkipPID, "ring_wakeup_bytes": o.RingBytes / 2} {
+		if err := spec.Variables[name].Set(v); err != nil {
+			return nil, fmt.Errorf("setting %s: %w", name, err)
+		}
+	}
+	coll, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{MapReplacements: replace})
+	if err != nil {
+		return nil, fmt.Errorf("loading the off-CPU programs (Linux 5.18 or later): %w", err)
+	}
+	return coll, nil
+}
+
+// Tick credits all threads that have waited for long with the time since the tick before. The last tick also counts
+// the waits that have been drawn and go on. It returns how many threads there are.
+func (p *Programs) Tick(last bool) (threads int, err error) {
+	now := time.Now()
+	if err := errors.Join(p.elapsed.Set(uint64(now.Sub(p.before))), p.last.Set(last), p.visited.Set(uint64(0))); err != nil {
+		return 0, fmt.Errorf("preparing the iterator over tasks: %w", err)
+	}
+	p.before = now
+	r, err := p.iter.Open()
+	if err != nil {
+		return 0, fmt.Errorf("opening the iterator over tasks: %w", err)
+	}
+	defer r.Close()
+	if _, err := io.Copy(io.Discard, r); err != nil {
+		return 0, fmt.Errorf("iterating over tasks: %w", err)
+	}
+	var n uint64
+	if err := p.visited.Get(&n); err != nil {
+		return 0, fmt.Errorf("counting threads: %w", err)
+	}
+	return int(n), nil
+}
+
+// Close detaches and unloads the programs.
+func (p *Programs) Close() {
+	if p.iter != nil {
+		p.iter.Close()
+	}
+	if p.sched != nil {
+		p.sched.Close()
+	}
+	for _, c := range p.colls {
+		c.Close()
+	}
+}

@@ -1,0 +1,169 @@
+//go:build ignore
+
+// SPDX-License-Identifier: GPL-2.0 OR MIT
+/*
+ * Threads that have waited for long, found at a tick.
+ *
+ * Hook: an iterator over all tasks, run by the agent; it may sleep. Only one runs at a time.
+ * Cost: a lookup a thread, and for each wait that it meets for the first time a walk of its stack. The thread does not
+ * run, so its stack and its registers are as it left them; should it wake meanwhile, the walk is thrown away.
+ * May not: write anything but its own maps. It may page in user memory.
+ */
+#include "../include/kernel.h"
+
+#define READ_USER(task, to, size, from) bpf_copy_from_user_task(to, size, from, task, 0)
+#define TASK_REGS(task) bpf_task_pt_regs(task)
+#define SCRATCH_MAP BPF_MAP_TYPE_ARRAY
+
+#include "../include/count.h"
+#include "../include/wait.h"
+
+char LICENSE[] SEC("license") = "Dual MIT/GPL";
+
+/* Set before each run. */
+volatile __u64 elapsed = 0; /* nanoseconds since the run before: what a wait is credited that is met */
+volatile bool last = false; /* count what was drawn and has not ended, too */
+
+/* Set by a run. */
+volatile __u64 visited = 0; /* threads */
+
+const volatile __u32 only_tgid = 0;
+const volatile __u32 self_tgid = 0;
+
+/* The waits that were not drawn but met here. */
+struct met {
+	__u64 since;
+	struct sample_key key;
+};
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__type(key, __u32); /* thread id */
+	__type(value, struct met);
+	__uint(max_entries, 1);
+} waits SEC(".maps");
+
+struct walk {
+	struct task_struct *task;
+};
+
+static long walk_step(__u32 i, struct walk *w)
+{
+	__u32 zero = 0;
+	struct scratch *s = bpf_map_lookup_elem(&scratches, &zero);
+
+	return !s || step(w->task, s);
+}
+
+static __always_inline __u32 state_of(struct task_struct *task)
+{
+	__u32 state = task->__state;
+
+	return state & TASK_INTERRUPTIBLE ? STATE_INTERRUPTIBLE :
+	       state & TASK_UNINTERRUPTIBLE ? STATE_UNINTERRUPTIBLE : STATE_RUNNABLE;
+}
+
+/* Walks the stack of a thread that waits. False if there is no room for it. */
+static __always_inline bool meet(struct task_struct *task, struct met *m)
+{
+	__u32 zero = 0, e = epoch & 1;
+	struct scratch *s = bpf_map_lookup_elem(&scratches, &zero);
+	struct walk w = { .task = task };
+
+	if (!s)
+		return false;
+	reset(s, EVENT_WAIT, task->tgid, 0);
+	bpf_probe_read_kernel_str(s->record.key.comm, sizeof(s->record.key.comm), task->comm);
+	s->record.key.state = state_of(task);
+	push_kernel(s, bpf_get_task_stack(task, s->kernel, sizeof(s->kernel), 0));
+	if (user_registers(NULL, task, &s->unwind, thread_size)) {
+		ready(s);
+		bpf_loop(MAX_USER_FRAMES + 1, walk_step, &w, 0);
+	}
+	conclude(s);
+	s->record.epoch = e;
+	if (!counted(&s->record.key, e) && !send(&s->record))
+		return false;
+	m->key = s->record.key;
+	return true;
+}
+
+/* A thread that was there before we were and has not run since. */
+static __always_inline struct thread *adopt(struct task_struct *task, __u32 tid)
+{
+	struct thread new = { .since = bpf_ktime_get_ns() }, *t;
+
+	if (task->on_cpu)
+		return NULL;
+	if (bpf_map_update_elem(&threads, &tid, &new, BPF_NOEXIST))
+		return NULL;
+	t = bpf_map_lookup_elem(&threads, &tid);
+	if (t && task->on_cpu) {
+		t->since = 0; /* it woke up before it was known */
+		return NULL;
+	}
+	return t;
+}
+
+SEC("iter.s/task")
+int waiting(struct bpf_iter__task *ctx)
+{
+	struct task_struct *task = ctx->task;
+	struct sample_key key;
+	struct thread *t;
+	struct met *m;
+	__u64 since, waited;
+	__u32 tid, tgid, weight;
+
+	if (!task)
+		return 0;
+	tgid = task->tgid;
+	if (task->flags & PF_KTHREAD || !task->mm || tgid == self_tgid || (only_tgid && tgid != only_tgid))
+		return 0;
+	visited++;
+	tid = task->pid;
+	t = bpf_map_lookup_elem(&threads, &tid);
+	if (!t) {
+		t = adopt(task, tid);
+		if (!t)
+			return 0;
+	}
+	since = t->since;
+	if (!since)
+		return 0;
+	waited = bpf_ktime_get_ns() - since;
+	if ((__s64)waited < 0 || (waited <= t->limit && !last))
+		return 0;
+	if (t->known) {
+		/* The first part is counted now if it has ended: such a wait can last for days. */
+		key = t->key;
+		if (t->since != since)
+			return 0;
+		weight = __sync_lock_test_and_set(&t->weight, 0);
+		if (weight)
+			add(&key, (waited < t->limit ? waited : t->limit) * weight, epoch & 1);
+		if (waited > t->limit)
+			add(&key, elapsed, epoch & 1);
+		return 0;
+	}
+	if (waited <= t->limit)
+		return 0;
+	m = bpf_map_lookup_elem(&waits, &tid);
+	if (!m || m->since != since) {
+		struct met new = { .since = since };
+
+		if (!meet(task, &new))
+			return 0;
+		if (t->since != since)
+			return 0; /* the thread ran while its stack was walked */
+		if (bpf_map_update_elem(&waits, &tid, &new, BPF_ANY)) {
+			count(&drops, DROP_THREADS);
+			return 0;
+		}
+		m = bpf_map_lookup_elem(&waits, &tid);
+		if (!m)
+			return 0;
+	}
+	key = m->key;
+	add(&key, elapsed, epoch & 1);
+	return 0;
+}
