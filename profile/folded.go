@@ -39,36 +39,46 @@ const KernelFile = "[kernel.kallsyms]"
 func WriteFolded(w io.Writer, b *Batch, p *Profile) error { return NewTree(b, p).WriteFolded(w) }
 
 // WriteFolded writes the tree as folded text.
-func (t *Tree) WriteFolded(w io.Writer) error {
-	t = t.byText()
+func (t *Tree) WriteFolded(w io.Writer) error { return t.byText().writeFolded(w, nil) }
+
+// writeFolded writes a tree that [Tree.byText] made; with before, if it is not nil, in front of each value.
+func (t *Tree) writeFolded(w io.Writer, before []int64) error {
 	bw := bufio.NewWriterSize(w, 64<<10)
 	var line []byte
 	starts := make([]int, 0, 64) // by depth: where its line's end was
 	var ends []uint32
-	if t.Self[0] != 0 {
-		fmt.Fprintf(bw, "%s %d\n", foldedNoStack, t.Self[0])
-	}
-	for i := uint32(1); i < uint32(t.Len()); i++ {
+	for i := range uint32(t.Len()) {
 		for len(ends) > 0 && ends[len(ends)-1] <= i {
 			ends = ends[:len(ends)-1]
 			line = line[:starts[len(starts)-1]]
 			starts = starts[:len(starts)-1]
 		}
-		starts, ends = append(starts, len(line)), append(ends, t.End[i])
-		name := t.Name(i)
-		if len(line) > 0 {
-			line = append(line, ';')
-		} else if name[0] == '#' {
-			name = `\x23` + name[1:]
-		}
-		line = append(line, name...)
-		if t.Self[i] != 0 {
-			bw.Write(line)
-			bw.WriteByte(' ')
-			bw.Write(strconv.AppendInt(bw.AvailableBuffer(), t.Self[i], 10))
-			if err := bw.WriteByte('\n'); err != nil {
-				return fmt.Errorf("writing folded text: %w", err)
+		if i > 0 {
+			starts, ends = append(starts, len(line)), append(ends, t.End[i])
+			name := t.Name(i)
+			if len(line) > 0 {
+				line = append(line, ';')
+			} else if name[0] == '#' {
+				name = `\x23` + name[1:]
 			}
+			line = append(line, name...)
+		}
+		if t.Self[i] == 0 && (before == nil || before[i] == 0) {
+			continue
+		}
+		if i == 0 {
+			bw.WriteString(foldedNoStack)
+		} else {
+			bw.Write(line)
+		}
+		if before != nil {
+			bw.WriteByte(' ')
+			bw.Write(strconv.AppendInt(bw.AvailableBuffer(), before[i], 10))
+		}
+		bw.WriteByte(' ')
+		bw.Write(strconv.AppendInt(bw.AvailableBuffer(), t.Self[i], 10))
+		if err := bw.WriteByte('\n'); err != nil {
+			return fmt.Errorf("writing folded text: %w", err)
 		}
 	}
 	if err := bw.Flush(); err != nil {

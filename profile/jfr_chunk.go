@@ -167,7 +167,7 @@ type jfrChunk struct {
 // jfrPools are the classes whose constants samples need.
 var jfrPools = []string{
 	"jdk.types.StackTrace", "jdk.types.Method", "java.lang.Class", "jdk.types.Symbol", "jdk.types.FrameType", "jdk.types.ThreadState",
-	"java.lang.String",
+	"java.lang.String", "jdk.types.OldObject",
 }
 
 // openJFRChunk opens the chunk at the beginning of data and returns what follows it.

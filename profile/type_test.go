@@ -160,3 +160,20 @@ func TestTypeLevel(t *testing.T) {
 	f("mutex:contentions:count:contentions:count", false)
 	f("block:delay:nanoseconds:contentions:count:delta", false)
 }
+
+func TestFormatFloat(t *testing.T) {
+	f := func(v float64, unit, want string) {
+		t.Helper()
+		if got := FormatFloat(v, unit); got != want {
+			t.Errorf("%g %s: got %s, want %s", v, unit, got, want)
+		}
+	}
+	f(0, "count", "0")
+	f(0.25, "count", "0.25")
+	f(-0.0031, "", "-0.0031")
+	f(1.5, "count", "1.50")
+	f(123.4, "count", "123")
+	f(12345.6, "count", "12.3k")
+	f(1.5, "nanoseconds", "1.50ns")
+	f(1.5*1024, "bytes", "1.50KiB")
+}

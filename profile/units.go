@@ -9,7 +9,25 @@ import (
 // 5.2MiB for bytes, 12.3k for counts of whatever else, followed by the unit unless that is "count" or empty.
 // Counts below 10000 are exact.
 func FormatValue(v int64, unit string) string {
-	f := float64(v)
+	if v > -10000 && v < 10000 {
+		return formatUnit(float64(v), unit, strconv.FormatInt(v, 10))
+	}
+	return FormatFloat(float64(v), unit)
+}
+
+// FormatFloat writes as FormatValue does what need not be whole: values per second, per operation.
+func FormatFloat(f float64, unit string) string {
+	count := significant(f)
+	if math.Abs(f) >= 10000 {
+		count = formatScaled(f, 1000, "", "k", "M", "G", "T", "P", "E")
+	} else if f != 0 && math.Abs(f) < 0.995 {
+		count = strconv.FormatFloat(f, 'g', 2, 64)
+	}
+	return formatUnit(f, unit, count)
+}
+
+// formatUnit is f in its unit; count is f for those that have no prefixes of their own.
+func formatUnit(f float64, unit, count string) string {
 	switch unit {
 	case "nanoseconds", "nanosecond", "ns":
 		return formatNanos(f)
@@ -24,24 +42,27 @@ func FormatValue(v int64, unit string) string {
 	case "kilobytes", "kB":
 		return formatScaled(f*1024, 1024, "B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB", "ZiB")
 	}
-	s := strconv.FormatInt(v, 10)
-	if math.Abs(f) >= 10000 {
-		s = formatScaled(f, 1000, "", "k", "M", "G", "T", "P", "E")
-	}
 	if unit == "" || unit == "count" {
-		return s
+		return count
 	}
-	return s + " " + unit
+	return count + " " + unit
 }
 
 // FormatShare writes part/whole as a percentage: 12.3%, 0.04%, and <0.01% for what is less. Of nothing
 // it is 0%.
 func FormatShare(part, whole int64) string {
-	if whole == 0 || part == 0 {
+	if whole == 0 {
 		return "0%"
 	}
-	p := 100 * float64(part) / float64(whole)
+	return FormatRatio(float64(part) / float64(whole))
+}
+
+// FormatRatio writes a ratio as FormatShare does.
+func FormatRatio(ratio float64) string {
+	p := 100 * ratio
 	switch a := math.Abs(p); {
+	case a == 0:
+		return "0%"
 	case a < 0.01:
 		return "<0.01%"
 	case a < 0.995:
