@@ -18,15 +18,17 @@ import (
 
 // drawing is the flags that say how a merged profile is shown.
 type drawing struct {
-	minShare string
-	limit    int
-	sort     string
+	minShare   string
+	limit      int
+	sort       string
+	allocators bool
 }
 
 func (d *drawing) flags(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&d.minShare, "min-share", "", "leave out what is below this share of the total, as 0.5% (tree: 0.5%, svg: 0.03%, json: 0)")
 	cmd.Flags().IntVar(&d.limit, "limit", 30, "rows of the top table; 0 means all that the server gives")
 	cmd.Flags().StringVar(&d.sort, "sort", "self", "order of the top table: self or total")
+	cmd.Flags().BoolVar(&d.allocators, "allocators", false, "in tables of memory show allocators (malloc, runtime.mallocgc, operator new, ...) as functions of their own;\nwithout, what they take counts for who called them")
 }
 
 // share returns --min-share as a fraction, or what suits the form.
@@ -266,7 +268,7 @@ func (v *view) draw(w io.Writer, out output, term terminal, share float64) error
 }
 
 func (a *app) queryTop(ctx context.Context, v *view, q question) error {
-	req := &queryv1.TopRequest{Selection: q.sel, Filter: q.filter, Limit: int32(min(q.draw.limit, 1<<31-1))}
+	req := &queryv1.TopRequest{Selection: q.sel, Filter: q.filter, Limit: int32(min(q.draw.limit, 1<<31-1)), FoldAllocators: !q.draw.allocators}
 	if q.draw.limit == 0 {
 		req.Limit = 1 << 20
 	}

@@ -46,6 +46,13 @@ func (s queryService) DiffTop(ctx context.Context, req *queryv1.DiffTopRequest) 
 		if err != nil {
 			return err
 		}
+		if req.GetFoldAllocators() {
+			for _, side := range []*query.Side{before, after} {
+				if side.Profile.Type.Memory() {
+					side.Tree = side.Tree.FoldAllocators()
+				}
+			}
+		}
 		tree := profile.Diff(before.Tree, after.Tree)
 		rows := tree.Top(before.Scale, after.Scale)
 		if req.GetOrder() == queryv1.DiffTopOrder_DIFF_TOP_ORDER_TOTAL {

@@ -111,6 +111,9 @@ func (s queryService) Top(ctx context.Context, req *queryv1.TopRequest) (*queryv
 		if err != nil {
 			return err
 		}
+		if req.GetFoldAllocators() && m.Profile.Type.Memory() {
+			tree = tree.FoldAllocators()
+		}
 		rows := tree.Top()
 		if req.GetOrder() == queryv1.TopOrder_TOP_ORDER_TOTAL {
 			profile.SortByTotal(rows)

@@ -1726,11 +1726,14 @@ type TopRequest struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
 	Selection *Selection             `protobuf:"bytes,1,opt,name=selection,proto3" json:"selection,omitempty"`
 	// At most so many functions; 0: 100.
-	Limit         int32        `protobuf:"varint,2,opt,name=limit,proto3" json:"limit,omitempty"`
-	Order         TopOrder     `protobuf:"varint,3,opt,name=order,proto3,enum=perfuse.query.v1.TopOrder" json:"order,omitempty"`
-	Filter        *StackFilter `protobuf:"bytes,4,opt,name=filter,proto3" json:"filter,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Limit  int32        `protobuf:"varint,2,opt,name=limit,proto3" json:"limit,omitempty"`
+	Order  TopOrder     `protobuf:"varint,3,opt,name=order,proto3,enum=perfuse.query.v1.TopOrder" json:"order,omitempty"`
+	Filter *StackFilter `protobuf:"bytes,4,opt,name=filter,proto3" json:"filter,omitempty"`
+	// Of types of memory: what ends in an allocator (malloc, runtime.mallocgc, operator new, ...) counts for its first
+	// caller that is none.
+	FoldAllocators bool `protobuf:"varint,5,opt,name=fold_allocators,json=foldAllocators,proto3" json:"fold_allocators,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *TopRequest) Reset() {
@@ -1789,6 +1792,13 @@ func (x *TopRequest) GetFilter() *StackFilter {
 		return x.Filter
 	}
 	return nil
+}
+
+func (x *TopRequest) GetFoldAllocators() bool {
+	if x != nil {
+		return x.FoldAllocators
+	}
+	return false
 }
 
 type TopResponse struct {
@@ -2428,10 +2438,12 @@ type DiffTopRequest struct {
 	Filter *StackFilter `protobuf:"bytes,3,opt,name=filter,proto3" json:"filter,omitempty"`
 	Scale  DiffScale    `protobuf:"varint,4,opt,name=scale,proto3,enum=perfuse.query.v1.DiffScale" json:"scale,omitempty"`
 	// At most so many functions; 0: 100.
-	Limit         int32        `protobuf:"varint,5,opt,name=limit,proto3" json:"limit,omitempty"`
-	Order         DiffTopOrder `protobuf:"varint,6,opt,name=order,proto3,enum=perfuse.query.v1.DiffTopOrder" json:"order,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Limit int32        `protobuf:"varint,5,opt,name=limit,proto3" json:"limit,omitempty"`
+	Order DiffTopOrder `protobuf:"varint,6,opt,name=order,proto3,enum=perfuse.query.v1.DiffTopOrder" json:"order,omitempty"`
+	// As in TopRequest.
+	FoldAllocators bool `protobuf:"varint,7,opt,name=fold_allocators,json=foldAllocators,proto3" json:"fold_allocators,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *DiffTopRequest) Reset() {
@@ -2504,6 +2516,13 @@ func (x *DiffTopRequest) GetOrder() DiffTopOrder {
 		return x.Order
 	}
 	return DiffTopOrder_DIFF_TOP_ORDER_SELF
+}
+
+func (x *DiffTopRequest) GetFoldAllocators() bool {
+	if x != nil {
+		return x.FoldAllocators
+	}
+	return false
 }
 
 type DiffTopResponse struct {
@@ -3088,13 +3107,14 @@ const file_perfuse_query_v1_query_proto_rawDesc = "" +
 	"\x04kind\x18\x04 \x01(\x0e2\x1b.perfuse.query.v1.FrameKindR\x04kind\x12\x18\n" +
 	"\ainlined\x18\x05 \x01(\bR\ainlined\x12\x1d\n" +
 	"\n" +
-	"start_line\x18\x06 \x01(\x05R\tstartLine\"\xc6\x01\n" +
+	"start_line\x18\x06 \x01(\x05R\tstartLine\"\xef\x01\n" +
 	"\n" +
 	"TopRequest\x129\n" +
 	"\tselection\x18\x01 \x01(\v2\x1b.perfuse.query.v1.SelectionR\tselection\x12\x14\n" +
 	"\x05limit\x18\x02 \x01(\x05R\x05limit\x120\n" +
 	"\x05order\x18\x03 \x01(\x0e2\x1a.perfuse.query.v1.TopOrderR\x05order\x125\n" +
-	"\x06filter\x18\x04 \x01(\v2\x1d.perfuse.query.v1.StackFilterR\x06filter\"\xa6\x02\n" +
+	"\x06filter\x18\x04 \x01(\v2\x1d.perfuse.query.v1.StackFilterR\x06filter\x12'\n" +
+	"\x0ffold_allocators\x18\x05 \x01(\bR\x0efoldAllocators\"\xa6\x02\n" +
 	"\vTopResponse\x12\x12\n" +
 	"\x04unit\x18\x01 \x01(\tR\x04unit\x12\x14\n" +
 	"\x05total\x18\x02 \x01(\x03R\x05total\x12;\n" +
@@ -3151,14 +3171,15 @@ const file_perfuse_query_v1_query_proto_rawDesc = "" +
 	"\x05nodes\x18\x06 \x01(\fR\x05nodes\x12\x1d\n" +
 	"\n" +
 	"node_count\x18\a \x01(\x03R\tnodeCount\x12\x1b\n" +
-	"\tcut_count\x18\b \x01(\x03R\bcutCount\"\xae\x02\n" +
+	"\tcut_count\x18\b \x01(\x03R\bcutCount\"\xd7\x02\n" +
 	"\x0eDiffTopRequest\x123\n" +
 	"\x06before\x18\x01 \x01(\v2\x1b.perfuse.query.v1.SelectionR\x06before\x121\n" +
 	"\x05after\x18\x02 \x01(\v2\x1b.perfuse.query.v1.SelectionR\x05after\x125\n" +
 	"\x06filter\x18\x03 \x01(\v2\x1d.perfuse.query.v1.StackFilterR\x06filter\x121\n" +
 	"\x05scale\x18\x04 \x01(\x0e2\x1b.perfuse.query.v1.DiffScaleR\x05scale\x12\x14\n" +
 	"\x05limit\x18\x05 \x01(\x05R\x05limit\x124\n" +
-	"\x05order\x18\x06 \x01(\x0e2\x1e.perfuse.query.v1.DiffTopOrderR\x05order\"\x8e\x02\n" +
+	"\x05order\x18\x06 \x01(\x0e2\x1e.perfuse.query.v1.DiffTopOrderR\x05order\x12'\n" +
+	"\x0ffold_allocators\x18\a \x01(\bR\x0efoldAllocators\"\x8e\x02\n" +
 	"\x0fDiffTopResponse\x12\x12\n" +
 	"\x04unit\x18\x01 \x01(\tR\x04unit\x122\n" +
 	"\x06before\x18\x02 \x01(\v2\x1a.perfuse.query.v1.DiffSideR\x06before\x120\n" +
