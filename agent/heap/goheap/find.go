@@ -1,0 +1,195 @@
+package goheap
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+
+	"github.com/perfuse/perfuse/symbolize/elf"
+	"github.com/perfuse/perfuse/symbolize/gosym"
+)
+
+// Layout says where an executable keeps its memory profile. It depends on the file only, so it can be kept by build id
+// and shared.
+type Layout struct {
+	// Version is the toolchain's, as in "go1.26.1"; empty if the file does not tell.
+	Version string
+	// Removed says that the linker has switched profiling off. The program itself may have set a rate nevertheless.
+	Removed bool
+
+	buckets, cycle, rate uint64 // addresses of runtime.mbuckets, mProfCycle and MemProfileRate
+	table                table
+	code                 []segment
+}
+
+// segment is executable code.
+type segment struct{ addr, off, size uint64 }
+
+// Machines, as ELF numbers them.
+const (
+	machineAMD64 = 62
+	machineARM64 = 183
+)
+
+// maxCode bounds what is read of a function. schedinit has some 5 KiB.
+const maxCode = 64 << 10
+
+// Find learns the layout of an executable or a shared library (-buildmode=c-shared, c-archive in a C program) from its
+// symbols and, if it has none, from its pclntab and the machine code of the runtime, which are in every Go program.
+// The errors are [ErrNotGo] and [ErrLayout]. Whoever maps the file calls it under [elf.Guard].
+//
+// A file without section headers is not found to be Go.
+func Find(f *elf.File) (*Layout, error) {
+	if !f.Is64 || f.Order != binary.LittleEndian || f.Machine != machineAMD64 && f.Machine != machineARM64 {
+		return nil, fmt.Errorf("%w for 64-bit x86 or ARM", ErrNotGo)
+	}
+	pclntab, err := gosym.Find(f)
+	if errors.Is(err, gosym.ErrNotGo) {
+		return nil, ErrNotGo
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrLayout, err)
+	}
+	l := &Layout{Version: version(f)}
+	for i := range f.Segments {
+		if s := &f.Segments[i]; s.Type == elf.SegmentLoad && s.Flags&elf.FlagExec != 0 {
+			l.code = append(l.code, segment{s.Vaddr, s.Offset, s.Filesz})
+		}
+	}
+	file := fileSpace{f: f}
+	if l.table, err = newTable(&file, pclntab); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrLayout, err)
+	}
+
+	const (
+		flush     = "runtime.mProf_FlushLocked"
+		postSweep = "runtime.mProf_PostSweep"
+		record    = "runtime.(*bucket).mp"
+		schedinit = "runtime.schedinit"
+	)
+	code := map[string][]byte{flush: nil, postSweep: nil, record: nil, schedinit: nil}
+	l.Removed = true
+	addr := map[string]uint64{}
+	l.table.each(&file, func(name []byte, start, end uint64) {
+		switch string(name) {
+		case "runtime.MemProfile", "runtime.memProfileInternal":
+			// Up to Go 1.22 and since: the linker asks whether it is reachable.
+			l.Removed = false
+		}
+		// Assembly's way into a function is another of the same name, and shorter.
+		if old, wanted := code[string(name)]; wanted && end-start <= maxCode && end-start > uint64(len(old)) {
+			addr[string(name)] = start
+			code[string(name)], _ = f.ReadAddr(start, end-start)
+		}
+	})
+	m := machine{arm64: f.Machine == machineARM64}
+	if !m.knownRecord(code[record], code[flush]) {
+		return nil, fmt.Errorf("%w: %s of %s is unlike them", ErrLayout, record, orUnknown(l.Version))
+	}
+	if l.fromSymbols(f) {
+		return l, nil
+	}
+	var ok [3]bool
+	l.buckets, ok[0] = m.firstLoad(code[flush], addr[flush], 8)
+	l.cycle, ok[1] = m.firstLoad(code[postSweep], addr[postSweep], 4)
+	l.rate, ok[2] = m.zeroedIf(code[schedinit], addr[schedinit])
+	for i, name := range []string{flush, postSweep, schedinit} {
+		if !ok[i] {
+			return nil, fmt.Errorf("%w: %s of %s is unlike them", ErrLayout, name, orUnknown(l.Version))
+		}
+	}
+	return l, nil
+}
+
+func orUnknown(version string) string {
+	if version == "" {
+		return "an unknown version"
+	}
+	return version
+}
+
+// fromSymbols looks for the variables in the symbol table.
+func (l *Layout) fromSymbols(f *elf.File) bool {
+	var buckets, cycle, rate uint64
+	for i := range f.Sections {
+		if s := &f.Sections[i]; s.Type == elf.SectionSymtab {
+			_ = f.Symbols(s, func(_ int, sym elf.Symbol) bool {
+				if sym.Section != 0 {
+					switch sym.Name {
+					case "runtime.mbuckets":
+						buckets = sym.Addr
+					case "runtime.mProfCycle":
+						cycle = sym.Addr
+					case "runtime.MemProfileRate":
+						rate = sym.Addr
+					}
+				}
+				return buckets == 0 || cycle == 0 || rate == 0
+			})
+		}
+	}
+	if buckets == 0 || cycle == 0 || rate == 0 {
+		return false
+	}
+	l.buckets, l.cycle, l.rate = buckets, cycle, rate
+	return true
+}
+
+// Bias returns what is added to the file's addresses in a process that has mapped the file from offset at start. It
+// is false if that mapping has none of its code.
+func (l *Layout) Bias(start, offset uint64) (uint64, bool) {
+	for _, s := range l.code {
+		const page = 4096
+		if offset >= s.off&^(page-1) && offset < s.off+s.size {
+			return start - (s.addr - s.off + offset), true
+		}
+	}
+	return 0, false
+}
+
+// version reads the toolchain's version:
+//
+//	0 "\xff Go buildinf:"   15 flags, 2: what follows is here   32 length as a varint, the version
+func version(f *elf.File) string {
+	s := f.Section(".go.buildinfo")
+	if s == nil {
+		return ""
+	}
+	b, err := f.Raw(s)
+	if err != nil || len(b) < 33 || !bytes.HasPrefix(b, []byte("\xff Go buildinf:")) || b[15]&2 == 0 {
+		return ""
+	}
+	n, used := binary.Uvarint(b[32:])
+	if b = b[32:]; used <= 0 || n > 256 || uint64(len(b)-used) < n {
+		return ""
+	}
+	return string(b[used:][:n])
+}
+
+// fileSpace is a file's address space. What was asked for last is at hand with all that follows it in its section.
+type fileSpace struct {
+	f    *elf.File
+	addr uint64
+	b    []byte
+}
+
+func (s *fileSpace) at(addr uint64, n int) ([]byte, error) {
+	if d := addr - s.addr; addr >= s.addr && d <= uint64(len(s.b)) && uint64(n) <= uint64(len(s.b))-d {
+		return s.b[d:][:n], nil
+	}
+	for i := range s.f.Sections {
+		c := &s.f.Sections[i]
+		if c.Flags&elf.SectionAlloc != 0 && !c.Compressed() && addr >= c.Addr && addr-c.Addr < c.Size {
+			b, err := s.f.Raw(c)
+			if err != nil {
+				return nil, err
+			}
+			if d := addr - c.Addr; d <= uint64(len(b)) && uint64(n) <= uint64(len(b))-d {
+				s.addr, s.b = c.Addr, b
+				return b[d:][:n], nil
+			}
+		}
+	}
+	return s.f.ReadAddr(addr, uint64(n))
+}
