@@ -36,6 +36,8 @@ type Options struct {
 	Headers map[string]string
 	// Rate is samples per second and CPU. Default 19.
 	Rate int
+	// OffCPU measures what threads wait for, PageFaults who makes memory resident. Default: both.
+	OffCPU, PageFaults *bool
 	// Interval is the time between two batches. Default 10 s.
 	Interval time.Duration
 	// SpoolDir keeps what the server has not taken yet. Default: a directory below the system's temporary
@@ -104,8 +106,14 @@ func New(o Options) (_ *Agent, err error) {
 	}); err != nil {
 		return nil, err
 	}
+	faultRate := 0
+	if !or(o.PageFaults, true) {
+		faultRate = -1
+	}
 	if a.sampler, err = sampler.New(sampler.Options{
 		Rate:      o.Rate,
+		FaultRate: faultRate,
+		OffCPU:    or(o.OffCPU, true),
 		Interval:  o.Interval,
 		BPFFS:     cmp.Or(o.BPFFS, cpu.DefaultBPFFS),
 		MakeSpans: true,
@@ -126,6 +134,13 @@ func New(o Options) (_ *Agent, err error) {
 		}
 	}
 	return a, nil
+}
+
+func or(set *bool, unset bool) bool {
+	if set == nil {
+		return unset
+	}
+	return *set
 }
 
 // Run profiles until ctx ends. What was measured by then is with the server or in the spool when it returns.
@@ -215,6 +230,7 @@ type Status struct {
 	Address   string        `json:"address"`
 	Event     string        `json:"event"`
 	Rate      int           `json:"rate"`
+	OffCPU    string        `json:"off_cpu"`
 	Processes int           `json:"processes"`
 	LastBatch time.Time     `json:"last_batch"`
 	Sampler   sampler.Stats `json:"sampler"`
@@ -228,6 +244,10 @@ func (a *Agent) Status() Status {
 		Event:     a.sampler.Event(),
 		Rate:      a.sampler.Rate(),
 		Processes: len(a.table.Processes()),
+	}
+	st.OffCPU = "measured"
+	if err := a.sampler.OffCPU(); err != nil {
+		st.OffCPU = err.Error()
 	}
 	if t := a.lastBatch.Load(); t != 0 {
 		st.LastBatch = time.Unix(0, t)

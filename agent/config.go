@@ -19,6 +19,8 @@ import (
 //
 //	node: worker-7            # the label node; default: the host's name
 //	interval: 10s             # the time between two batches
+//	off_cpu: true             # measure what threads wait for, where the kernel can (Linux 5.18)
+//	page_faults: true         # measure who makes memory resident
 //	bpf_fs: /sys/fs/bpf       # where agents on a node share which request a thread serves
 //	relabel_configs:          # Prometheus' rules over the labels of each process
 //	  - source_labels: [executable]
@@ -27,6 +29,8 @@ import (
 type Config struct {
 	Node           string         `yaml:"node"`
 	Interval       time.Duration  `yaml:"interval"`
+	OffCPU         *bool          `yaml:"off_cpu"`
+	PageFaults     *bool          `yaml:"page_faults"`
 	BPFFS          string         `yaml:"bpf_fs"`
 	RelabelConfigs []relabel.Rule `yaml:"relabel_configs"`
 }

@@ -133,6 +133,11 @@ func (r *recorder) run(ctx context.Context) (*Recording, error) {
 		return nil, err
 	}
 	defer r.sampler.Close()
+	if r.opts.OffCPU {
+		if err := r.sampler.OffCPU(); err != nil {
+			return nil, fmt.Errorf("recording waits: %w", err)
+		}
+	}
 	late.Observer = r.sampler
 
 	ctx, stop := context.WithCancelCause(ctx)

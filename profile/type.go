@@ -21,13 +21,14 @@ type Type struct {
 	Delta      bool
 }
 
-// What the agent collects. TypeWall is what a query makes of TypeCPU and TypeOffCPU together: nobody stores it.
+// What the agent collects. TypeWall is what a query makes of TypeCPU and TypeOffCPU together:
+// nobody stores it. Its period type tells it from the wall-clock profiles that others push.
 var (
 	TypeCPU        = Type{Name: "process_cpu", SampleType: "cpu", SampleUnit: "nanoseconds", PeriodType: "cpu", PeriodUnit: "nanoseconds"}
 	TypeCPUSamples = Type{Name: "process_cpu", SampleType: "samples", SampleUnit: "count", PeriodType: "cpu", PeriodUnit: "nanoseconds"}
 
 	TypeOffCPU     = Type{Name: "off_cpu", SampleType: "off_cpu", SampleUnit: "nanoseconds", PeriodType: "off_cpu", PeriodUnit: "nanoseconds"}
-	TypeWall       = Type{Name: "wall", SampleType: "wall", SampleUnit: "nanoseconds", PeriodType: "wall", PeriodUnit: "nanoseconds"}
+	TypeWall       = Type{Name: "wall", SampleType: "wall", SampleUnit: "nanoseconds", PeriodType: "off_cpu", PeriodUnit: "nanoseconds"}
 	TypePageFaults = Type{Name: "memory", SampleType: "page_faults", SampleUnit: "count", PeriodType: "page_faults", PeriodUnit: "count"}
 )
 

@@ -38,6 +38,7 @@ import (
 	"github.com/perfuse/perfuse/server/query"
 	"github.com/perfuse/perfuse/server/scrape"
 	"github.com/perfuse/perfuse/storage"
+	"github.com/perfuse/perfuse/storage/wall"
 	"github.com/perfuse/perfuse/symbolize"
 	"github.com/perfuse/perfuse/web"
 	"github.com/prometheus/client_golang/prometheus"
@@ -379,15 +380,16 @@ func (s *Server) compose(b *backend) error {
 	if err != nil {
 		return err
 	}
+	questions := wall.New(b.Store)
 	engine, err := query.New(query.Options{
-		Store: b.Store, Resolver: b.Resolver,
+		Store: questions, Resolver: b.Resolver,
 		Logger: log.With(s.logger, "room", "query"), Registerer: s.registry, OnError: s.errors.add,
 	})
 	if err != nil {
 		return err
 	}
 	services, err := api.New(api.Options{
-		Store: b.Store, Engine: engine, Debuginfo: b.Debuginfo, Limits: s.opts.Limits, Refusals: s.refusals,
+		Store: questions, Engine: engine, Debuginfo: b.Debuginfo, Limits: s.opts.Limits, Refusals: s.refusals,
 		Logger: log.With(s.logger, "room", "api"), Registerer: s.registry, OnError: s.errors.add,
 	})
 	if err != nil {
@@ -414,12 +416,12 @@ func (s *Server) compose(b *backend) error {
 		all.Handle(path, in.Ingest())
 	}
 	services.Mount(all)
-	toPyroscope, err := pyroscope.New(pyroscope.Options{API: services, Store: b.Store, Engine: engine, Limits: s.opts.Limits})
+	toPyroscope, err := pyroscope.New(pyroscope.Options{API: services, Store: questions, Engine: engine, Limits: s.opts.Limits})
 	if err != nil {
 		return err
 	}
 	toPyroscope.Mount(all)
-	toParca, err := parca.New(parca.Options{API: services, Store: b.Store, Engine: engine, Limits: s.opts.Limits})
+	toParca, err := parca.New(parca.Options{API: services, Store: questions, Engine: engine, Limits: s.opts.Limits})
 	if err != nil {
 		return err
 	}

@@ -39,7 +39,7 @@ type Options struct {
 	// FaultRate is at most how many page faults per second and CPU are looked at; each stands for as many as there
 	// were since the one before. Default 49; negative: none.
 	FaultRate int
-	// OffCPU also measures what threads wait for.
+	// OffCPU also measures what threads wait for, if the kernel can: see [Sampler.OffCPU].
 	OffCPU bool
 	// PID restricts sampling to one process, in the kernel. Default 0: all.
 	PID process.PID
@@ -68,16 +68,17 @@ type Options struct {
 
 // Sampler implements process.Observer: the process table must be told of it before it runs.
 type Sampler struct {
-	opts     Options
-	programs *cpu.Programs
-	events   *events
-	faults   *events // nil: none
-	offcpu   *offcpu.Programs
-	epochs   []*ebpf.Variable
-	links    []link.Link
-	reader   *ringbuf.Reader
-	kernel   *kernel.Table // nil: its addresses are hidden
-	boot     time.Duration // wall clock minus CLOCK_MONOTONIC
+	opts      Options
+	programs  *cpu.Programs
+	events    *events
+	faults    *events          // nil: none
+	offcpu    *offcpu.Programs // nil: not measured
+	offcpuErr error
+	epochs    []*ebpf.Variable
+	links     []link.Link
+	reader    *ringbuf.Reader
+	kernel    *kernel.Table // nil: its addresses are hidden
+	boot      time.Duration // wall clock minus CLOCK_MONOTONIC
 
 	mu          sync.Mutex
 	files       *files
@@ -162,11 +163,11 @@ func newSampler(o Options, verify func([]deferred, map[cpu.Key]seen)) (*Sampler,
 		return nil, Explain(err, nil)
 	}
 	if o.OffCPU {
-		if s.offcpu, err = offcpu.Load(p, offcpu.Options{OnlyPID: uint32(o.PID), RingBytes: ringBytes}); err != nil {
-			s.Close()
-			return nil, Explain(err, nil)
+		if s.offcpu, s.offcpuErr = offcpu.Load(p, offcpu.Options{OnlyPID: uint32(o.PID), RingBytes: ringBytes}); s.offcpuErr == nil {
+			s.epochs = append(s.epochs, s.offcpu.Epochs[:]...)
+		} else {
+			level.Warn(o.Logger).Log("msg", "what threads wait for is not measured", "err", s.offcpuErr)
 		}
-		s.epochs = append(s.epochs, s.offcpu.Epochs[:]...)
 	}
 	return s, nil
 }
@@ -227,6 +228,14 @@ func Explain(err, limitErr error) error {
 
 // Rate is samples per second and CPU.
 func (s *Sampler) Rate() int { return s.opts.Rate }
+
+// OffCPU returns why it is not measured what threads wait for; nil if it is.
+func (s *Sampler) OffCPU() error {
+	if s.offcpu == nil && s.offcpuErr == nil {
+		return errors.New("not asked for")
+	}
+	return s.offcpuErr
+}
 
 // Event names what the samples are driven by.
 func (s *Sampler) Event() string {

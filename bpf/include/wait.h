@@ -21,4 +21,10 @@ struct {
 	__uint(max_entries, 1);
 } threads SEC(".maps");
 
+/* Whether the agent was only behind: the same stack walked again may be whole. */
+static __always_inline bool may_complete(__u32 stop)
+{
+	return stop == STOP_NO_PROCESS || stop == STOP_NO_MAPPING || stop == STOP_PENDING;
+}
+
 #endif

@@ -234,8 +234,8 @@ struct thread {
 	__u64 limit;  /* what of this wait counts by drawing: its first nanoseconds */
 	__u64 second; /* the second in which `drawn` waits were drawn */
 	__u32 drawn;
-	__u32 weight; /* of this wait, if it was drawn and has not been counted yet, else 0 */
-	__u32 known;  /* 1: key is this wait's */
+	__u32 weight; /* of this wait, whose key is then set, if it was drawn and has not been counted yet, else 0 */
+	__u32 known;  /* 1: key is this wait's, and its stack is as good as it will be */
 	__u32 pad;
 	struct sample_key key;
 };

@@ -58,7 +58,7 @@ static __always_inline bool draw(void *ctx, struct thread *t, __u32 state)
 		add(&s->record.key, 0, e);
 	}
 	t->key = s->record.key;
-	t->known = 1;
+	t->known = !may_complete(s->unwind.stop);
 	return true;
 }
 

@@ -62,13 +62,18 @@ static __always_inline __u32 state_of(struct task_struct *task)
 	       state & TASK_UNINTERRUPTIBLE ? STATE_UNINTERRUPTIBLE : STATE_RUNNABLE;
 }
 
-/* Walks the stack of a thread that waits. False if there is no room for it. */
-static __always_inline bool meet(struct task_struct *task, struct met *m)
+/* Finds the key of a wait that was not drawn, by a walk if it is met for the first time. */
+static __always_inline bool find(struct task_struct *task, __u32 tid, __u64 since, struct sample_key *key)
 {
+	struct met *m = bpf_map_lookup_elem(&waits, &tid), new = { .since = since };
 	__u32 zero = 0, e = epoch & 1;
 	struct scratch *s = bpf_map_lookup_elem(&scratches, &zero);
 	struct walk w = { .task = task };
 
+	if (m && m->since == since) {
+		*key = m->key;
+		return true;
+	}
 	if (!s)
 		return false;
 	reset(s, EVENT_WAIT, task->tgid, 0);
@@ -83,7 +88,12 @@ static __always_inline bool meet(struct task_struct *task, struct met *m)
 	s->record.epoch = e;
 	if (!counted(&s->record.key, e) && !send(&s->record))
 		return false;
-	m->key = s->record.key;
+	*key = s->record.key;
+	if (may_complete(s->unwind.stop))
+		return true;
+	new.key = *key;
+	if (bpf_map_update_elem(&waits, &tid, &new, BPF_ANY))
+		count(&drops, DROP_THREADS);
 	return true;
 }
 
@@ -110,9 +120,8 @@ int waiting(struct bpf_iter__task *ctx)
 	struct task_struct *task = ctx->task;
 	struct sample_key key;
 	struct thread *t;
-	struct met *m;
 	__u64 since, waited;
-	__u32 tid, tgid, weight;
+	__u32 tid, tgid, weight, known;
 
 	if (!task)
 		return 0;
@@ -133,37 +142,19 @@ int waiting(struct bpf_iter__task *ctx)
 	waited = bpf_ktime_get_ns() - since;
 	if ((__s64)waited < 0 || (waited <= t->limit && !last))
 		return 0;
-	if (t->known) {
-		/* The first part is counted now if it has ended: such a wait can last for days. */
-		key = t->key;
-		if (t->since != since)
-			return 0;
-		weight = __sync_lock_test_and_set(&t->weight, 0);
-		if (weight)
-			add(&key, (waited < t->limit ? waited : t->limit) * weight, epoch & 1);
-		if (waited > t->limit)
-			add(&key, elapsed, epoch & 1);
+	known = t->known;
+	key = t->key;
+	if (t->since != since)
 		return 0;
-	}
+	/* The first part is counted now if it has ended: such a wait can last for days. */
+	weight = __sync_lock_test_and_set(&t->weight, 0);
+	if (weight)
+		add(&key, (waited < t->limit ? waited : t->limit) * weight, epoch & 1);
 	if (waited <= t->limit)
 		return 0;
-	m = bpf_map_lookup_elem(&waits, &tid);
-	if (!m || m->since != since) {
-		struct met new = { .since = since };
-
-		if (!meet(task, &new))
-			return 0;
-		if (t->since != since)
-			return 0; /* the thread ran while its stack was walked */
-		if (bpf_map_update_elem(&waits, &tid, &new, BPF_ANY)) {
-			count(&drops, DROP_THREADS);
-			return 0;
-		}
-		m = bpf_map_lookup_elem(&waits, &tid);
-		if (!m)
-			return 0;
-	}
-	key = m->key;
-	add(&key, elapsed, epoch & 1);
+	if (!known && !find(task, tid, since, &key))
+		return 0;
+	if (t->since == since) /* else it ran while its stack was walked */
+		add(&key, elapsed, epoch & 1);
 	return 0;
 }

@@ -111,6 +111,8 @@ func newAgent(c agent.Config, address string, storage string, rate int, logger l
 		Rate:       rate,
 		Interval:   c.Interval,
 		BPFFS:      c.BPFFS,
+		OffCPU:     c.OffCPU,
+		PageFaults: c.PageFaults,
 		Relabel:    c.RelabelConfigs,
 		SpoolDir:   filepath.Join(storage, "spool"),
 		Logger:     log.With(logger, "part", "agent"),
