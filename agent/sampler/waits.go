@@ -2,6 +2,7 @@ package sampler
 
 import (
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"time"
 
@@ -56,27 +57,31 @@ func (t *ticks) stop() {
 	}
 }
 
-// wait takes from a wait's stack what the measurement itself has put on top, and says what the thread waits for.
+// wait takes from a wait's stack what every wait has on top, the scheduler and the measurement itself, and says what the
+// thread waits for.
 func (b *builder) wait(s *Sampler, k cpu.Key, frames []cpu.Frame) ([]cpu.Frame, string) {
 	kernel := 0
 	for kernel < len(frames) && frames[kernel].Kind == cpu.FrameKernel {
 		kernel++
 	}
-	for i := range kernel {
-		if name, _, ok := s.kernelName(profile.Addr(frames[i].Addr)); ok && name == "__schedule" {
-			frames, kernel = frames[i:], kernel-i
-			break
+	reason := "cpu"
+	if k.State != cpu.StateRunnable {
+		var ok bool
+		if reason, ok = b.reasons[k.Stack]; !ok {
+			reason = s.reason(frames[:kernel])
+			b.reasons[k.Stack] = reason
 		}
 	}
-	if k.State == cpu.StateRunnable {
-		return frames, "cpu"
+	if s.kernel == nil {
+		return frames, reason
 	}
-	reason, ok := b.reasons[k.Stack]
-	if !ok {
-		reason = s.reason(frames[:kernel])
-		b.reasons[k.Stack] = reason
+	// Below the measurement there is the scheduler, and below it who called it.
+	scheduling := func(f cpu.Frame) bool { return s.kernel.Scheduling(profile.Addr(f.Addr)) }
+	top := slices.IndexFunc(frames[:kernel], scheduling)
+	for top >= 0 && top < kernel && scheduling(frames[top]) {
+		top++
 	}
-	return frames, reason
+	return frames[max(top, 0):], reason
 }
 
 // reason tells by the kernel's functions, the innermost first, what a thread waits for.

@@ -41,6 +41,8 @@ type Table struct {
 	text    string   // all names, each ended by a zero byte
 
 	moduleNames []string // moduleNames[0] is Core, the others are "[name]"
+
+	schedStart, schedEnd uint64 // what the kernel calls its scheduling text
 }
 
 // Load reads a file in the format of /proc/kallsyms.
@@ -92,6 +94,12 @@ func Read(r io.Reader) (*Table, error) {
 			case len(syms) >= maxSymbols || names.Len() >= maxNames:
 				return nil, fmt.Errorf("more than %d symbols or %d bytes of names", maxSymbols, maxNames)
 			default:
+				switch string(name) {
+				case "__sched_text_start":
+					t.schedStart = addr
+				case "__sched_text_end":
+					t.schedEnd = addr
+				}
 				s := symbol{addr: addr, name: uint32(names.Len()), weak: kind != 'T'}
 				names.Write(name)
 				names.WriteByte(0)
@@ -141,6 +149,12 @@ func Read(r io.Reader) (*Table, error) {
 		t.addrs[i], t.names[i], t.modules[i] = s.addr, s.name, s.module
 	}
 	return t, nil
+}
+
+// Scheduling says whether an address lies in the functions of the kernel that a thread is in whenever it does not run
+// (schedule and its like): they say nothing of what it waits for.
+func (t *Table) Scheduling(addr profile.Addr) bool {
+	return uint64(addr) >= t.schedStart && uint64(addr) < t.schedEnd
 }
 
 // betterName orders aliases: fewer leading underscores, then shorter, then by the alphabet. _text and its
