@@ -16,6 +16,7 @@ import (
 	"github.com/go-kit/log/level"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/perfuse/perfuse/agent/heap"
 	"github.com/perfuse/perfuse/agent/process"
 	"github.com/perfuse/perfuse/agent/sampler"
 	"github.com/perfuse/perfuse/agent/ship"
@@ -38,6 +39,8 @@ type Options struct {
 	Rate int
 	// OffCPU measures what threads wait for, PageFaults who makes memory resident. Default: both.
 	OffCPU, PageFaults *bool
+	// HeapInterval is the time between two looks at memory profiles. Default 15 s; negative: none.
+	HeapInterval time.Duration
 	// Interval is the time between two batches. Default 10 s.
 	Interval time.Duration
 	// SpoolDir keeps what the server has not taken yet. Default: a directory below the system's temporary
@@ -59,6 +62,7 @@ type Agent struct {
 	opts      Options
 	table     *process.Table
 	sampler   *sampler.Sampler
+	heap      *heap.Heap // nil: not wanted
 	sender    *ship.T
 	debuginfo *ship.Debuginfo
 	scanned   atomic.Bool
@@ -76,9 +80,9 @@ func New(o Options) (_ *Agent, err error) {
 			a.Close()
 		}
 	}()
-	late := &lateObserver{}
+	late, lateHeap := &lateObserver{}, &lateObserver{}
 	if a.table, err = process.New(process.Options{
-		Observers:  []process.Observer{late},
+		Observers:  []process.Observer{late, lateHeap},
 		Node:       o.Node,
 		Relabel:    o.Relabel,
 		Logger:     o.Logger,
@@ -120,7 +124,7 @@ func New(o Options) (_ *Agent, err error) {
 		Open:      a.table.Open,
 		Lookup:    a.table.Lookup,
 		Sync:      a.table.Sync,
-		Keep:      func(p *process.Process) bool { return p == nil || p.Profiled() },
+		Keep:      keep,
 		Found:     a.found,
 		Sink:      a.accept,
 		Logger:    o.Logger,
@@ -128,6 +132,12 @@ func New(o Options) (_ *Agent, err error) {
 		return nil, err
 	}
 	late.Observer = a.sampler
+	if o.HeapInterval >= 0 {
+		a.heap = heap.New(heap.Options{
+			Interval: o.HeapInterval, Sampler: a.sampler, Open: a.table.Open, Keep: keep, Sink: a.accept, Logger: o.Logger,
+		})
+		lateHeap.Observer = a.heap
+	}
 	if o.Registerer != nil {
 		if err := o.Registerer.Register(a.sampler); err != nil {
 			return nil, fmt.Errorf("registering the sampler's metrics: %w", err)
@@ -135,6 +145,8 @@ func New(o Options) (_ *Agent, err error) {
 	}
 	return a, nil
 }
+
+func keep(p *process.Process) bool { return p == nil || p.Profiled() }
 
 func or(set *bool, unset bool) bool {
 	if set == nil {
@@ -170,6 +182,9 @@ func (a *Agent) Run(ctx context.Context) error {
 	}
 	a.scanned.Store(true)
 	start(&sampling, ctx, "sampling", a.sampler.Run)
+	if a.heap != nil {
+		start(&sampling, ctx, "collecting memory profiles", a.heap.Run)
+	}
 	if a.sampler.Settle(ctx) == nil {
 		giveBack()
 	}
@@ -234,6 +249,7 @@ type Status struct {
 	Processes int           `json:"processes"`
 	LastBatch time.Time     `json:"last_batch"`
 	Sampler   sampler.Stats `json:"sampler"`
+	Heap      *heap.Stats   `json:"heap,omitempty"`
 	Error     string        `json:"error,omitempty"`
 }
 
@@ -244,6 +260,10 @@ func (a *Agent) Status() Status {
 		Event:     a.sampler.Event(),
 		Rate:      a.sampler.Rate(),
 		Processes: len(a.table.Processes()),
+	}
+	if a.heap != nil {
+		h := a.heap.Stats()
+		st.Heap = &h
 	}
 	st.OffCPU = "measured"
 	if err := a.sampler.OffCPU(); err != nil {

@@ -21,6 +21,7 @@ import (
 //	interval: 10s             # the time between two batches
 //	off_cpu: true             # measure what threads wait for, where the kernel can (Linux 5.18)
 //	page_faults: true         # measure who makes memory resident
+//	heap_interval: 15s        # the time between two looks at memory profiles; negative: none
 //	bpf_fs: /sys/fs/bpf       # where agents on a node share which request a thread serves
 //	relabel_configs:          # Prometheus' rules over the labels of each process
 //	  - source_labels: [executable]
@@ -31,6 +32,7 @@ type Config struct {
 	Interval       time.Duration  `yaml:"interval"`
 	OffCPU         *bool          `yaml:"off_cpu"`
 	PageFaults     *bool          `yaml:"page_faults"`
+	HeapInterval   time.Duration  `yaml:"heap_interval"`
 	BPFFS          string         `yaml:"bpf_fs"`
 	RelabelConfigs []relabel.Rule `yaml:"relabel_configs"`
 }

@@ -5,8 +5,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -14,6 +16,7 @@ import (
 	"github.com/go-kit/log"
 	"github.com/go-kit/log/level"
 
+	"github.com/perfuse/perfuse/agent/heap"
 	"github.com/perfuse/perfuse/agent/process"
 	"github.com/perfuse/perfuse/agent/sampler"
 	"github.com/perfuse/perfuse/bpf/cpu"
@@ -28,6 +31,9 @@ type RecordOptions struct {
 	Rate int
 	// OffCPU also records what threads wait for.
 	OffCPU bool
+	// Heap also records memory profiles: what was in use when the recording ended, or at most a second before a process
+	// did, and what was allocated.
+	Heap bool
 	// PID restricts the recording to one process and what it starts from now on.
 	PID int
 	// Command is started once everything is ready, and recorded with all that it starts. The recording
@@ -62,6 +68,8 @@ type Recording struct {
 	ExitCode int
 	// Event is what drove the sampling.
 	Event string
+	// Heap says of which processes there is a memory profile, and why of others not.
+	Heap heap.Stats
 }
 
 // Record profiles without a server.
@@ -93,15 +101,23 @@ type recorder struct {
 	opts    RecordOptions
 	family  *family // nil: everything
 	sampler *sampler.Sampler
+	heap    *heap.Heap // nil: not asked for
 
 	mu      sync.Mutex
 	batches []*profile.Batch
+	levels  map[state]*profile.Batch
 	samples int64
 }
 
+// state is a series of which only the last value counts.
+type state struct {
+	typ    profile.Type
+	labels string
+}
+
 func (r *recorder) run(ctx context.Context) (*Recording, error) {
-	late := &lateObserver{}
-	observers := []process.Observer{late}
+	late, lateHeap := &lateObserver{}, &lateObserver{}
+	observers := []process.Observer{late, lateHeap}
 	if r.family != nil {
 		observers = append(observers, r.family)
 	}
@@ -139,6 +155,12 @@ func (r *recorder) run(ctx context.Context) (*Recording, error) {
 		}
 	}
 	late.Observer = r.sampler
+	if r.opts.Heap {
+		r.heap = heap.New(heap.Options{
+			Interval: time.Second, Sampler: r.sampler, Open: table.Open, Keep: o.Keep, Sink: r.acceptHeap, Logger: r.opts.Logger,
+		})
+		lateHeap.Observer = r.heap
+	}
 
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
@@ -168,9 +190,14 @@ func (r *recorder) run(ctx context.Context) (*Recording, error) {
 		level.Info(r.opts.Logger).Log("msg", "starting before all unwind tables are ready")
 	}
 	cancel()
+	var looking sync.WaitGroup
+	if r.heap != nil {
+		looking.Go(func() { _ = r.heap.Run(sampleCtx) }) // it has no errors but those in its statistics
+	}
 	start := time.Now()
 	err = r.until(ctx, start, rec, sampled)
 	stopSampling()
+	looking.Wait()
 	if err == nil {
 		err = <-sampled
 	}
@@ -295,6 +322,24 @@ func (r *recorder) accept(b *profile.Batch) {
 	r.samples += n
 }
 
+// acceptHeap takes memory profiles: amounts add up, of what is in use the last value counts.
+func (r *recorder) acceptHeap(b *profile.Batch) {
+	amounts := &profile.Batch{Dictionary: b.Dictionary}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.levels == nil {
+		r.levels = map[state]*profile.Batch{}
+	}
+	for _, p := range b.Profiles {
+		if p.Type.Level() {
+			r.levels[state{p.Type, p.Labels.String()}] = &profile.Batch{Dictionary: b.Dictionary, Profiles: []profile.Profile{p}}
+		} else {
+			amounts.Profiles = append(amounts.Profiles, p)
+		}
+	}
+	r.batches = append(r.batches, amounts)
+}
+
 func (r *recorder) finish(ctx context.Context, rec *Recording) error {
 	rec.Event = r.sampler.Event()
 	rec.Samples = r.samples
@@ -306,7 +351,10 @@ func (r *recorder) finish(ctx context.Context, rec *Recording) error {
 	for _, n := range stats.Drops {
 		rec.Lost += int64(n)
 	}
-	rec.Batch = profile.Merge(r.batches...)
+	if r.heap != nil {
+		rec.Heap = r.heap.Stats()
+	}
+	rec.Batch = profile.Merge(slices.AppendSeq(r.batches, maps.Values(r.levels))...)
 	if r.opts.Symbols != nil {
 		// A file that cannot be read costs names, not the recording.
 		if err := symbolize.Batch(ctx, r.opts.Symbols, rec.Batch); err != nil {

@@ -27,8 +27,13 @@ var (
 	TypeCPU        = Type{Name: "process_cpu", SampleType: "cpu", SampleUnit: "nanoseconds", PeriodType: "cpu", PeriodUnit: "nanoseconds"}
 	TypeCPUSamples = Type{Name: "process_cpu", SampleType: "samples", SampleUnit: "count", PeriodType: "cpu", PeriodUnit: "nanoseconds"}
 
-	TypeOffCPU     = Type{Name: "off_cpu", SampleType: "off_cpu", SampleUnit: "nanoseconds", PeriodType: "off_cpu", PeriodUnit: "nanoseconds"}
-	TypeWall       = Type{Name: "wall", SampleType: "wall", SampleUnit: "nanoseconds", PeriodType: "off_cpu", PeriodUnit: "nanoseconds"}
+	TypeOffCPU       = Type{Name: "off_cpu", SampleType: "off_cpu", SampleUnit: "nanoseconds", PeriodType: "off_cpu", PeriodUnit: "nanoseconds"}
+	TypeWall         = Type{Name: "wall", SampleType: "wall", SampleUnit: "nanoseconds", PeriodType: "off_cpu", PeriodUnit: "nanoseconds"}
+	TypeInuseSpace   = Type{Name: "memory", SampleType: "inuse_space", SampleUnit: "bytes", PeriodType: "space", PeriodUnit: "bytes"}
+	TypeInuseObjects = Type{Name: "memory", SampleType: "inuse_objects", SampleUnit: "count", PeriodType: "space", PeriodUnit: "bytes"}
+	TypeAllocSpace   = Type{Name: "memory", SampleType: "alloc_space", SampleUnit: "bytes", PeriodType: "space", PeriodUnit: "bytes"}
+	TypeAllocObjects = Type{Name: "memory", SampleType: "alloc_objects", SampleUnit: "count", PeriodType: "space", PeriodUnit: "bytes"}
+
 	TypePageFaults = Type{Name: "memory", SampleType: "page_faults", SampleUnit: "count", PeriodType: "page_faults", PeriodUnit: "count"}
 )
 

@@ -113,9 +113,11 @@ func newAgent(c agent.Config, address string, storage string, rate int, logger l
 		BPFFS:      c.BPFFS,
 		OffCPU:     c.OffCPU,
 		PageFaults: c.PageFaults,
-		Relabel:    c.RelabelConfigs,
-		SpoolDir:   filepath.Join(storage, "spool"),
-		Logger:     log.With(logger, "part", "agent"),
-		Registerer: registry,
+
+		HeapInterval: c.HeapInterval,
+		Relabel:      c.RelabelConfigs,
+		SpoolDir:     filepath.Join(storage, "spool"),
+		Logger:       log.With(logger, "part", "agent"),
+		Registerer:   registry,
 	})
 }

@@ -74,7 +74,7 @@ What a command prints to standard output goes to standard error if the recording
 	cmd.Flags().DurationVar(&o.Duration, "duration", 0, "how long; without a command 30s")
 	cmd.Flags().IntVar(&o.PID, "pid", 0, "record this process and what it starts")
 	cmd.Flags().IntVar(&o.Rate, "sampling-rate", 97, "samples per second and CPU")
-	cmd.Flags().StringVar(&typ, "type", "cpu", "what to show: cpu, samples, off_cpu (waits by reason), wall (both times), page_faults; pprof of cpu has samples too")
+	cmd.Flags().StringVar(&typ, "type", "cpu", "what to show: cpu, samples, off_cpu (waits), wall (both times), page_faults, inuse_space, inuse_objects, alloc_space, alloc_objects")
 	draw.flags(cmd)
 	cmd.Flags().StringVarP(&outFlag, "output", "o", formTop, "form ("+strings.Join(profileForms, ", ")+") or a file whose end says it (out.pb.gz, out.svg, ...)")
 	return cmd
@@ -93,6 +93,7 @@ func (a *app) recordAndShow(ctx context.Context, o agent.RecordOptions, typ stri
 		return fmt.Errorf("--type: %w", err)
 	}
 	o.OffCPU = t == profile.TypeOffCPU || t == profile.TypeWall
+	o.Heap = t.Name == profile.TypeInuseSpace.Name && t != profile.TypePageFaults
 	if err := out.check(); err != nil {
 		return err
 	}
@@ -124,6 +125,11 @@ func (a *app) recordAndShow(ctx context.Context, o agent.RecordOptions, typ stri
 		return nothing("nothing waited: record longer, or look at --type cpu.")
 	case v.total() == 0 && t == profile.TypePageFaults:
 		return nothing("there were no page faults: record longer.")
+	case v.total() == 0 && o.Heap:
+		if reasons := rec.Heap.Reasons(); reasons != "" {
+			return nothing("no process has a memory profile: %s", reasons)
+		}
+		return nothing("no process has a memory profile: those of Go programs are read, once they are a second old.")
 	case v.total() == 0:
 		return nothing("nothing ran on a CPU long enough to be sampled: record longer, or at a higher --sampling-rate.")
 	}
@@ -188,6 +194,7 @@ func (a *app) forwarded() []os.Signal {
 // recordedTypes are what a recording can show.
 var recordedTypes = []profile.Type{
 	profile.TypeCPU, profile.TypeCPUSamples, profile.TypeOffCPU, profile.TypeWall, profile.TypePageFaults,
+	profile.TypeInuseSpace, profile.TypeInuseObjects, profile.TypeAllocSpace, profile.TypeAllocObjects,
 }
 
 // partOf says whether profiles of type p are part of what type t shows.
