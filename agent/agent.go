@@ -81,8 +81,12 @@ func New(o Options) (_ *Agent, err error) {
 		}
 	}()
 	late, lateHeap := &lateObserver{}, &lateObserver{}
+	observers := []process.Observer{late}
+	if o.HeapInterval >= 0 {
+		observers = append(observers, lateHeap)
+	}
 	if a.table, err = process.New(process.Options{
-		Observers:  []process.Observer{late, lateHeap},
+		Observers:  observers,
 		Node:       o.Node,
 		Relabel:    o.Relabel,
 		Logger:     o.Logger,

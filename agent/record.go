@@ -117,7 +117,10 @@ type state struct {
 
 func (r *recorder) run(ctx context.Context) (*Recording, error) {
 	late, lateHeap := &lateObserver{}, &lateObserver{}
-	observers := []process.Observer{late, lateHeap}
+	observers := []process.Observer{late}
+	if r.opts.Heap {
+		observers = append(observers, lateHeap)
+	}
 	if r.family != nil {
 		observers = append(observers, r.family)
 	}
