@@ -29,6 +29,7 @@ const (
 	formTop    = "top"
 	formTree   = "tree"
 	formSVG    = "svg"
+	formHTML   = "html"
 )
 
 // profileForms are the forms of a merged profile.
@@ -41,13 +42,17 @@ func parseOutput(s string, forms []string) (output, error) {
 	}
 	for _, e := range []struct{ end, form string }{
 		{".pb.gz", formPprof}, {".pprof", formPprof}, {".prof", formPprof}, {".folded", formFolded}, {".collapsed", formFolded},
-		{".json", formJSON}, {".svg", formSVG}, {".txt", formTree},
+		{".json", formJSON}, {".svg", formSVG}, {".txt", formTree}, {".html", formHTML},
 	} {
 		if strings.HasSuffix(s, e.end) && slices.Contains(forms, e.form) {
 			return output{form: e.form, file: s}, nil
 		}
 	}
-	return output{}, usage("-o %q: want one of %s, or a file that ends in .pb.gz, .folded, .json, .svg or .txt", s, strings.Join(forms, ", "))
+	ends := ".pb.gz, .folded, .json, .svg or .txt"
+	if slices.Contains(forms, formHTML) {
+		ends = ".pb.gz, .folded, .json, .svg, .html or .txt"
+	}
+	return output{}, usage("-o %q: want one of %s, or a file that ends in %s", s, strings.Join(forms, ", "), ends)
 }
 
 // write calls f with the place where the answer goes. A file appears whole or not at all. Binary output is

@@ -47,6 +47,8 @@ import (
 //	pprof NAME [label=value ...]  writes a pprof with the columns samples and cpu, 10 ms a sample
 //	folded lines of samples
 //
+//	cut NAME to=N                 shortens a file to so many bytes
+//
 //	java NAME                     writes a recording of Java's Flight Recorder
 //
 //	recording [samples=N] [lost=N] [exit=N] [denied]
@@ -91,6 +93,13 @@ func TestTranscripts(t *testing.T) {
 				return ""
 			case "pprof":
 				writePprofFile(t, d, now)
+				return ""
+			case "cut":
+				var to int64
+				d.ScanArgs(t, "to", &to)
+				if err := os.Truncate(d.CmdArgs[0].Key, to); err != nil {
+					t.Fatal(err)
+				}
 				return ""
 			case "java":
 				data, err := os.ReadFile(filepath.Join(testdata, "../../../profile/testdata/jfr/workload-17.jfr.gz"))

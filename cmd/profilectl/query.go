@@ -34,7 +34,7 @@ func (d *drawing) flags(cmd *cobra.Command) {
 // share returns --min-share as a fraction, or what suits the form.
 func (d *drawing) share(form string) (float64, error) {
 	if d.minShare == "" {
-		return map[string]float64{formTree: 0.005, formSVG: 0.0003}[form], nil
+		return map[string]float64{formTree: 0.005, formSVG: 0.0003, formHTML: 0.0003}[form], nil
 	}
 	n, err := strconv.ParseFloat(strings.TrimSuffix(d.minShare, "%"), 64)
 	if strings.HasSuffix(d.minShare, "%") {
@@ -242,15 +242,19 @@ func (a *app) sayCut(cut bool) {
 
 // decodeTree reads a tree as it travels.
 func decodeTree(nodes []byte, wire []*queryv1.FlameFrame, strs []string) (*profile.Tree, error) {
-	frames := make([]profile.TreeFrame, len(wire))
-	for i, f := range wire {
-		frames[i] = profile.TreeFrame{Name: f.Name, File: f.File, Mapping: f.Mapping, Kind: kindOf(f.Kind), Inlined: f.Inlined, StartLine: f.StartLine}
-	}
-	tree, err := profile.DecodeNodes(nodes, frames, strs)
+	tree, err := profile.DecodeNodes(nodes, treeFrames(wire), strs)
 	if err != nil {
 		return nil, fmt.Errorf("querying: the server's answer: %w", err)
 	}
 	return tree, nil
+}
+
+func treeFrames(wire []*queryv1.FlameFrame) []profile.TreeFrame {
+	frames := make([]profile.TreeFrame, len(wire))
+	for i, f := range wire {
+		frames[i] = profile.TreeFrame{Name: f.Name, File: f.File, Mapping: f.Mapping, Kind: kindOf(f.Kind), Inlined: f.Inlined, StartLine: f.StartLine}
+	}
+	return frames
 }
 
 // draw writes the view as a tree, an SVG or JSON.

@@ -38,19 +38,18 @@ const svgStyle = `
 // it is and how large.
 func (v *view) writeSVG(w io.Writer) error {
 	t := v.tree
-	total := v.total()
 	depth, rows := make([]uint16, t.Len()), 1
 	x := make([]float64, t.Len())
 	scale := 0.0
-	if total > 0 {
-		scale = (svgWidth - 2*svgMargin) / float64(total)
+	if all := v.width(0); all > 0 {
+		scale = (svgWidth - 2*svgMargin) / all
 	}
-	visible := func(i uint32) bool { return float64(t.Total[i])*scale >= svgMinBox }
+	visible := func(i uint32) bool { return v.width(i)*scale >= svgMinBox }
 	for i := range uint32(t.Len()) {
 		at := x[i] // a node's own value comes after its children's
 		for c := range t.Children(i) {
 			x[c] = at
-			at += float64(t.Total[c])
+			at += v.width(c)
 			depth[c] = depth[i] + 1
 			if visible(c) {
 				rows = max(rows, int(depth[c])+1)
@@ -63,24 +62,31 @@ func (v *view) writeSVG(w io.Writer) error {
 			left--
 		}
 	}
-	height := svgHead + float64(rows)*svgRow + svgMargin
+	head := svgHead
+	if v.diff != nil {
+		head += svgLegend
+	}
+	height := head + float64(rows)*svgRow + svgMargin
 
 	bw := bufio.NewWriter(w)
 	fmt.Fprintf(bw, `<svg xmlns="http://www.w3.org/2000/svg" width="%g" height="%g" viewBox="0 0 %g %g" role="img">`+"\n", svgWidth, height, svgWidth, height)
 	fmt.Fprintf(bw, "<title>%s</title>\n<style>%s</style>\n", escapeXML(v.summary()), svgStyle)
 	fmt.Fprintf(bw, `<text class="t" x="%g" y="18">%s</text>`+"\n", svgMargin, escapeXML(fit(v.typ.String()+" "+v.title, 150)))
-	about := v.share(total) + ", " + describeRange(v.from, v.to)
+	about := v.about()
 	if left > 0 {
 		about += fmt.Sprintf(", %s too narrow to be drawn", plural(left, "node"))
 	}
 	fmt.Fprintf(bw, `<text class="s" x="%g" y="36">%s</text>`+"\n", svgMargin, escapeXML(about))
+	if v.diff != nil {
+		v.diff.writeLegend(bw)
+	}
 	for i := range uint32(t.Len()) {
 		if !visible(i) {
 			continue
 		}
-		left, top, width := svgMargin+x[i]*scale, svgHead+float64(depth[i])*svgRow, float64(t.Total[i])*scale
+		left, top, width := svgMargin+x[i]*scale, head+float64(depth[i])*svgRow, v.width(i)*scale
 		fmt.Fprintf(bw, `<g><title>%s</title><rect x="%.2f" y="%g" width="%.2f" height="%g" fill="%s"/>`,
-			escapeXML(v.tooltip(i)), left, top, width, svgRow, svgColour(t, i))
+			escapeXML(v.tooltip(i)), left, top, width, svgRow, v.colour(i))
 		if letters := int((width - 6) / svgGlyph); letters >= 3 {
 			fmt.Fprintf(bw, `<text x="%.2f" y="%g">%s</text>`, left+3, top+13, escapeXML(fit(t.Name(i), letters)))
 		}
@@ -90,10 +96,38 @@ func (v *view) writeSVG(w io.Writer) error {
 	return bw.Flush()
 }
 
+// width is how wide a box is, in any unit.
+func (v *view) width(i uint32) float64 {
+	if v.diff != nil {
+		return v.diff.width(i)
+	}
+	return float64(v.tree.Total[i])
+}
+
+func (v *view) colour(i uint32) string {
+	if v.diff != nil {
+		return v.diff.colour(i)
+	}
+	return svgColour(v.tree, i)
+}
+
+// about is the line below the title of a drawing.
+func (v *view) about() string {
+	if v.diff != nil {
+		return v.diff.about()
+	}
+	return v.share(v.total()) + ", " + describeRange(v.from, v.to)
+}
+
 func (v *view) tooltip(i uint32) string {
 	t := v.tree
 	f := t.Frames[t.Frame[i]]
-	s := fmt.Sprintf("%s\ntotal %s (%s), self %s (%s)", t.Strings[f.Name], v.format(t.Total[i]), v.percent(t.Total[i]), v.format(t.Self[i]), v.percent(t.Self[i]))
+	s := t.Strings[f.Name] + "\n"
+	if v.diff != nil {
+		s += v.diff.tooltip(i)
+	} else {
+		s += fmt.Sprintf("total %s (%s), self %s (%s)", v.format(t.Total[i]), v.percent(t.Total[i]), v.format(t.Self[i]), v.percent(t.Self[i]))
+	}
 	if v.all != 0 {
 		s += fmt.Sprintf("\n%s of everything", profile.FormatShare(t.Total[i], v.all))
 	}

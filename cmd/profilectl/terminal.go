@@ -60,6 +60,20 @@ func fit(s string, width int) string {
 	return s
 }
 
+// fitMiddle shortens s to at most width columns by leaving out its middle: a name's beginning is the package, its end
+// the function. Width 0 means any.
+func fitMiddle(s string, width int) string {
+	r := []rune(s)
+	if width <= 0 || len(r) <= width {
+		return s
+	}
+	if width == 1 {
+		return "…"
+	}
+	head := (width - 1) / 2
+	return string(r[:head]) + "…" + string(r[len(r)-(width-1-head):])
+}
+
 // printable replaces what would move the cursor or colour the screen: names come from other people's programs.
 func printable(s string) string {
 	return strings.Map(func(r rune) rune {
@@ -83,6 +97,10 @@ type table struct {
 	head  []string
 	right []bool
 	rows  [][]string
+	// styles are by row, for its numbers; none if there are no more.
+	styles []string
+	// middle shortens the last column in its middle, not the line at its end.
+	middle bool
 }
 
 func (t *table) add(cells ...string) { t.rows = append(t.rows, cells) }
@@ -94,6 +112,14 @@ func (t *table) text(term terminal) string {
 		for i, c := range row {
 			widths[i] = max(widths[i], utf8.RuneCountInString(c))
 		}
+	}
+	room := 0 // for the last column
+	if t.middle && term.width > 0 {
+		room = term.width
+		for _, w := range widths[:len(widths)-1] {
+			room -= w + 2
+		}
+		room = max(room, 8)
 	}
 	var b strings.Builder
 	for n, row := range append([][]string{t.head}, t.rows...) {
@@ -107,10 +133,18 @@ func (t *table) text(term terminal) string {
 				c = padLeft(c, widths[i])
 			case i < len(row)-1:
 				c = padRight(c, widths[i])
+			default:
+				c = fitMiddle(c, room)
+			}
+			if i < len(row)-1 && n > 0 && n <= len(t.styles) {
+				c = term.style(t.styles[n-1], c)
 			}
 			line.WriteString(c)
 		}
-		s := fit(strings.TrimRight(line.String(), " "), term.width)
+		s := strings.TrimRight(line.String(), " ")
+		if !t.middle {
+			s = fit(s, term.width)
+		}
 		if n == 0 {
 			s = term.style(styleBold, s)
 		}

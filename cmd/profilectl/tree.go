@@ -16,7 +16,9 @@ import (
 type treeLine struct {
 	node   uint32
 	small  int   // > 0: not the node, but so many of its children with their subtrees,
-	sum    int64 // which make up this
+	sum    int64 // which make up this,
+	before int64 // in a difference this before,
+	weight float64
 	branch string
 	guide  string // what the lines below begin with
 }
@@ -37,12 +39,8 @@ func (v *view) writeLines(bw *bufio.Writer, term terminal, minShare float64, sel
 	if v.tree.Len() <= 1 {
 		return
 	}
-	all := ""
-	if v.all != 0 {
-		all = fmt.Sprintf(" %7s", "ALL%")
-	}
-	fmt.Fprintln(bw, term.style(styleBold, fmt.Sprintf("%9s %7s%s %9s", "TOTAL", "TOTAL%", all, self)))
-	limit := minShare * float64(v.total())
+	fmt.Fprintln(bw, term.style(styleBold, v.treeHead(term, self)))
+	limit := minShare * v.weight(0)
 	shown := int64(0)
 	todo := []treeLine{{node: 0}}
 	for len(todo) > 0 {
@@ -61,6 +59,44 @@ func (v *view) writeLines(bw *bufio.Writer, term terminal, minShare float64, sel
 		text := fmt.Sprintf("… and %s below %s; --min-share 0 shows all", plural(n, "node"), percentage(minShare))
 		fmt.Fprintln(bw, term.style(styleDim, text))
 	}
+}
+
+// weight is what a node is ordered and left out by.
+func (v *view) weight(i uint32) float64 {
+	if v.diff != nil {
+		return v.diff.moved[i]
+	}
+	return float64(v.tree.Total[i])
+}
+
+func (v *view) treeHead(term terminal, self string) string {
+	if v.diff != nil {
+		return v.diff.treeHead(term)
+	}
+	all := ""
+	if v.all != 0 {
+		all = fmt.Sprintf(" %7s", "ALL%")
+	}
+	return fmt.Sprintf("%9s %7s%s %9s", "TOTAL", "TOTAL%", all, self)
+}
+
+// treeNumbers is what stands before a name, and its style.
+func (v *view) treeNumbers(l treeLine, term terminal) (text, style string) {
+	total, self := v.tree.Total[l.node], v.tree.Self[l.node]
+	if l.small > 0 {
+		total, self = l.sum, 0
+	}
+	if v.diff != nil {
+		return v.diff.treeNumbers(l, term)
+	}
+	selfText, all := "", ""
+	if self != 0 {
+		selfText = v.format(self)
+	}
+	if v.all != 0 {
+		all = fmt.Sprintf(" %7s", profile.FormatShare(total, v.all))
+	}
+	return fmt.Sprintf("%9s %7s%s %9s  ", v.format(total), v.percent(total), all, selfText), ""
 }
 
 // named is how many nodes there were before any was folded into "(small)".
@@ -83,15 +119,19 @@ func (v *view) below(l treeLine, limit float64) []treeLine {
 	var lines []treeLine
 	rest := treeLine{node: l.node}
 	for c := range t.Children(l.node) {
-		if float64(t.Total[c]) < limit || t.Frames[t.Frame[c]].Kind == profile.KindCut {
+		if v.weight(c) < limit || t.Frames[t.Frame[c]].Kind == profile.KindCut {
 			rest.small++
 			rest.sum += t.Total[c]
+			rest.weight += v.weight(c)
+			if v.diff != nil {
+				rest.before += v.diff.tree.BeforeTotal[c]
+			}
 			continue
 		}
 		lines = append(lines, treeLine{node: c})
 	}
-	slices.SortStableFunc(lines, func(a, b treeLine) int { return cmp.Compare(t.Total[b.node], t.Total[a.node]) })
-	if rest.small > 0 && float64(rest.sum) >= limit && len(lines) > 0 {
+	slices.SortStableFunc(lines, func(a, b treeLine) int { return cmp.Compare(v.weight(b.node), v.weight(a.node)) })
+	if rest.small > 0 && rest.weight >= limit && len(lines) > 0 {
 		lines = append(lines, rest)
 	}
 	for i := range lines {
@@ -111,7 +151,6 @@ func (v *view) below(l treeLine, limit float64) []treeLine {
 
 func (v *view) treeLine(l treeLine, term terminal) string {
 	t := v.tree
-	total, self := t.Total[l.node], t.Self[l.node]
 	frame := t.Frames[t.Frame[l.node]]
 	name, style := printable(t.Name(l.node)), ""
 	var notes []string
@@ -119,7 +158,6 @@ func (v *view) treeLine(l treeLine, term terminal) string {
 	case l.node == 0 && l.small == 0 && v.root != "":
 		name = printable(v.root)
 	case l.small > 0:
-		total, self = l.sum, 0
 		name, style = "(small)", styleDim
 	case frame.Kind == profile.KindUnwind:
 		style = styleRed
@@ -140,15 +178,7 @@ func (v *view) treeLine(l treeLine, term terminal) string {
 			notes = append(notes, baseName(printable(m)))
 		}
 	}
-	selfText := ""
-	if self != 0 {
-		selfText = v.format(self)
-	}
-	all := ""
-	if v.all != 0 {
-		all = fmt.Sprintf(" %7s", profile.FormatShare(total, v.all))
-	}
-	numbers := fmt.Sprintf("%9s %7s%s %9s  ", v.format(total), v.percent(total), all, selfText)
+	numbers, numbersStyle := v.treeNumbers(l, term)
 	branch := l.branch
 	// Leave at least half of the rest of the line for names.
 	if n := max(6, (term.width-len([]rune(numbers)))/2); term.width > 0 && len([]rune(branch)) > n {
@@ -167,5 +197,5 @@ func (v *view) treeLine(l treeLine, term terminal) string {
 			note = ""
 		}
 	}
-	return numbers + term.style(styleDim, branch) + term.style(style, name) + term.style(styleDim, note)
+	return term.style(numbersStyle, numbers) + term.style(styleDim, branch) + term.style(style, name) + term.style(styleDim, note)
 }

@@ -219,6 +219,15 @@ func withDefaults(own, flags profile.Labels, file string) profile.Labels {
 
 // readProfile reads a file in whatever form it is.
 func (a *app) readProfile(name string, typ profile.Type, o profile.PprofOptions) (*profile.Batch, error) {
+	data, err := a.readFile(name)
+	if err != nil {
+		return nil, err
+	}
+	return decodeProfile(data, typ, o)
+}
+
+// readFile reads a file and unpacks it.
+func (a *app) readFile(name string) ([]byte, error) {
 	var r io.Reader = a.in
 	if name != "-" {
 		f, err := os.Open(name)
@@ -245,7 +254,12 @@ func (a *app) readProfile(name string, typ profile.Type, o profile.PprofOptions)
 			return nil, fmt.Errorf("unpacking: %w", err)
 		}
 	}
-	return decodeProfile(data, typ, o)
+	return data, nil
+}
+
+// isFolded says whether data is folded text: its form says nothing of the type.
+func isFolded(data []byte) bool {
+	return !profile.IsJFR(data) && !profile.IsSpeedscope(data) && !bytes.HasPrefix(bytes.TrimSpace(data), []byte("{")) && isText(data)
 }
 
 // unreadable are the beginnings of files that people try, and what to do with them instead.
@@ -272,7 +286,7 @@ func decodeProfile(data []byte, typ profile.Type, o profile.PprofOptions) (*prof
 		return profile.ParseSpeedscope(data, profile.SpeedscopeOptions{Type: speedscopeType(typ)})
 	case bytes.HasPrefix(bytes.TrimSpace(data), []byte("{")):
 		return nil, errors.New("this is JSON, but not speedscope's file format, the only JSON that is read")
-	case isText(data):
+	case isFolded(data):
 		return profile.ParseFolded(bytes.NewReader(data), typ, nil)
 	}
 	b, err := profile.ReadPprof(bytes.NewReader(data), o)

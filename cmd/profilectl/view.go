@@ -25,6 +25,8 @@ type view struct {
 	// stacksCut says that there were too many stacks, and that those of the least values are one.
 	stacksCut bool
 	all       int64 // what is selected without the filter; 0: there is no filter
+	// diff is nil for one profile. tree is then what is after.
+	diff *comparison
 }
 
 func (v *view) total() int64           { return v.tree.Total[0] }
@@ -42,6 +44,9 @@ func (v *view) share(n int64) string {
 
 // summary is one line: total, unit, sizes, time.
 func (v *view) summary() string {
+	if v.diff != nil {
+		return fmt.Sprintf("%s %s: %s", v.typ, v.title, v.diff.about())
+	}
 	s := fmt.Sprintf("%s %s: %s", v.typ, v.title, v.share(v.total()))
 	if v.stacks > 0 {
 		s += ", " + plural(v.stacks, "stack")
@@ -103,6 +108,18 @@ func (v *view) writeJSON(w io.Writer) error {
 	return bw.Flush()
 }
 
+type nodeBefore struct {
+	Self  int64 `json:"self"`
+	Total int64 `json:"total"`
+}
+
+func (v *view) nodeBefore(i uint32) *nodeBefore {
+	if v.diff == nil {
+		return nil
+	}
+	return &nodeBefore{v.diff.tree.BeforeSelf[i], v.diff.tree.BeforeTotal[i]}
+}
+
 // writeNodes writes the tree as nested objects.
 func (v *view) writeNodes(bw *bufio.Writer) error {
 	var open []uint32 // nodes whose children are being written
@@ -120,15 +137,16 @@ func (v *view) writeNodes(bw *bufio.Writer) error {
 		}
 		f := t.Frames[t.Frame[i]]
 		node, err := json.Marshal(struct {
-			Name    string `json:"name"`
-			File    string `json:"file,omitempty"`
-			Line    int32  `json:"line,omitempty"`
-			Mapping string `json:"mapping,omitempty"`
-			Kind    string `json:"kind"`
-			Inlined bool   `json:"inlined,omitempty"`
-			Self    int64  `json:"self"`
-			Total   int64  `json:"total"`
-		}{t.Strings[f.Name], t.Strings[f.File], f.StartLine, t.Strings[f.Mapping], kindName(f.Kind), f.Inlined, t.Self[i], t.Total[i]})
+			Name    string      `json:"name"`
+			File    string      `json:"file,omitempty"`
+			Line    int32       `json:"line,omitempty"`
+			Mapping string      `json:"mapping,omitempty"`
+			Kind    string      `json:"kind"`
+			Inlined bool        `json:"inlined,omitempty"`
+			Before  *nodeBefore `json:"before,omitempty"`
+			Self    int64       `json:"self"`
+			Total   int64       `json:"total"`
+		}{t.Strings[f.Name], t.Strings[f.File], f.StartLine, t.Strings[f.Mapping], kindName(f.Kind), f.Inlined, v.nodeBefore(i), t.Self[i], t.Total[i]})
 		if err != nil {
 			return err
 		}
