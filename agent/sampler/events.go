@@ -105,16 +105,19 @@ func (e *events) follow() error {
 }
 
 // jitter gives each CPU a new period, so that no program stays in step with the clock: the frequency is drawn
-// evenly within a tenth of what was asked for, which keeps the mean rate.
+// evenly within a tenth of what was asked for, which keeps the mean rate; that of a counter, which programs drive
+// themselves, within a third.
 func (e *events) jitter() {
 	if e.cycles {
 		return // the kernel adapts that period all the time
 	}
 	for _, fd := range e.perCPU {
-		// Of a counter with a frequency it is the frequency, else the period.
-		p := uint64(float64(e.attr.Sample) / (0.9 + 0.2*rand.Float64()))
+		value := uint64(float64(e.attr.Sample) / (0.9 + 0.2*rand.Float64()))
+		if e.attr.Bits&unix.PerfBitFreq != 0 {
+			value = max(uint64(float64(e.attr.Sample)*(2+2*rand.Float64())/3), 1)
+		}
 		// An error would mean that the CPU has just gone offline.
-		_, _, _ = unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.PERF_EVENT_IOC_PERIOD, uintptr(unsafe.Pointer(&p)))
+		_, _, _ = unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.PERF_EVENT_IOC_PERIOD, uintptr(unsafe.Pointer(&value)))
 	}
 }
 

@@ -289,9 +289,7 @@ func (s *Sampler) Run(ctx context.Context) error {
 			ticks.run(false)
 			continue
 		case <-jitter.C:
-			for _, e := range s.allEvents() {
-				e.jitter()
-			}
+			s.events.jitter()
 			continue
 		case <-ctx.Done():
 		case <-interval.C:

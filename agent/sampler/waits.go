@@ -12,26 +12,26 @@ import (
 	"github.com/perfuse/perfuse/profile"
 )
 
-// ticks finds, every now and then, the threads that have waited for long.
+// ticks are what happens more often than a drain: threads that have waited for long are found, and the counter of page
+// faults gets another frequency, so that no program stays in step with it.
 type ticks struct {
 	s      *Sampler
 	timer  *time.Timer
 	C      <-chan time.Time // nil: never
-	period time.Duration
 	failed bool
 }
 
-// A tick costs some 300 ns a thread: with many threads there are fewer of them.
+// A tick looks at every thread, which costs some 700 ns each: with many threads there are fewer of them.
 const (
-	minTick       = 100 * time.Millisecond
+	minTick       = 40 * time.Millisecond
 	maxTick       = 5 * time.Second
-	tickPerThread = 200 * time.Microsecond
+	tickPerThread = 400 * time.Microsecond
 )
 
 func (s *Sampler) newTicks() *ticks {
-	t := &ticks{s: s, period: minTick}
-	if s.offcpu != nil {
-		t.timer = time.NewTimer(t.period)
+	t := &ticks{s: s}
+	if s.offcpu != nil || s.faults != nil {
+		t.timer = time.NewTimer(minTick)
 		t.C = t.timer.C
 	}
 	return t
@@ -41,14 +41,19 @@ func (t *ticks) run(last bool) {
 	if t.timer == nil {
 		return
 	}
-	threads, err := t.s.offcpu.Tick(last)
-	if err != nil && !t.failed {
-		t.failed = true
-		level.Warn(t.s.opts.Logger).Log("msg", "long waits are not seen", "err", err)
+	threads := 0
+	if t.s.offcpu != nil {
+		var err error
+		if threads, err = t.s.offcpu.Tick(last); err != nil && !t.failed {
+			t.failed = true
+			level.Warn(t.s.opts.Logger).Log("msg", "long waits are not seen", "err", err)
+		}
 	}
-	t.period = min(max(time.Duration(threads)*tickPerThread, minTick), maxTick)
-	// Nothing that a program does can be in step with it.
-	t.timer.Reset(time.Duration(float64(t.period) * (0.5 + rand.Float64())))
+	if t.s.faults != nil {
+		t.s.faults.jitter()
+	}
+	period := min(max(time.Duration(threads)*tickPerThread, minTick), maxTick)
+	t.timer.Reset(time.Duration(float64(period) * (0.5 + rand.Float64())))
 }
 
 func (t *ticks) stop() {

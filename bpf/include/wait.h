@@ -3,8 +3,9 @@
  * How long a thread waits, in two parts. Some waits are drawn when they begin, with a chance of 1 to weight; of those
  * the first nanoseconds, up to a limit, count weight times. What a wait lasts beyond the limit is sampled by time,
  * drawn or not: whoever is found waiting at a tick is credited the time since the last tick. Both parts are right on
- * average, whatever the waits; and since limit times weight is at most a second, no single short wait can pretend to be
- * a long one.
+ * average, whatever the waits. Drawing errs by sqrt(weight) times the wait, ticks by sqrt(wait times tick): they meet
+ * where wait times weight is a tick, and there the limit is. So no short wait can pretend to be a long one. A thread all
+ * of whose waits are drawn is counted exactly for the first second of each.
  */
 #ifndef PERFUSE_WAIT_H
 #define PERFUSE_WAIT_H
@@ -12,6 +13,7 @@
 #include "wire.h"
 
 #define SECOND 1000000000ULL
+#define TICK (SECOND / 16) /* about; the agent adapts it to the number of threads */
 #define MAX_SHIFT 8 /* one wait in 256 at least is drawn */
 
 struct {

@@ -16,8 +16,8 @@
 
 char LICENSE[] SEC("license") = "Dual MIT/GPL";
 
-#define DRAWN 8      /* waits of a thread in a second before the chance halves */
-#define DRAWN_CPU 48 /* the same of a CPU */
+#define DRAWN 32      /* waits of a thread in a second before the chance halves */
+#define DRAWN_CPU 128 /* the same of a CPU */
 
 struct cpu {
 	__u64 second;
@@ -91,7 +91,7 @@ static __always_inline void leave(void *ctx, struct task_struct *task, __u32 sta
 	shift = t->drawn / DRAWN + c->drawn / DRAWN_CPU;
 	if (shift > MAX_SHIFT)
 		shift = MAX_SHIFT;
-	t->limit = SECOND >> shift;
+	t->limit = shift ? TICK >> shift : SECOND;
 	t->weight = 0;
 	t->known = 0;
 	t->since = now;

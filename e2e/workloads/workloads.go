@@ -107,12 +107,18 @@ var Labelled = []Workload{
 	{Name: "go-labels-stripped", Compiler: "go", Steps: [][]string{{"go", "build", "-buildmode=pie", "-ldflags=-s -w", "-o", "OUT", "./e2e/workloads/src/golabels"}}},
 }
 
+// Telling are programs that measure themselves: they print lines of a function's name and what it took or did.
+var Telling = []Workload{
+	{Name: "waits", Compiler: "gcc", Steps: command("gcc -pthread " + optimised + " src/waits.c -o OUT")},
+	{Name: "faults", Compiler: "gcc", Steps: command("gcc " + optimised + " src/faults.c -o OUT")},
+}
+
 // bravo and delta are inlined: a Go stack names them all the same.
 var goChain = []string{"main.", "main.alpha", "main.bravo", "main.charlie", "main.delta", "main.echo"}
 
 // Named returns the workload of that name.
 func Named(name string) (Workload, bool) {
-	for _, w := range slices.Concat(All, Labelled) {
+	for _, w := range slices.Concat(All, Labelled, Telling) {
 		if w.Name == name {
 			if w.Reach == 0 {
 				w.Reach = 99

@@ -1,0 +1,106 @@
+package e2e
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/perfuse/perfuse/e2e/workloads"
+)
+
+// TestTelling records programs that measure themselves, and compares: each function's share, in points of the whole,
+// and the sum, in percent.
+func TestTelling(t *testing.T) {
+	needSampler(t)
+	for _, c := range []struct {
+		workload, argument, typ string
+		points, percent         float64
+	}{
+		{"waits", "6", "wall", 5, 10},
+		{"waits", "6", "off_cpu", 5, 10},
+		{"faults", "6", "page_faults", 5, 5},
+	} {
+		t.Run(c.workload+" "+c.typ, func(t *testing.T) {
+			path, err := workloads.Build(c.workload)
+			if errors.Is(err, workloads.ErrNoCompiler) {
+				t.Skip(err)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			out := filepath.Join(t.TempDir(), "out.folded")
+			told := profilectl(t, "record", "--type", c.typ, "-o", out, "--", path, c.argument)
+			folded, err := os.ReadFile(out)
+			if err != nil {
+				t.Fatal(err)
+			}
+			want := tellings(t, told)
+			got := map[string]float64{}
+			var sumWant, sumGot float64
+			for name, v := range want {
+				got[name] = valueOf(t, string(folded), name)
+				sumWant += v
+				sumGot += got[name]
+			}
+			if sumWant == 0 {
+				t.Fatalf("the program tells nothing: %q", told)
+			}
+			for name, v := range want {
+				is, should := 100*got[name]/sumWant, 100*v/sumWant
+				t.Logf("%-10s %5.1f %%, the program says %5.1f %%", name, is, should)
+				if is > should+c.points || is < should-c.points {
+					t.Errorf("%s has %.1f %% of what the program measured, want %.1f ± %.0f", name, is, should, c.points)
+				}
+			}
+			if off := 100 * (sumGot/sumWant - 1); off > c.percent || off < -c.percent {
+				t.Errorf("the sum is off by %.1f %%, want at most %.0f", off, c.percent)
+			}
+			if t.Failed() {
+				t.Logf("the heaviest stacks:\n%s", heaviest(string(folded), 20))
+			}
+		})
+	}
+}
+
+// tellings reads the lines that a program printed.
+func tellings(t *testing.T, text string) map[string]float64 {
+	t.Helper()
+	out := map[string]float64{}
+	for line := range strings.Lines(text) {
+		name, value, ok := strings.Cut(strings.TrimSpace(line), " ")
+		v, err := strconv.ParseFloat(value, 64)
+		if !ok || err != nil {
+			t.Fatalf("the program printed %q, want a name and a number", line)
+		}
+		out[name] = v
+	}
+	return out
+}
+
+// valueOf sums the stacks of a recording, as folded text, that go through a function.
+func valueOf(t *testing.T, folded, function string) float64 {
+	t.Helper()
+	pattern := regexp.MustCompile(`^(` + regexp.QuoteMeta(function) + `)$`)
+	var sum float64
+	for line := range strings.Lines(folded) {
+		line = strings.TrimSuffix(line, "\n")
+		space := strings.LastIndexByte(line, ' ')
+		if line == "" || line[0] == '#' || space < 0 {
+			continue
+		}
+		v, err := strconv.ParseFloat(line[space+1:], 64)
+		if err != nil {
+			t.Fatal(fmt.Errorf("reading a recording: %q is no folded stack", line))
+		}
+		if slices.ContainsFunc(strings.Split(line[:space], ";"), pattern.MatchString) {
+			sum += v
+		}
+	}
+	return sum
+}
