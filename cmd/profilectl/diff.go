@@ -124,6 +124,9 @@ func (a *app) runDiff(ctx context.Context, d *diffing, args []string) error {
 	if err != nil {
 		return err
 	}
+	if c.hint != "" {
+		fmt.Fprintln(a.err, c.hint)
+	}
 	a.sayCut(sides[0].stacksCut || sides[1].stacksCut)
 	if err := d.out.write(a, func(w io.Writer) error { return c.write(w, d, a.outTerm) }); err != nil {
 		return err

@@ -295,3 +295,23 @@ func TestDiffColour(t *testing.T) {
 		last = c
 	}
 }
+
+// TestDiffPage: a page holds no markup but its own, whatever functions are called, and loads nothing.
+func TestDiffPage(t *testing.T) {
+	t.Chdir(t.TempDir())
+	evil := `</script></style></svg><script>alert("x")</script><img src=x onerror=y>`
+	for name, text := range map[string]string{"before": "main;" + evil + " 5\n", "after": "main;" + evil + " 50\nmain;<b> 7\n"} {
+		if err := os.WriteFile(name, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	page := string(runOut(t, "page", time.Now(), []string{"diff", "before", "after", "-o", "html"}))
+	for what, want := range map[string]int{
+		"<script": 1, "</script>": 1, "<svg": 1, "</svg>": 1, "<img": 0, "<b>": 0, "href=": 0, "@import": 0, "url(": 0, "https:": 0,
+		"default-src 'none'": 1, "&lt;img src=x onerror=y&gt;": 3,
+	} {
+		if n := strings.Count(page, what); n != want {
+			t.Errorf("%q occurs %d times, want %d", what, n, want)
+		}
+	}
+}

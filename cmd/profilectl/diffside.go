@@ -364,7 +364,8 @@ func (c *comparison) choose(d *diffing) error {
 			silent = after
 		}
 		c.scale = scaleNone
-		c.why = fmt.Sprintf("as they are, %s does not say how long it is; --scale samples, or --before-operations and --after-operations, compare otherwise", silent.file)
+		c.why = fmt.Sprintf("as they are, %s does not say how long it is", silent.file)
+		c.hint = "two profiles of different lengths are compared by --scale samples, or by --before-operations and --after-operations"
 	default:
 		c.scale, c.why = scaleTime, "per second"
 		if b.length != 0 && after.length != 0 {

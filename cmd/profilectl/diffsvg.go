@@ -13,8 +13,8 @@ const svgLegend = 24.0
 // blindness, and grey in between. Stops are red, green, blue.
 var (
 	diffSame = [3]float64{226, 226, 226}
-	diffMore = [3]float64{213, 94, 0}
-	diffLess = [3]float64{0, 114, 178}
+	diffMore = [3]float64{230, 126, 34}
+	diffLess = [3]float64{86, 180, 233}
 )
 
 // width of a box is what there is before and after together, so that what is gone is seen as well.

@@ -20,6 +20,7 @@ type comparison struct {
 	sides    [2]*side // before and after
 	scale    string   // what makes them comparable
 	why      string
+	hint     string // what to do if it is not what was meant
 	filtered bool
 
 	tree  *profile.DiffTree // nil in tables that the server made
