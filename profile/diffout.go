@@ -7,26 +7,13 @@ import (
 	"strings"
 )
 
-// Align returns before with the frames that after does not have called as in after, where after has exactly one of
-// that name and kind: another version or build of a program lies under another path, and is not another program. Where
-// several have the name, the one in a source file of the same name is meant.
+// Align returns before with those frames that after lacks called as in after, of which before and after have one each of
+// that name and kind that the other lacks: another version or build of a program lies under another path, and is not another
+// program. Where there are several of a name, those in source files of one name belong together.
 func Align(before, after *Tree) *Tree {
-	// A place that several frames have is no frame, 0.
-	places := make(map[place]uint32, 2*len(after.Frames))
-	same := make(map[place]bool, len(after.Frames))
-	for i := 1; i < len(after.Frames); i++ {
-		exact := after.place(uint32(i))
-		same[exact] = true
-		for _, p := range exact.looser() {
-			if _, ok := places[p]; ok {
-				places[p] = 0
-			} else {
-				places[p] = uint32(i)
-			}
-		}
-	}
-	frames, strs := before.Frames[:len(before.Frames):len(before.Frames)], before.Strings[:len(before.Strings):len(before.Strings)]
+	gone, come := before.missing(after), after.missing(before)
 	ids := map[string]uint32{}
+	frames, strs := before.Frames[:len(before.Frames):len(before.Frames)], before.Strings[:len(before.Strings):len(before.Strings)]
 	id := func(s string) uint32 {
 		if _, ok := ids[s]; !ok {
 			ids[s] = uint32(len(strs))
@@ -34,33 +21,26 @@ func Align(before, after *Tree) *Tree {
 		}
 		return ids[s]
 	}
-	known := make(map[place]uint32, len(frames)) // by what a frame becomes: the first that does
-	rename, renamed := make([]uint32, len(frames)), false
-	for i := 1; i < len(before.Frames); i++ {
-		p := before.place(uint32(i))
-		if !same[p] {
-			for _, looser := range p.looser() {
-				if at := places[looser]; at != 0 {
-					p = after.place(at)
-					f := frames[i]
-					f.File, f.Mapping = id(p.file), id(p.mapping)
-					rename[i] = uint32(len(frames))
-					frames = append(frames, f)
-					renamed = true
-					break
-				}
+	rename := make([]uint32, len(frames))
+	for i := range rename {
+		rename[i] = uint32(i)
+	}
+	for step := range steps {
+		pairs := come.byPlace(step)
+		for p, b := range gone.byPlace(step) {
+			a := pairs[p]
+			if b == several || a == 0 || a == several {
+				continue
 			}
-		}
-		if rename[i] == 0 {
-			rename[i] = uint32(i)
-		}
-		if at, ok := known[p]; ok {
-			rename[i] = at
-		} else {
-			known[p] = rename[i]
+			f, g := frames[b], after.Frames[a]
+			f.File, f.Mapping = id(after.Strings[g.File]), id(after.Strings[g.Mapping])
+			rename[b] = uint32(len(frames))
+			frames = append(frames, f)
+			delete(gone.places, b)
+			delete(come.places, a)
 		}
 	}
-	if !renamed {
+	if len(frames) == len(before.Frames) {
 		return before
 	}
 	tb := newTreeBuilder(before.Len())
@@ -78,20 +58,49 @@ type place struct {
 	name, file, mapping string
 	kind                Kind
 	inlined             bool
-	loose               uint8 // which of these are left out on purpose
 }
 
 func (t *Tree) place(i uint32) place {
 	f := t.Frames[i]
-	return place{t.Strings[f.Name], t.Strings[f.File], t.Strings[f.Mapping], f.Kind, f.Inlined, 0}
+	return place{t.Strings[f.Name], t.Strings[f.File], t.Strings[f.Mapping], f.Kind, f.Inlined}
 }
 
-// looser are places with the file's last name only, and without any file.
-func (p place) looser() [2]place {
-	named, any := p, p
-	named.file, named.mapping, named.loose = pathpkg.Base(strings.ReplaceAll(p.file, `\`, "/")), "", 1
-	any.file, any.mapping, any.loose = "", "", 2
-	return [2]place{named, any}
+// strays are frames of one tree that another lacks, by number.
+type strays struct{ places map[uint32]place }
+
+func (t *Tree) missing(o *Tree) strays {
+	there := make(map[place]bool, len(o.Frames))
+	for i := 1; i < len(o.Frames); i++ {
+		there[o.place(uint32(i))] = true
+	}
+	s := strays{map[uint32]place{}}
+	for i := uint32(1); i < uint32(len(t.Frames)); i++ {
+		if p := t.place(i); !there[p] {
+			s.places[i] = p
+		}
+	}
+	return s
+}
+
+// Two frames are taken for one by less and less: first the source file's last name counts, then no file.
+const steps = 2
+
+const several = ^uint32(0)
+
+// byPlace returns the frame by what counts of its place, or several.
+func (s strays) byPlace(step int) map[place]uint32 {
+	out := make(map[place]uint32, len(s.places))
+	for i, p := range s.places {
+		p.mapping = ""
+		if p.file = pathpkg.Base(strings.ReplaceAll(p.file, `\`, "/")); step > 0 {
+			p.file = ""
+		}
+		if _, ok := out[p]; ok {
+			i = several
+		}
+		out[p] = i
+	}
+	return out
 }
 
 // WriteFoldedDiff writes one line per stack with two values, those of before and after, each multiplied by its side's

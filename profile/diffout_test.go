@@ -116,8 +116,9 @@ func TestAlign(t *testing.T) {
 	f("init /b/x.c app 1\ninit /b/y.c app 2\n", []fn{{"init", "/a/x.c", "app"}, {"init", "/a/y.c", "app"}}, []fn{{"init", "/b/x.c", "app"}, {"init", "/b/y.c", "app"}})
 	// It cannot be told which one is meant.
 	f("init /a/z.c app 1\n", []fn{{"init", "/a/z.c", "app"}}, []fn{{"init", "/b/x.c", "app"}, {"init", "/b/y.c", "app"}})
-	// What is there as it is stays, and what moved there is added to it.
-	f("f x.c new 3\n", []fn{{"f", "x.c", "new"}, {"f", "x.c", "old"}}, []fn{{"f", "x.c", "new"}})
+	f("init /a/z.c app 1\ninit /b/y.c app 2\n", []fn{{"init", "/a/z.c", "app"}, {"init", "/b/y.c", "app"}}, []fn{{"init", "/c/x.c", "app"}, {"init", "/c/w.c", "app"}, {"init", "/b/y.c", "app"}})
+	// Another program that stays is not the one that is gone.
+	f("main x.c a 2\nmain x.c b 1\n", []fn{{"main", "x.c", "b"}, {"main", "x.c", "a"}}, []fn{{"main", "x.c", "a"}})
 	f("gone x.c app 1\n", []fn{{"gone", "x.c", "app"}}, []fn{{"f", "x.c", "app"}})
 }
 
@@ -127,34 +128,52 @@ func TestAlignRandom(t *testing.T) {
 	for seed := range uint64(1000) {
 		r := rand.New(rand.NewPCG(seed, 6))
 		before, after := randomBatch(r), randomBatch(r)
-		stacks, there := plain(before), map[plainFrame]bool{}
-		for _, s := range plain(after) {
-			for _, f := range s.frames {
-				there[f] = true
+		stacks := plain(before)
+		has := [2]map[plainFrame]bool{{}, {}}
+		for side, b := range []*Batch{before, after} {
+			for _, s := range plain(b) {
+				for _, f := range s.frames {
+					has[side][f] = true
+				}
 			}
 		}
-		only := func(like func(plainFrame) bool) (found plainFrame, n int) {
-			for f := range there {
-				if like(f) {
+		// only returns the one frame of a side, not of the other and not taken, that is like it.
+		taken := map[plainFrame]bool{}
+		only := func(side int, like func(plainFrame) bool) (found plainFrame, ok bool) {
+			n := 0
+			for f := range has[side] {
+				if !has[1-side][f] && !taken[f] && like(f) {
 					found = f
 					n++
 				}
 			}
-			return found, n
+			return found, n == 1
+		}
+		becomes := map[plainFrame]plainFrame{}
+		for _, sameFile := range []bool{true, false} {
+			pairs := map[plainFrame]plainFrame{}
+			for f := range has[0] {
+				if has[1][f] || taken[f] {
+					continue
+				}
+				like := func(g plainFrame) bool {
+					return g.name == f.name && g.kind == f.kind && g.inlined == f.inlined && (!sameFile || pathpkg.Base(g.file) == pathpkg.Base(f.file))
+				}
+				_, one := only(0, like)
+				if g, ok := only(1, like); one && ok {
+					pairs[f] = g
+				}
+			}
+			for f, g := range pairs {
+				becomes[f], taken[f], taken[g] = g, true, true
+				moved++
+			}
 		}
 		for i := range stacks {
 			stacks[i].frames = slices.Clone(stacks[i].frames)
 			for j, f := range stacks[i].frames {
-				if there[f] {
-					continue
-				}
-				named := func(g plainFrame) bool { return g.name == f.name && g.kind == f.kind && g.inlined == f.inlined }
-				if g, n := only(func(g plainFrame) bool { return named(g) && pathpkg.Base(g.file) == pathpkg.Base(f.file) }); n == 1 {
+				if g, ok := becomes[f]; ok {
 					stacks[i].frames[j] = g
-					moved++
-				} else if g, n := only(named); n == 1 {
-					stacks[i].frames[j] = g
-					moved++
 				}
 			}
 		}

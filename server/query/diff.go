@@ -42,7 +42,8 @@ type Side struct {
 	Scale float64
 }
 
-// Diff answers both questions, which group by nothing, for a comparison.
+// Diff answers both questions, which group by nothing, for a comparison. Builds of one program are aligned
+// ([profile.Align]).
 func (e *Engine) Diff(ctx context.Context, before, after Question, scale Scale) (b, a *Side, err error) {
 	if x, y := before.Selection.Type.SampleUnit, after.Selection.Type.SampleUnit; x != y {
 		return nil, nil, fmt.Errorf("comparing: %w: before is in %s, after in %s", ErrUnits, x, y)
@@ -84,6 +85,7 @@ func (e *Engine) Diff(ctx context.Context, before, after Question, scale Scale) 
 	if err := work.Wait(); err != nil {
 		return nil, nil, err
 	}
+	sides[0].Tree = profile.Align(sides[0].Tree, sides[1].Tree)
 	return sides[0], sides[1], nil
 }
 
