@@ -102,7 +102,9 @@ func IsAllocator(name string, kind Kind) bool {
 	switch kind {
 	case KindNative:
 		return isNativeAllocator(name) || strings.HasSuffix(name, "[]") && !strings.Contains(name, "operator")
-	case KindJIT, KindInterpreted, KindKernel: // async-profiler's folded text marks classes as the kernel's frames are
+	case KindInterpreted: // in no package a method still has its class before it
+		return isJavaClass(name) || !strings.ContainsRune(name, '.') && isJavaClass("."+name)
+	case KindJIT, KindKernel: // async-profiler's folded text marks classes as the kernel's frames are
 		return isJavaClass(name)
 	}
 	return false
@@ -120,6 +122,9 @@ func isNativeAllocator(name string) bool {
 			return true
 		}
 	}
+	if strings.Contains(name, " as core::alloc::") { // a program's own choice of allocator
+		return true
+	}
 	bare := bareName(name)
 	first, rest, qualified := strings.Cut(bare, "::")
 	last := rest[strings.LastIndex(rest, ":")+1:]
@@ -133,13 +138,20 @@ func isNativeAllocator(name string) bool {
 		return (first == "std" || first == "__gnu_cxx") &&
 			(strings.Contains(rest, "alloc") || strings.HasPrefix(last, "_M_") || strings.HasPrefix(last, "__"))
 	}
-	return mallocs[mallocName(bare)]
+	plain := mallocName(bare)
+	return mallocs[plain] || plain != bare && markedMallocs[plain]
 }
 
 var mallocs = map[string]bool{
 	"malloc": true, "calloc": true, "realloc": true, "reallocarray": true, "reallocf": true, "memalign": true, "aligned_alloc": true,
-	"posix_memalign": true, "valloc": true, "pvalloc": true, "mallocx": true, "rallocx": true,
+	"posix_memalign": true, "valloc": true, "pvalloc": true, "mallocx": true, "rallocx": true, "malloc_aligned": true, "calloc_aligned": true, "realloc_aligned": true,
 	"_int_malloc": true, "_int_realloc": true, "_int_memalign": true, "_mid_memalign": true, "sysmalloc": true, "tcache_malloc": true,
+}
+
+// markedMallocs are names that an implementation's mark must stand before.
+var markedMallocs = map[string]bool{
+	"new": true, "new_nothrow": true, "newarray": true, "newarray_nothrow": true, "new_aligned": true, "newarray_aligned": true,
+	"zalloc": true, "malloc_small": true, "zalloc_small": true, "zalloc_aligned": true, "mallocn": true, "reallocn": true, "rezalloc": true,
 }
 
 // mallocName is a name of the C library or of an allocator without the mark of its implementation and its version.
@@ -147,7 +159,7 @@ func mallocName(name string) string {
 	name, _, _ = strings.Cut(name, "@")
 	for again := true; again; {
 		again = false
-		for _, mark := range []string{"__GI_", "__libc_", "__interceptor_", "__wrap_", "je_", "tc_", "mi_"} {
+		for _, mark := range []string{"__GI_", "__libc_", "__interceptor_", "__wrap_", "je_", "_rjem_", "tc_", "mi_"} {
 			if rest, ok := strings.CutPrefix(name, mark); ok {
 				name, again = rest, true
 			}
@@ -187,10 +199,11 @@ func isJavaClass(name string) bool {
 	if strings.HasSuffix(name, "[]") {
 		return true
 	}
+	name, _, _ = strings.Cut(name, "/0x") // of a hidden class
 	if strings.ContainsAny(name, " ():/;<") {
 		return false
 	}
 	dot := strings.LastIndexByte(name, '.')
 	r, _ := utf8.DecodeRuneInString(name[dot+1:])
-	return dot > 0 && unicode.IsUpper(r)
+	return dot >= 0 && unicode.IsUpper(r)
 }

@@ -19,7 +19,7 @@ func TestIsAllocator(t *testing.T) {
 	f(KindNative, true, "runtime.mallocgc", "runtime.makeslice", "runtime.growslice", "runtime.newobject", "runtime.mapassign_faststr",
 		"internal/runtime/maps.(*Map).growToTable")
 	f(KindNative, true, "malloc", "calloc", "realloc", "__libc_malloc", "__GI___libc_malloc", "_int_malloc", "malloc@plt", "je_malloc", "tc_calloc", "mi_malloc",
-		"posix_memalign", "__interceptor_malloc")
+		"posix_memalign", "__interceptor_malloc", "_rjem_mallocx", "tc_new", "mi_zalloc", "mi_malloc_small")
 	f(KindNative, true, "operator new(unsigned long)", "operator new[](unsigned long)", "_Znwm", "tcmalloc::allocate_full_malloc_oom(unsigned long)",
 		"std::__new_allocator<int>::allocate(unsigned long, void const*)", "__gnu_cxx::new_allocator<Node>::allocate(unsigned long)",
 		"std::allocator_traits<std::allocator<char> >::allocate(std::allocator<char>&, unsigned long)",
@@ -28,18 +28,19 @@ func TestIsAllocator(t *testing.T) {
 		"std::__1::vector<int>::__push_back_slow_path<int>(int&&)")
 	f(KindNative, true, "__rust_alloc", "__rust_realloc", "__rdl_alloc", "__rustc::__rust_alloc", "__rustc[9c8ddc95dff0f9e2]::__rust_alloc",
 		"alloc::raw_vec::RawVec<T,A>::grow_one", "alloc::vec::Vec<T>::push", "<alloc::string::String as core::clone::Clone>::clone",
-		"<T as alloc::slice::hack::ConvertVec>::to_vec", "hashbrown::raw::RawTable<T,A>::reserve_rehash")
-	f(KindInterpreted, true, "byte[]", "java.util.HashMap$Node", "com.acme.Leak$Item[]")
+		"<T as alloc::slice::hack::ConvertVec>::to_vec", "hashbrown::raw::RawTable<T,A>::reserve_rehash",
+		"<tikv_jemallocator::Jemalloc as core::alloc::global::GlobalAlloc>::alloc")
+	f(KindInterpreted, true, "byte[]", "java.util.HashMap$Node", "com.acme.Leak$Item[]", "Truth", "Truth$Node", "com.acme.App$$Lambda/0x00007f1c0c00")
 	f(KindJIT, true, "java.lang.String")
 	f(KindNative, true, "byte[]")
 
-	f(KindNative, false, "main.grow", "main.Leak", "runtime/pprof.StartCPUProfile", "runtimes.mallocgc", "mallocate", "my_malloc", "xmalloc", "strdup", "mi_open", "tc_setup",
+	f(KindNative, false, "main.grow", "main.Leak", "runtime/pprof.StartCPUProfile", "runtimes.mallocgc", "mallocate", "my_malloc", "xmalloc", "strdup", "mi_open", "tc_setup", "new", "zalloc",
 		"std::vector<Node, std::allocator<Node> >::push_back(Node const&)", "app::Pool::allocate(unsigned long)", "allocator::run", "Cache::fill(std::allocator<int>&)",
 		"operator delete(void*)", "T::operator[](int)", "Array::operator[]", "core::fmt::write", "allocations", "", "::", "<", "a<b", "std::sort<int>(int*)", "free")
-	f(KindInterpreted, false, "com.acme.Leak.grow", "java.util.ArrayList.<init>", "Main", "module.py", "_PyEval (/usr/lib/x.Y)")
+	f(KindInterpreted, false, "com.acme.Leak.grow", "java.util.ArrayList.<init>", "Truth.main", "main", "module.py", "_PyEval (/usr/lib/x.Y)")
 	f(KindUnwind, false, "[unwind: malloc]")
 	f(KindLabel, false, "malloc")
-	f(KindKernel, false, "do_anonymous_page", "kmalloc")
+	f(KindKernel, false, "do_anonymous_page", "kmalloc", "ZSTD_decompress")
 }
 
 func TestFoldAllocators(t *testing.T) {
