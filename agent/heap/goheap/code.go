@@ -118,7 +118,7 @@ func (m machine) knownRecord(mp, flush []byte) bool {
 		in := binary.LittleEndian.Uint32(flush)
 		parts = parts || in&0x7ffffc1f == 0x71000c1f                // cmp xN, 3
 		part = part || in>>21 == 0b10001011000 && in>>10&63 == 5 || // add xN, xM, xK, lsl 5
-			in>>22 == 0b1101001101 && in>>10&63 == 58 && in>>16&63 == 59 // lsl xN, xM, 5
+			in>>22 == 0b1101001101 && in>>16&63 == 59 // lsl xN, xM, 5, or ubfiz
 	}
 	return typ && nstk && stack && parts && part
 }

@@ -63,12 +63,12 @@ func Find(f *elf.File) (*Layout, error) {
 	}
 
 	const (
-		flush     = "runtime.mProf_FlushLocked"
-		postSweep = "runtime.mProf_PostSweep"
+		flush     = "runtime.mProf_Flush"
+		locked    = "runtime.mProf_FlushLocked"
 		record    = "runtime.(*bucket).mp"
 		schedinit = "runtime.schedinit"
 	)
-	code := map[string][]byte{flush: nil, postSweep: nil, record: nil, schedinit: nil}
+	code := map[string][]byte{flush: nil, locked: nil, record: nil, schedinit: nil}
 	l.Removed = true
 	addr := map[string]uint64{}
 	l.table.each(&file, func(name []byte, start, end uint64) {
@@ -84,17 +84,17 @@ func Find(f *elf.File) (*Layout, error) {
 		}
 	})
 	m := machine{arm64: f.Machine == machineARM64}
-	if !m.knownRecord(code[record], code[flush]) {
+	if !m.knownRecord(code[record], code[locked]) {
 		return nil, fmt.Errorf("%w: %s of %s is unlike them", ErrLayout, record, orUnknown(l.Version))
 	}
 	if l.fromSymbols(f) {
 		return l, nil
 	}
 	var ok [3]bool
-	l.buckets, ok[0] = m.firstLoad(code[flush], addr[flush], 8)
-	l.cycle, ok[1] = m.firstLoad(code[postSweep], addr[postSweep], 4)
+	l.buckets, ok[0] = m.firstLoad(code[locked], addr[locked], 8)
+	l.cycle, ok[1] = m.firstLoad(code[flush], addr[flush], 4)
 	l.rate, ok[2] = m.zeroedIf(code[schedinit], addr[schedinit])
-	for i, name := range []string{flush, postSweep, schedinit} {
+	for i, name := range []string{locked, flush, schedinit} {
 		if !ok[i] {
 			return nil, fmt.Errorf("%w: %s of %s is unlike them", ErrLayout, name, orUnknown(l.Version))
 		}

@@ -66,6 +66,9 @@ type Profile struct {
 	Reason   string
 	// Consistent is false if each walk that could be afforded met a collection: buckets may then be of two collections.
 	Consistent bool
+	// Early says that no collection has published anything yet, so that everything counts. The next profile may have
+	// less: what a collection has published by then.
+	Early bool
 }
 
 // Bucket counts the sampled allocations of one size by one stack since the program's start, as the runtime does.

@@ -33,7 +33,7 @@ var sources = sync.OnceValues(func() (string, error) {
 	if err := os.CopyFS(folder, os.DirFS("testdata")); err != nil {
 		return "", err
 	}
-	return folder, os.WriteFile(filepath.Join(folder, "go.mod"), []byte("module testdata\n\ngo 1.20\n"), 0o600)
+	return folder, os.WriteFile(filepath.Join(folder, "go.mod"), []byte("module programs\n\ngo 1.20\n"), 0o600)
 })
 
 func TestMain(m *testing.M) {

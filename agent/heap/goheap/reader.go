@@ -14,7 +14,7 @@ import (
 // Limits bound one Read. What is 0 has its default.
 type Limits struct {
 	Buckets  int           // that are known at most: 100 000, some 20 MB. Real programs have hundreds to thousands
-	Bytes    int64         // that are read: 256 MiB
+	Bytes    int64         // that are read and looked at: 256 MiB
 	Duration time.Duration // 1 s
 }
 
@@ -86,6 +86,7 @@ func (r *Reader) Read(limits Limits) (*Profile, error) {
 	limits = limits.orDefaults()
 	b := &budget{bytes: limits.Bytes, until: r.now().Add(limits.Duration), now: r.now}
 	w := newWindows(r.mem, b, bucketWindow, bucketWindows)
+	defer w.close()
 	var p *Profile
 	for range attempts {
 		w.forget()
@@ -127,8 +128,9 @@ func (r *Reader) read(w *windows, limits Limits) (*Profile, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := counter{w: w, index: int(cycle >> 1 % futures)}
+	c := counter{mem: r.mem, budget: w.budget, index: int(cycle >> 1 % futures), buf: buffer(bucketWindow)}
 	missed, err := c.count(r.sites, p) // what is known counts, even if it is not all
+	buffers.Put((*[bucketWindow]byte)(c.buf))
 	if err != nil {
 		return nil, err
 	}
@@ -244,9 +246,11 @@ func (r *Reader) bucket(w *windows, f *folder, addr uint64) (s site, next uint64
 	return site{addr: addr, record: addr + headerSize + nstk*8, size: size, stack: r.words[n:len(r.words):len(r.words)]}, next, nil
 }
 
-// counter reads what changes.
+// counter reads what changes, of buckets that lie close together at once.
 type counter struct {
-	w *windows
+	mem    io.ReaderAt
+	budget *budget
+	buf    []byte
 	// index is the part of a bucket's future that belongs to the last collection.
 	index int
 	// flushing: that part was not yet in the published counts of some bucket.
@@ -272,12 +276,7 @@ func (c *counts) add(b []byte) (empty bool) {
 func (c *counter) count(sites []site, p *Profile) (reason, err error) {
 	published := false
 	p.Buckets = make([]Bucket, 0, len(sites))
-	for i := range sites {
-		s := &sites[i]
-		b, err := c.w.at(s.record, (1+futures)*cycleSize)
-		if err != nil {
-			return early(err)
-		}
+	reason, err = c.each(sites, func(s *site, b []byte) error {
 		future := func(i int) []byte { return b[(1+i%futures)*cycleSize:] }
 		var n, next counts
 		n.add(b)
@@ -288,37 +287,53 @@ func (c *counter) count(sites []site, p *Profile) (reason, err error) {
 			c.waiting = s.record + uint64(1+(c.index+1)%futures)*cycleSize
 		}
 		published = published || n.allocs != 0 || n.frees != 0
-		if err := p.append(s, n); err != nil {
-			reason = err
-		}
-	}
-	if published {
-		return reason, nil
+		return p.append(s, n)
+	})
+	if published || reason != nil || err != nil {
+		return reason, err
 	}
 	// There has been no collection: everything counts.
-	reason = nil
+	p.Early = true
 	p.Buckets = p.Buckets[:0]
-	for i := range sites {
-		b, err := c.w.at(sites[i].record, (1+futures)*cycleSize)
-		if err != nil {
-			return early(err)
-		}
+	return c.each(sites, func(s *site, b []byte) error {
 		var n counts
 		for ; len(b) > 0; b = b[cycleSize:] {
 			n.add(b)
 		}
-		if err := p.append(&sites[i], n); err != nil {
-			reason = err
-		}
-	}
-	return reason, nil
+		return p.append(s, n)
+	})
 }
 
-func early(err error) (reason, fatal error) {
-	if errors.Is(err, ErrGone) {
-		return nil, err
+// each calls f with the parts of every site. An error of f is a reason, and does not end it.
+func (c *counter) each(sites []site, f func(*site, []byte) error) (reason, err error) {
+	const each = (1 + futures) * cycleSize
+	for len(sites) > 0 {
+		begin, n := sites[0].record, 1
+		for n < len(sites) && sites[n].record-sites[n-1].record <= pageSize && sites[n].record+each-begin <= uint64(len(c.buf)) {
+			n++
+		}
+		b := c.buf[:sites[n-1].record+each-begin]
+		if err := c.budget.take(len(b)); err != nil {
+			return err, nil
+		}
+		got, err := c.mem.ReadAt(b, int64(begin))
+		if errors.Is(err, ErrGone) {
+			return nil, ErrGone
+		}
+		for i := range sites[:n] {
+			s := &sites[i]
+			d := int(s.record - begin)
+			if d+each > got {
+				reason = fmt.Errorf("%w: %#x", errMemory, s.record)
+				break
+			}
+			if err := f(s, b[d:d+each]); err != nil {
+				reason = err
+			}
+		}
+		sites = sites[n:]
 	}
-	return err, nil
+	return reason, nil
 }
 
 func (p *Profile) append(s *site, n counts) error {

@@ -61,8 +61,8 @@ func testTruth(t *testing.T, path string, rate int64) {
 		}
 		compare(t, p, path, got)
 		comparePprof(t, p, got)
-		if got.Rate != rate || !got.Complete || !got.Consistent {
-			t.Errorf("rate %d, complete %v %s, consistent %v", got.Rate, got.Complete, got.Reason, got.Consistent)
+		if got.Rate != rate || !got.Complete || !got.Consistent || got.Early {
+			t.Errorf("rate %d, complete %v %s, consistent %v, early %v", got.Rate, got.Complete, got.Reason, got.Consistent, got.Early)
 		}
 		p.order("site 100 100000") // what is new in the second
 		p.order("wide 1000")
@@ -136,6 +136,9 @@ func testEarly(t *testing.T, path string) {
 		got, err := r.Read(Limits{})
 		if err != nil {
 			t.Fatal(err)
+		}
+		if !got.Early || !got.Complete {
+			t.Errorf("early %v, complete %v", got.Early, got.Complete)
 		}
 		n := newNames(t, path, p.bias)
 		var objects, bytes int64

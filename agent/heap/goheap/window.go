@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"sync"
 	"time"
 )
 
@@ -18,11 +19,34 @@ var (
 // fatal says whether the whole walk ends, rather than what is read by one pointer.
 func fatal(err error) bool { return err != nil && !errors.Is(err, errMemory) }
 
-// budget bounds what a walk reads.
+// budget bounds what a walk reads, from the process and again from what it remembers: a hostile table may lead through
+// the same bytes for ever.
 type budget struct {
 	bytes int64
 	until time.Time
 	now   func() time.Time
+	looks int
+}
+
+func (b *budget) take(n int) error {
+	if err := b.look(n); err != nil {
+		return err
+	}
+	if b.now().After(b.until) {
+		return errTime
+	}
+	return nil
+}
+
+// look is take for what is in memory already; it asks for the time now and then.
+func (b *budget) look(n int) error {
+	if b.bytes -= int64(n); b.bytes < 0 {
+		return errBytes
+	}
+	if b.looks++; b.looks%64 == 0 && b.now().After(b.until) {
+		return errTime
+	}
+	return nil
 }
 
 // windows reads memory in aligned pieces of size bytes and remembers the last few: buckets lie close together. Pieces of
@@ -55,6 +79,26 @@ func newWindows(mem io.ReaderAt, b *budget, size, n int) *windows {
 	return &windows{mem: mem, budget: b, size: size, list: make([]*window, 0, n)}
 }
 
+// buffers are used again: fresh memory costs as much as what is read into it.
+var buffers = sync.Pool{New: func() any { return new([bucketWindow]byte) }}
+
+func buffer(n int) []byte {
+	if n < bucketWindow {
+		return make([]byte, n)
+	}
+	return buffers.Get().(*[bucketWindow]byte)[:n]
+}
+
+// close gives the memory back.
+func (w *windows) close() {
+	for _, x := range w.list {
+		if len(x.buf) == bucketWindow {
+			buffers.Put((*[bucketWindow]byte)(x.buf))
+		}
+	}
+	w.list = nil
+}
+
 // forget makes the next reads see what is in memory then.
 func (w *windows) forget() {
 	for _, x := range w.list {
@@ -66,6 +110,9 @@ func (w *windows) forget() {
 func (w *windows) at(addr uint64, n int) ([]byte, error) {
 	if addr > math.MaxInt64-uint64(w.size) || n > w.size {
 		return nil, fmt.Errorf("%w: %#x", errMemory, addr)
+	}
+	if err := w.budget.look(n); err != nil {
+		return nil, err
 	}
 	off := int(addr % uint64(w.size))
 	x, err := w.load(addr - uint64(off))
@@ -105,15 +152,12 @@ func (w *windows) load(base uint64) (*window, error) {
 			return x, nil
 		}
 	}
-	if w.budget.bytes -= int64(w.size); w.budget.bytes < 0 {
-		return nil, errBytes
-	}
-	if w.budget.now().After(w.budget.until) {
-		return nil, errTime
+	if err := w.budget.take(w.size); err != nil {
+		return nil, err
 	}
 	var x *window
 	if len(w.list) < cap(w.list) {
-		x = &window{buf: make([]byte, w.size)}
+		x = &window{buf: buffer(w.size)}
 		w.list = append(w.list, x)
 	} else {
 		x = w.list[w.next]
