@@ -39,6 +39,8 @@ type Options struct {
 	Rate int
 	// OffCPU measures what threads wait for, PageFaults who makes memory resident. Default: both.
 	OffCPU, PageFaults *bool
+	// Wakers also measures who ends the waits.
+	Wakers bool
 	// HeapInterval is the time between two looks at memory profiles. Default 15 s; negative: none.
 	HeapInterval time.Duration
 	// Interval is the time between two batches. Default 10 s.
@@ -122,6 +124,7 @@ func New(o Options) (_ *Agent, err error) {
 		Rate:      o.Rate,
 		FaultRate: faultRate,
 		OffCPU:    or(o.OffCPU, true),
+		Wakers:    o.Wakers,
 		Interval:  o.Interval,
 		BPFFS:     cmp.Or(o.BPFFS, cpu.DefaultBPFFS),
 		MakeSpans: true,

@@ -20,6 +20,7 @@ import (
 //	node: worker-7            # the label node; default: the host's name
 //	interval: 10s             # the time between two batches
 //	off_cpu: true             # measure what threads wait for, where the kernel can (Linux 5.18)
+//	wakers: false             # also measure who ends the waits
 //	page_faults: true         # measure who makes memory resident
 //	heap_interval: 15s        # the time between two looks at memory profiles; negative: none
 //	bpf_fs: /sys/fs/bpf       # where agents on a node share which request a thread serves
@@ -31,6 +32,7 @@ type Config struct {
 	Node           string         `yaml:"node"`
 	Interval       time.Duration  `yaml:"interval"`
 	OffCPU         *bool          `yaml:"off_cpu"`
+	Wakers         bool           `yaml:"wakers"`
 	PageFaults     *bool          `yaml:"page_faults"`
 	HeapInterval   time.Duration  `yaml:"heap_interval"`
 	BPFFS          string         `yaml:"bpf_fs"`

@@ -31,6 +31,8 @@ type RecordOptions struct {
 	Rate int
 	// OffCPU also records what threads wait for.
 	OffCPU bool
+	// Wakers also records who ends the waits. It wants OffCPU.
+	Wakers bool
 	// Heap also records memory profiles: what was in use when the recording ended, or at most a second before a process
 	// did, and what was allocated.
 	Heap bool
@@ -133,6 +135,7 @@ func (r *recorder) run(ctx context.Context) (*Recording, error) {
 		Rate:     r.opts.Rate,
 		Interval: time.Second,
 		OffCPU:   r.opts.OffCPU,
+		Wakers:   r.opts.Wakers,
 		// Someone waits for the answer, and it is short.
 		FaultRate: 499,
 		BPFFS:     cpu.DefaultBPFFS,

@@ -68,6 +68,30 @@ func TestTelling(t *testing.T) {
 	}
 }
 
+// TestWakers: who lets go of the lock and who sends the byte is the other thread, in its function.
+func TestWakers(t *testing.T) {
+	needSampler(t)
+	path, err := workloads.Build("waits")
+	if errors.Is(err, workloads.ErrNoCompiler) {
+		t.Skip(err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := filepath.Join(t.TempDir(), "out.folded")
+	want := tellings(t, profilectl(t, "record", "--type", "wakers", "-o", out, "--", path, "5"))
+	folded, err := os.ReadFile(out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	should, got := want["locking"]+want["receiving"], valueOf(t, string(folded), "other")
+	t.Logf("ended by the other thread: %.0f ms, the program says %.0f ms", got/1e6, should/1e6)
+	if got < 0.9*should || got > 1.1*should {
+		t.Errorf("the other thread has ended %.0f ns of waiting, want %.0f ± 10 %%", got, should)
+		t.Logf("the heaviest stacks:\n%s", heaviest(string(folded), 20))
+	}
+}
+
 // tellings reads the lines that a program printed.
 func tellings(t *testing.T, text string) map[string]float64 {
 	t.Helper()

@@ -307,7 +307,7 @@ func (b *builder) batch(s *Sampler, counted map[cpu.Key]uint64, stacks map[cpu.K
 			s.drain.mu.Unlock()
 			continue
 		}
-		b.sample(s, k, s.owner(k, st.time), labels[k.Labels], st.frames, counted[k])
+		b.sample(s, k, s.owner(k, st.time), st.time, labels[k.Labels], st.frames, counted[k])
 	}
 	for i := range late {
 		d := &late[i]
@@ -321,27 +321,36 @@ func (b *builder) batch(s *Sampler, counted map[cpu.Key]uint64, stacks map[cpu.K
 			s.drain.again = append(s.drain.again, *d)
 			continue
 		}
-		b.sample(s, d.key, r, d.labels, frames, max(d.weight, 1))
+		b.sample(s, d.key, r, d.time, d.labels, frames, max(d.weight, 1))
 	}
 	s.forget(start)
 	return &profile.Batch{Dictionary: b.dict, Profiles: b.out}
 }
 
-func (b *builder) sample(s *Sampler, k cpu.Key, r *running, own []profile.Label, frames []cpu.Frame, n uint64) {
-	if s.opts.Keep != nil && !s.opts.Keep(processOf(r)) {
+func (b *builder) sample(s *Sampler, k cpu.Key, r *running, at uint64, own []profile.Label, frames []cpu.Frame, n uint64) {
+	of := r // whose the sample is; the frames are r's
+	reason, waker := "", ""
+	switch k.Event {
+	case cpu.EventWait:
+		frames, reason = b.wait(s, k, frames)
+	case cpu.EventWake:
+		frames, waker = s.wake(k, frames)
+		k = waiterOf(k)
+		of = s.owner(k, at)
+	}
+	if s.opts.Keep != nil && !s.opts.Keep(processOf(of)) {
 		return
 	}
-	reason := ""
-	if k.Event == cpu.EventWait {
-		frames, reason = b.wait(s, k, frames)
-	}
-	to := b.place(s, k, r, own, reason, n)
+	to := b.place(s, k, of, own, reason, n)
 	if k.SpanId != [8]uint8{} {
 		to.link = profile.Link{TraceID: k.TraceId, SpanID: k.SpanId}
 	}
 	b.stack = b.stack[:0]
 	for _, f := range frames {
 		b.stack = append(b.stack, b.frame(s, r, f))
+	}
+	if waker != "" {
+		b.stack = append(b.stack, b.dict.Frame(b.named(profile.KindNative, 0, "woken by "+waker)))
 	}
 	b.add(to.profile, to.link, b.stack, int64(n))
 }
@@ -395,6 +404,8 @@ func (s *Sampler) typeOf(event uint32) (profile.Type, int64) {
 		return profile.TypePageFaults, 1
 	case cpu.EventWait:
 		return profile.TypeOffCPU, 1
+	case cpu.EventWake:
+		return profile.TypeWakers, 1
 	default:
 		return profile.TypeCPUSamples, int64(1e9 / s.opts.Rate)
 	}

@@ -41,6 +41,8 @@ type Options struct {
 	FaultRate int
 	// OffCPU also measures what threads wait for, if the kernel can: see [Sampler.OffCPU].
 	OffCPU bool
+	// Wakers also says who ends the waits.
+	Wakers bool
 	// PID restricts sampling to one process, in the kernel. Default 0: all.
 	PID process.PID
 	// Sync waits until the process table knows what the kernel has reported so far. Default: no wait.
@@ -163,7 +165,7 @@ func newSampler(o Options, verify func([]deferred, map[cpu.Key]seen)) (*Sampler,
 		return nil, Explain(err, nil)
 	}
 	if o.OffCPU {
-		if s.offcpu, s.offcpuErr = offcpu.Load(p, offcpu.Options{OnlyPID: uint32(o.PID), RingBytes: ringBytes}); s.offcpuErr == nil {
+		if s.offcpu, s.offcpuErr = offcpu.Load(p, offcpu.Options{OnlyPID: uint32(o.PID), RingBytes: ringBytes, Wakers: o.Wakers}); s.offcpuErr == nil {
 			s.epochs = append(s.epochs, s.offcpu.Epochs[:]...)
 		} else {
 			level.Warn(o.Logger).Log("msg", "what threads wait for is not measured", "err", s.offcpuErr)

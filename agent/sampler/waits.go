@@ -1,6 +1,7 @@
 package sampler
 
 import (
+	"encoding/binary"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -87,6 +88,40 @@ func (b *builder) wait(s *Sampler, k cpu.Key, frames []cpu.Frame) ([]cpu.Frame, 
 		top++
 	}
 	return frames[max(top, 0):], reason
+}
+
+// wake takes from a waker's stack what the measurement has put on top, and what an interrupt interrupted, and says who it
+// was.
+func (s *Sampler) wake(k cpu.Key, frames []cpu.Frame) ([]cpu.Frame, string) {
+	who := commString(k.Comm)
+	top := 0
+	for i, f := range frames {
+		if f.Kind != cpu.FrameKernel {
+			break
+		}
+		name, _, _ := s.kernelName(profile.Addr(f.Addr))
+		switch {
+		case name == "try_to_wake_up":
+			top = i
+		case strings.HasPrefix(name, "asm_sysvec_"), name == "asm_common_interrupt", strings.HasSuffix(name, "_64_irq"):
+			return frames[top : i+1], "an interrupt"
+		}
+	}
+	return frames[top:], who
+}
+
+// waiterOf returns the key of the thread that waited.
+func waiterOf(k cpu.Key) cpu.Key {
+	raw := append(k.TraceId[:], k.SpanId[:]...)
+	out := cpu.Key{
+		Event:      k.Event,
+		Tgid:       binary.NativeEndian.Uint32(raw),
+		Generation: binary.NativeEndian.Uint32(raw[4:]),
+	}
+	for i, c := range raw[8:] {
+		out.Comm[i] = int8(c)
+	}
+	return out
 }
 
 // reason tells by the kernel's functions, the innermost first, what a thread waits for.

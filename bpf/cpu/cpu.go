@@ -61,6 +61,7 @@ const (
 	EventCPU   = uint32(cpuEventEVENT_CPU)
 	EventFault = uint32(cpuEventEVENT_FAULT)
 	EventWait  = uint32(cpuEventEVENT_WAIT)
+	EventWake  = uint32(cpuEventEVENT_WAKE)
 )
 
 // States are how a thread left the CPU.

@@ -56,6 +56,7 @@ const (
 	cpuEventEVENT_CPU   cpuEvent = 0
 	cpuEventEVENT_FAULT cpuEvent = 1
 	cpuEventEVENT_WAIT  cpuEvent = 2
+	cpuEventEVENT_WAKE  cpuEvent = 3
 )
 
 type cpuFrame struct {

@@ -73,11 +73,13 @@ static __always_inline bool begin(void *ctx, struct bpf_perf_event_data *regs, s
 	__u64 pid_tgid = bpf_get_current_pid_tgid();
 	__u32 tgid = pid_tgid >> 32, executable;
 
-	if (tgid == 0 || (self_tgid && tgid == self_tgid) || (only_tgid && tgid != only_tgid))
+	/* Whoever wakes another may be anyone, an interrupt of the idle task too. */
+	if (event != EVENT_WAKE &&
+	    (tgid == 0 || (self_tgid && tgid == self_tgid) || (only_tgid && tgid != only_tgid)))
 		return false;
 	reset(s, event, tgid, value);
 	bpf_get_current_comm(rec->key.comm, sizeof(rec->key.comm));
-	if (spans_enabled) {
+	if (spans_enabled && event != EVENT_WAKE) {
 		struct span *span = bpf_map_lookup_elem(&traces_ctx_v1, &pid_tgid);
 
 		if (span) {
@@ -91,7 +93,7 @@ static __always_inline bool begin(void *ctx, struct bpf_perf_event_data *regs, s
 	if (!user_registers(regs, task, &s->unwind, thread_size))
 		return true;
 	executable = ready(s);
-	if (executable)
+	if (executable && event != EVENT_WAKE)
 		find_labels(s, task, executable);
 	return true;
 }

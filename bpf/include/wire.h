@@ -48,7 +48,16 @@ enum event {
 	EVENT_CPU = 0,   /* samples */
 	EVENT_FAULT = 1, /* page faults */
 	EVENT_WAIT = 2,  /* nanoseconds off the CPU */
+	EVENT_WAKE = 3,  /* the same, at the stack of who ended the wait; trace_id and span_id are a struct waiter */
 };
+
+/* Who waited. */
+struct waiter {
+	__u32 tgid;
+	__u32 generation;
+	char comm[16];
+};
+_Static_assert(sizeof(struct waiter) == 24, "waiter");
 
 /* What distinguishes one counted thing from another. */
 struct sample_key {
@@ -237,9 +246,10 @@ struct thread {
 	__u32 weight; /* of this wait, whose key is then set, if it was drawn and has not been counted yet, else 0 */
 	__u32 known;  /* 1: key is this wait's, and its stack is as good as it will be */
 	__u32 pad;
+	__u64 woken; /* since, of the last wait whose end was looked at */
 	struct sample_key key;
 };
-_Static_assert(sizeof(struct thread) == 40 + 72, "thread");
+_Static_assert(sizeof(struct thread) == 48 + 72, "thread");
 
 /* Losses, counted per CPU in `drops`. */
 enum drop {

@@ -10,6 +10,10 @@
  * May not: sleep, or page in user memory: what is not there is a stack that ends early.
  *
  * See wait.h for what counts, and waiting.bpf.c for the ticks.
+ *
+ * Who ends the waits, if it is asked for: tp_btf/sched_waking, in the context of the thread that wakes the other one, or of
+ * whatever an interrupt interrupted; interrupts off. By then it is known how long the wait was, so that waits are drawn
+ * in proportion to that: one for every WAKE of waiting.
  */
 #include "../include/sample.h"
 #include "../include/wait.h"
@@ -18,6 +22,8 @@ char LICENSE[] SEC("license") = "Dual MIT/GPL";
 
 #define DRAWN 32      /* waits of a thread in a second before the chance halves */
 #define DRAWN_CPU 128 /* the same of a CPU */
+
+#define WAKE (SECOND / 50)
 
 struct cpu {
 	__u64 second;
@@ -140,5 +146,45 @@ int sched_switch(__u64 *ctx)
 	      left & TASK_UNINTERRUPTIBLE					      ? STATE_UNINTERRUPTIBLE :
 										STATE_INTERRUPTIBLE,
 	      now);
+	return 0;
+}
+
+SEC("tp_btf/sched_waking")
+int sched_waking(__u64 *ctx)
+{
+	struct task_struct *woken = (void *)ctx[0];
+	__u32 tid = woken->pid, tgid = woken->tgid, zero = 0;
+	struct thread *t = bpf_map_lookup_elem(&threads, &tid);
+	struct waiter waiter = { .tgid = tgid };
+	__u64 since, waited, value = WAKE;
+	struct process *p;
+	struct scratch *s;
+
+	if (!t || (only_tgid && tgid != only_tgid))
+		return 0;
+	since = t->since;
+	if (!since || t->woken == since)
+		return 0; /* it runs, or was woken by another already */
+	t->woken = since;
+	waited = bpf_ktime_get_ns() - since;
+	if (waited >= WAKE)
+		value = waited;
+	else if ((__u64)bpf_get_prandom_u32() * WAKE >> 32 >= waited)
+		return 0;
+
+	s = bpf_map_lookup_elem(&scratches, &zero);
+	if (!s || !begin(ctx, NULL, s, EVENT_WAKE, value))
+		return 0;
+	p = bpf_map_lookup_elem(&processes, &tgid);
+	if (p)
+		waiter.generation = p->generation;
+	bpf_probe_read_kernel_str(waiter.comm, sizeof(waiter.comm), woken->comm);
+	__builtin_memcpy(s->record.key.trace_id, &waiter, sizeof(s->record.key.trace_id));
+	__builtin_memcpy(s->record.key.span_id, (char *)&waiter + sizeof(s->record.key.trace_id),
+			 sizeof(s->record.key.span_id));
+	if (s->unwind.running)
+		bpf_loop(MAX_USER_FRAMES + 1, walk_step, NULL, 0);
+	conclude(s);
+	count_sample(s);
 	return 0;
 }

@@ -24,6 +24,8 @@ type Options struct {
 	OnlyPID, SkipPID uint32
 	// Threads is how many threads can be followed. Default 32768.
 	Threads uint32
+	// Wakers also looks who ends the waits.
+	Wakers bool
 	// RingBytes is the size of the ring of stacks.
 	RingBytes uint32
 }
@@ -35,7 +37,7 @@ type Programs struct {
 
 	elapsed, last, visited *ebpf.Variable
 	colls                  []*ebpf.Collection
-	sched                  link.Link
+	links                  []link.Link
 	iter                   *link.Iter
 	before                 time.Time
 }
@@ -59,6 +61,9 @@ func Load(p *cpu.Programs, o Options) (_ *Programs, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading the embedded programs: %w", err)
 	}
+	if !o.Wakers {
+		delete(sched.Programs, "sched_waking")
+	}
 	var threads *ebpf.Map
 	for _, spec := range []*ebpf.CollectionSpec{sched, iter} {
 		coll, err := load(spec, p, threads, o)
@@ -71,8 +76,12 @@ func Load(p *cpu.Programs, o Options) (_ *Programs, err error) {
 	}
 	vars := out.colls[1].Variables
 	out.elapsed, out.last, out.visited = vars["elapsed"], vars["last"], vars["visited"]
-	if out.sched, err = link.AttachTracing(link.TracingOptions{Program: out.colls[0].Programs["sched_switch"]}); err != nil {
-		return nil, fmt.Errorf("attaching to sched_switch: %w", err)
+	for name, program := range out.colls[0].Programs {
+		l, err := link.AttachTracing(link.TracingOptions{Program: program})
+		if err != nil {
+			return nil, fmt.Errorf("attaching to %s: %w", name, err)
+		}
+		out.links = append(out.links, l)
 	}
 	if out.iter, err = link.AttachIter(link.IterOptions{Program: out.colls[1].Programs["waiting"]}); err != nil {
 		return nil, fmt.Errorf("attaching the iterator over tasks: %w", err)
@@ -131,8 +140,8 @@ func (p *Programs) Close() {
 	if p.iter != nil {
 		p.iter.Close()
 	}
-	if p.sched != nil {
-		p.sched.Close()
+	for _, l := range p.links {
+		l.Close()
 	}
 	for _, c := range p.colls {
 		c.Close()

@@ -172,6 +172,7 @@ type offcpuThread struct {
 	Weight uint32
 	Known  uint32
 	Pad    uint32
+	Woken  uint64
 	Key    offcpuSampleKey
 }
 
@@ -196,6 +197,7 @@ const (
 	offcpuMapThreads          = "threads"
 	offcpuMapTracesCtxV1      = "traces_ctx_v1"
 	offcpuProgSchedSwitch     = "sched_switch"
+	offcpuProgSchedWaking     = "sched_waking"
 	offcpuVarEpoch            = "epoch"
 	offcpuVarExportDrop       = "export_drop"
 	offcpuVarExportEvent      = "export_event"
@@ -253,6 +255,7 @@ type offcpuSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type offcpuProgramSpecs struct {
 	SchedSwitch *ebpf.ProgramSpec `ebpf:"sched_switch"`
+	SchedWaking *ebpf.ProgramSpec `ebpf:"sched_waking"`
 }
 
 // offcpuMapSpecs contains maps before they are loaded into the kernel.
@@ -377,11 +380,13 @@ type offcpuVariables struct {
 // It can be passed to loadOffcpuObjects or ebpf.CollectionSpec.LoadAndAssign.
 type offcpuPrograms struct {
 	SchedSwitch *ebpf.Program `ebpf:"sched_switch"`
+	SchedWaking *ebpf.Program `ebpf:"sched_waking"`
 }
 
 func (p *offcpuPrograms) Close() error {
 	return _OffcpuClose(
 		p.SchedSwitch,
+		p.SchedWaking,
 	)
 }
 

@@ -23,7 +23,7 @@ func TestLoad(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	p, err := Load(c, Options{RingBytes: 1 << 20})
+	p, err := Load(c, Options{RingBytes: 1 << 20, Wakers: true})
 	if errors.Is(err, ebpf.ErrNotSupported) {
 		t.Skip(err)
 	}

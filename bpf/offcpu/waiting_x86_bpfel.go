@@ -140,6 +140,7 @@ type waitingThread struct {
 	Weight uint32
 	Known  uint32
 	Pad    uint32
+	Woken  uint64
 	Key    waitingSampleKey
 }
 

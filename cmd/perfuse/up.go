@@ -112,6 +112,7 @@ func newAgent(c agent.Config, address string, storage string, rate int, logger l
 		Interval:   c.Interval,
 		BPFFS:      c.BPFFS,
 		OffCPU:     c.OffCPU,
+		Wakers:     c.Wakers,
 		PageFaults: c.PageFaults,
 
 		HeapInterval: c.HeapInterval,

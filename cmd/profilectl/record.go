@@ -74,7 +74,7 @@ What a command prints to standard output goes to standard error if the recording
 	cmd.Flags().DurationVar(&o.Duration, "duration", 0, "how long; without a command 30s")
 	cmd.Flags().IntVar(&o.PID, "pid", 0, "record this process and what it starts")
 	cmd.Flags().IntVar(&o.Rate, "sampling-rate", 97, "samples per second and CPU")
-	cmd.Flags().StringVar(&typ, "type", "cpu", "what to show: cpu, samples, off_cpu (waits), wall (both times), page_faults, inuse_space, inuse_objects, alloc_space, alloc_objects")
+	cmd.Flags().StringVar(&typ, "type", "cpu", "what to show: cpu, samples, off_cpu (waits), wakers (who ends them), wall (both times), page_faults, inuse_space, inuse_objects, alloc_space, alloc_objects")
 	draw.flags(cmd)
 	cmd.Flags().StringVarP(&outFlag, "output", "o", formTop, "form ("+strings.Join(profileForms, ", ")+") or a file whose end says it (out.pb.gz, out.svg, ...)")
 	return cmd
@@ -92,7 +92,8 @@ func (a *app) recordAndShow(ctx context.Context, o agent.RecordOptions, typ stri
 	if err != nil {
 		return fmt.Errorf("--type: %w", err)
 	}
-	o.OffCPU = t == profile.TypeOffCPU || t == profile.TypeWall
+	o.Wakers = t == profile.TypeWakers
+	o.OffCPU = t == profile.TypeOffCPU || t == profile.TypeWall || o.Wakers
 	o.Heap = t.Name == profile.TypeInuseSpace.Name && t != profile.TypePageFaults
 	if err := out.check(); err != nil {
 		return err
@@ -121,7 +122,7 @@ func (a *app) recordAndShow(ctx context.Context, o agent.RecordOptions, typ stri
 		return nothing("the command exited with %d; the recording is whole.", rec.ExitCode)
 	case len(o.Command) > 0 && rec.ExitCode < 0:
 		return nothing("the command was killed; the recording goes up to there.")
-	case v.total() == 0 && t == profile.TypeOffCPU:
+	case v.total() == 0 && o.OffCPU:
 		return nothing("nothing waited: record longer, or look at --type cpu.")
 	case v.total() == 0 && t == profile.TypePageFaults:
 		return nothing("there were no page faults: record longer.")
@@ -193,7 +194,8 @@ func (a *app) forwarded() []os.Signal {
 
 // recordedTypes are what a recording can show.
 var recordedTypes = []profile.Type{
-	profile.TypeCPU, profile.TypeCPUSamples, profile.TypeOffCPU, profile.TypeWall, profile.TypePageFaults,
+	profile.TypeCPU, profile.TypeCPUSamples, profile.TypeOffCPU, profile.TypeWakers, profile.TypeWall,
+	profile.TypePageFaults,
 	profile.TypeInuseSpace, profile.TypeInuseObjects, profile.TypeAllocSpace, profile.TypeAllocObjects,
 }
 
