@@ -11,7 +11,8 @@
  * a call is in its thread's storage, and memory for a walk is claimed with an atomic instruction.
  * Cost: a trap (0.5 us) and some 50 ns for each call that is hooked, 0.3 us more where the end matters; a sample, one per
  * `rate` bytes, walks the user stack. Nobody is woken up: the agent looks into the ring.
- * May not: write anything but its own maps. The profiled process sees the traps' time and nothing else.
+ * May not: write anything but its own maps. The profiled process sees the traps' time, and where a call's end is probed
+ * a return address of the kernel's: an exception that came by would end the process.
  *
  * Needs bpf_loop (5.17).
  */
@@ -42,6 +43,7 @@ enum form {
 /* The cookie: what the agent calls this process, and the low 32 bits as follows. */
 #define COOKIE_FORM 0xf
 #define COOKIE_LEAF 0x10 /* calls no other function that is hooked */
+#define COOKIE_THROWS 0x20 /* may be left by an exception, which cannot pass a return that is probed */
 #define COOKIE_POINTER 8 /* registers, four bits each */
 #define COOKIE_SIZE 12
 #define COOKIE_COUNT 16
@@ -92,7 +94,8 @@ enum memory_drop {
 	MEMORY_DROP_RING = 3,      /* a sample found no room in the ring */
 	MEMORY_DROP_LIVE = 4,      /* not a sample: it is not remembered until it is freed */
 	MEMORY_DROP_FREE_RING = 5, /* not a sample: a free found no room in the ring */
-	MEMORY_DROP_KINDS = 6,
+	MEMORY_DROP_THROWS = 6,    /* a sample so large that its allocation may throw */
+	MEMORY_DROP_KINDS = 7,
 };
 
 const enum memory_kind *export_memory_kind __attribute__((unused));
@@ -103,6 +106,7 @@ const struct memory_alloc *export_memory_alloc __attribute__((unused));
 
 /* Settings, fixed at load time. */
 const volatile __u64 rate_ln2 = 363409; /* bytes per sample times ln 2 */
+const volatile __u64 throw_limit = 1 << 30; /* sizes above may make functions throw that can */
 const volatile bool frees = true;
 
 __u64 next_id = 1;
@@ -448,6 +452,10 @@ static __always_inline bool begin(struct pt_regs *ctx, __u64 cookie)
 		c->left = draw();
 	else
 		c->left -= size;
+	if (c->sampled && cookie & COOKIE_THROWS && size > throw_limit) {
+		drop(MEMORY_DROP_THROWS);
+		return false;
+	}
 	if (frees && (form == FORM_REALLOC || form == FORM_REALLOC_PRODUCT) && pointer)
 		take(watch, pointer, &old);
 	if (!c->sampled && !old.id && cookie & COOKIE_LEAF)

@@ -50,11 +50,16 @@ const (
 
 // Cookie is what a probe tells the program: the agent's number of the process, what the function does, and in which
 // registers its arguments are at the probe (x86: as instructions number them; arm64: x0 to x2). leaf says that the
-// function calls no other one that has a probe.
-func Cookie(watch uint32, f Form, leaf bool, pointer, size, count uint8) uint64 {
+// function calls no other one that has a probe; throws that an exception may leave it, for which it must be a leaf and
+// have a session: its return is then not probed where it may throw, which is when more than Options.ThrowLimit is
+// asked for.
+func Cookie(watch uint32, f Form, leaf, throws bool, pointer, size, count uint8) uint64 {
 	c := uint64(watch)<<32 | uint64(f) | uint64(pointer&15)<<8 | uint64(size&15)<<12 | uint64(count&15)<<16
 	if leaf {
 		c |= 1 << 4
+	}
+	if throws {
+		c |= 1 << 5
 	}
 	return c
 }
@@ -67,6 +72,7 @@ var Drops = [...]string{
 	memoryMemoryDropMEMORY_DROP_RING:      "ring full",
 	memoryMemoryDropMEMORY_DROP_LIVE:      "not tracked",
 	memoryMemoryDropMEMORY_DROP_FREE_RING: "free: ring full",
+	memoryMemoryDropMEMORY_DROP_THROWS:    "may throw",
 }
 
 // Options are fixed when the programs are loaded. The zero value works.
@@ -77,6 +83,8 @@ type Options struct {
 	Live uint32
 	// RingBytes is the size of the buffer for samples, a power of two. Default 1 MiB.
 	RingBytes uint32
+	// ThrowLimit is above how many bytes a function that may throw is not sampled. Default 1 GiB.
+	ThrowLimit uint64
 	// NoFrees: nothing is remembered, and no function that frees needs a probe.
 	NoFrees bool
 	// NoSession does without sessions, as on a kernel that has none.
@@ -113,6 +121,9 @@ func Load(p *cpu.Programs, o Options) (*Programs, error) {
 	if o.Rate > maxRate {
 		return nil, fmt.Errorf("one sample per %d bytes: want at most %d", o.Rate, uint64(maxRate))
 	}
+	if o.ThrowLimit == 0 {
+		o.ThrowLimit = 1 << 30
+	}
 	if o.Live == 0 {
 		o.Live = 65536
 	}
@@ -138,8 +149,9 @@ func Load(p *cpu.Programs, o Options) (*Programs, error) {
 	spec.Maps["live_samples"].MaxEntries = o.Live
 	spec.Maps["samples"].MaxEntries = o.RingBytes
 	for name, v := range map[string]any{
-		"rate_ln2": uint64(float64(o.Rate) * math.Ln2),
-		"frees":    !o.NoFrees,
+		"rate_ln2":    uint64(float64(o.Rate) * math.Ln2),
+		"throw_limit": o.ThrowLimit,
+		"frees":       !o.NoFrees,
 	} {
 		if err := spec.Variables[name].Set(v); err != nil {
 			return nil, fmt.Errorf("setting %s: %w", name, err)

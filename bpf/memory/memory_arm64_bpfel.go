@@ -87,7 +87,8 @@ const (
 	memoryMemoryDropMEMORY_DROP_RING      memoryMemoryDrop = 3
 	memoryMemoryDropMEMORY_DROP_LIVE      memoryMemoryDrop = 4
 	memoryMemoryDropMEMORY_DROP_FREE_RING memoryMemoryDrop = 5
-	memoryMemoryDropMEMORY_DROP_KINDS     memoryMemoryDrop = 6
+	memoryMemoryDropMEMORY_DROP_THROWS    memoryMemoryDrop = 6
+	memoryMemoryDropMEMORY_DROP_KINDS     memoryMemoryDrop = 7
 )
 
 type memoryMemoryEvent struct {
@@ -236,6 +237,7 @@ const (
 	memoryVarFrees             = "frees"
 	memoryVarNextId            = "next_id"
 	memoryVarRateLn2           = "rate_ln2"
+	memoryVarThrowLimit        = "throw_limit"
 )
 
 // loadMemory returns the embedded CollectionSpec for memory.
@@ -316,6 +318,7 @@ type memoryVariableSpecs struct {
 	Frees             *ebpf.VariableSpec `ebpf:"frees"`
 	NextId            *ebpf.VariableSpec `ebpf:"next_id"`
 	RateLn2           *ebpf.VariableSpec `ebpf:"rate_ln2"`
+	ThrowLimit        *ebpf.VariableSpec `ebpf:"throw_limit"`
 }
 
 // memoryObjects contains all objects after they have been loaded into the kernel.
@@ -381,6 +384,7 @@ type memoryVariables struct {
 	Frees             *ebpf.Variable `ebpf:"frees"`
 	NextId            *ebpf.Variable `ebpf:"next_id"`
 	RateLn2           *ebpf.Variable `ebpf:"rate_ln2"`
+	ThrowLimit        *ebpf.Variable `ebpf:"throw_limit"`
 }
 
 // memoryPrograms contains all programs after they have been loaded into the kernel.

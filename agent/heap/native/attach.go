@@ -1,0 +1,177 @@
+package native
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/cilium/ebpf/link"
+	"github.com/go-kit/log/level"
+
+	"github.com/perfuse/perfuse/agent/process"
+	"github.com/perfuse/perfuse/bpf/memory"
+)
+
+// maxFiles bounds what is remembered of files.
+const maxFiles = 4096
+
+// look puts probes on the files that the process maps and that were not looked at yet.
+func (p *Profiler) look(w *watch) {
+	for _, m := range w.process.Mappings() {
+		if m.File == (process.FileID{}) || w.files[m.File] {
+			continue
+		}
+		w.files[m.File] = true
+		n, err := p.lookAt(w, m)
+		if err != nil {
+			if w.err == nil {
+				w.err = err
+			}
+			level.Debug(p.opts.Logger).Log("msg", "a file's allocations are not seen", "pid", w.process.PID, "err", err)
+		}
+		if n == 0 {
+			continue
+		}
+		w.names = append(w.names, m.Path)
+		if w.since.IsZero() {
+			w.since = time.Now()
+		}
+		level.Info(p.opts.Logger).Log("msg", "heap is profiled", "pid", w.process.PID, "comm", w.process.Comm, "allocator", m.Path, "probes", n)
+	}
+}
+
+// lookAt puts probes on one file and returns how many.
+func (p *Profiler) lookAt(w *watch, m process.Mapping) (int, error) {
+	k := p.files[m.File]
+	if k != nil && len(k.hooks) == 0 {
+		return 0, k.err
+	}
+	r, err := p.opts.Open(w.process, m)
+	if err != nil {
+		return 0, err
+	}
+	defer r.Close()
+	if k == nil {
+		k = &allocator{}
+		if k.hooks, k.err = findHooks(r); k.err != nil {
+			k.err = fmt.Errorf("looking for allocators in %s: %w", m.Path, k.err)
+		}
+		if len(p.files) >= maxFiles {
+			clear(p.files)
+		}
+		p.files[m.File] = k
+		if len(k.hooks) == 0 {
+			return 0, k.err
+		}
+	}
+	hooks := slices.DeleteFunc(slices.Clone(k.hooks), func(h hook) bool { return p.opts.AllocOnly && h.form == memory.Free })
+	if why := p.unsafeToThrow(w.process.PID); why != nil {
+		n := len(hooks)
+		hooks = slices.DeleteFunc(hooks, func(h hook) bool { return h.throws })
+		if n > len(hooks) && w.err == nil {
+			w.err = fmt.Errorf("operator new of %s has no probe: %w", m.Path, why)
+		}
+	}
+	// Frees first: what has been sampled must not be freed unseen.
+	slices.SortStableFunc(hooks, func(a, b hook) int { return rank(a) - rank(b) })
+	f, ok := r.(interface{ Fd() uintptr })
+	if !ok {
+		return 0, fmt.Errorf("attaching to %s: it has no descriptor", m.Path)
+	}
+	// The mapped file itself, whatever its path leads to by now.
+	path := fmt.Sprintf("/proc/self/fd/%d", f.Fd())
+	if p.programs.Session != nil {
+		offsets, cookies := make([]uint64, len(hooks)), make([]uint64, len(hooks))
+		for i, h := range hooks {
+			offsets[i], cookies[i] = h.offset, h.cookie(w.id)
+		}
+		l, err := memory.AttachSession(p.programs.Session, path, offsets, cookies, int(w.process.PID))
+		if err != nil {
+			return 0, fmt.Errorf("attaching to the allocator in %s: %w", m.Path, err)
+		}
+		w.links = append(w.links, l)
+		return len(hooks), nil
+	}
+	links, err := p.attachEach(w, path, hooks)
+	w.links = append(w.links, links...)
+	if err != nil {
+		return len(links), fmt.Errorf("attaching to the allocator in %s: %w", m.Path, err)
+	}
+	return len(hooks), nil
+}
+
+// attachEach puts a probe on the beginning of each function and one on its end, for kernels without sessions.
+func (p *Profiler) attachEach(w *watch, path string, hooks []hook) (out []io.Closer, err error) {
+	ex, err := link.OpenExecutable(path)
+	if err != nil {
+		return nil, err
+	}
+	for _, h := range hooks {
+		o := link.UprobeOptions{Address: h.offset, PID: int(w.process.PID), Cookie: h.cookie(w.id)}
+		if h.form != memory.Free {
+			l, err := ex.Uretprobe(h.name, p.programs.End, &o)
+			if err != nil {
+				return out, err
+			}
+			out = append(out, l)
+		}
+		l, err := ex.Uprobe(h.name, p.programs.Begin, &o)
+		if err != nil {
+			return out, err
+		}
+		out = append(out, l)
+	}
+	return out, nil
+}
+
+func (h hook) cookie(watch uint32) uint64 {
+	return memory.Cookie(watch, h.form, h.leaf, h.throws, h.args[0], h.args[1], h.args[2])
+}
+
+var (
+	errNoSession = errors.New("it may throw an exception, which could not pass a probed return; Linux 6.13 can leave such returns alone")
+	errLimited   = errors.New("it may throw an exception, which could not pass a probed return; and the process's memory is limited, so it well may")
+)
+
+// unsafeToThrow says why functions that throw when there is no memory can have no probe: nothing must hold if they do. Where
+// the kernel promises memory to everyone they only do for sizes that the kernel side leaves alone.
+func (p *Profiler) unsafeToThrow(pid process.PID) error {
+	if p.programs.Session == nil {
+		return errNoSession
+	}
+	if b, err := os.ReadFile("/proc/sys/vm/overcommit_memory"); err != nil || strings.TrimSpace(string(b)) == "2" {
+		return errLimited
+	}
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/limits", pid))
+	if err != nil || limited(string(b)) {
+		return errLimited
+	}
+	return nil
+}
+
+// limited says whether a process's limits, as /proc has them, make allocations fail.
+func limited(limits string) bool {
+	found := 0
+	for line := range strings.Lines(limits) {
+		for _, name := range []string{"Max address space", "Max data size"} {
+			if rest, ok := strings.CutPrefix(line, name); ok {
+				found++
+				if soft := strings.Fields(rest); len(soft) == 0 || soft[0] != "unlimited" {
+					return true
+				}
+			}
+		}
+	}
+	return found < 2
+}
+
+func rank(h hook) int {
+	if h.form == memory.Free {
+		return 0
+	}
+	return 1
+}

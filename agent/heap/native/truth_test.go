@@ -1,0 +1,243 @@
+package native
+
+import (
+	"fmt"
+	"math"
+	"strings"
+	"testing"
+
+	"github.com/perfuse/perfuse/agent/process"
+)
+
+// near compares estimates with the truth. Each allocation of size bytes is drawn by itself, so a site that has
+// allocated n bytes has a relative standard error of sqrt(rate/n) at most.
+func near(t *testing.T, what string, got, want, rate float64) {
+	t.Helper()
+	sigma := math.Sqrt(rate / want)
+	t.Logf("%-28s %11.0f of %11.0f: %+5.1f %% (standard error %.1f %%)", what, got, want, 100*(got/want-1), 100*sigma)
+	if math.Abs(got/want-1) > 0.1 {
+		t.Errorf("%s: %.0f, want %.0f within 10 %%", what, got, want)
+	}
+}
+
+// testRate gives a sixth of 100 MB a standard error of 2.2 %: 10 % are more than four of them.
+const testRate = 8 << 10
+
+// TestTruth compares live and allocated bytes by place with what the program knows, for all allocators at hand.
+func TestTruth(t *testing.T) {
+	gcc := []string{"gcc", "-O1", "-fno-omit-frame-pointer"}
+	for _, c := range []struct {
+		name, source string
+		command      []string
+		preload      string
+		noSession    bool
+	}{
+		{name: "C, glibc", source: "truth.c", command: []string{"gcc", "-O1"}},
+		{name: "C, glibc, no sessions", source: "truth.c", command: []string{"gcc", "-O1"}, noSession: true},
+		{name: "C, glibc, static", source: "truth.c", command: []string{"gcc", "-O1", "-static"}},
+		{name: "C, jemalloc", source: "truth.c", command: []string{"gcc", "-O1"}, preload: "libjemalloc.so.2"},
+		{name: "C, tcmalloc", source: "truth.c", command: gcc, preload: "libtcmalloc_minimal.so.4"},
+		{name: "C, mimalloc", source: "truth.c", command: gcc, preload: "libmimalloc.so.2"},
+		{name: "C, musl, static", source: "truth.c", command: []string{"musl-gcc", "-O1", "-static"}},
+		{name: "C, musl, static, no sessions", source: "truth.c", command: []string{"musl-gcc", "-O1", "-static"}, noSession: true},
+		{name: "C++, glibc", source: "truth.cc", command: []string{"g++", "-O1"}},
+		{name: "C++, jemalloc", source: "truth.cc", command: []string{"g++", "-O1"}, preload: "libjemalloc.so.2"},
+		{name: "C++, tcmalloc", source: "truth.cc", command: []string{"g++", "-O1"}, preload: "libtcmalloc_minimal.so.4"},
+		{name: "C++, mimalloc", source: "truth.cc", command: []string{"g++", "-O1"}, preload: "libmimalloc.so.2"},
+		{name: "Rust, glibc", source: "truth.rs", command: []string{"rustc", "-O"}},
+		{name: "Rust, jemalloc", source: "truth.rs", command: []string{"rustc", "-O"}, preload: "libjemalloc.so.2"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			env := preload(t, c.preload)
+			path := compile(t, c.source, c.command...)
+			r := newRig(t, Options{Rate: testRate, RingBytes: 1 << 24, noSession: c.noSession})
+			x := r.start(t, env, path, true)
+			pid := x.cmd.Process.Pid
+			before := x.ask(t, "hello", 0)["truth"].live
+			sites := x.ask(t, "live", 100)
+			own := sites["truth"].live
+			delete(sites, "truth")
+			b := r.collect(t)
+			live, allocated := r.stacks(t, b, TypeInuseSpace, pid), r.stacks(t, b, TypeAllocSpace, pid)
+			total := 0.0
+			for name, got := range bySite(live, sites) {
+				total += got
+				if name != "" {
+					near(t, name+" live", got, sites[name].live, testRate)
+				}
+			}
+			if other := bySite(live, sites)[""]; other > total/50 {
+				t.Errorf("%.0f of %.0f live bytes belong to no site: %v", other, total, live)
+			}
+			for name, got := range bySite(allocated, sites) {
+				if name != "" {
+					near(t, name+" allocated", got, sites[name].allocated, testRate)
+				}
+			}
+			sum := 0.0
+			for name, want := range sites {
+				if want.live > 0 && bySite(live, sites)[name] == 0 {
+					t.Errorf("%s is missing", name)
+				}
+				sum += want.live
+			}
+			near(t, "all live", total, sum, testRate)
+			if own > 0 {
+				// The allocator counts what it rounds up, too.
+				t.Logf("the allocator says %.0f more than before, the profile %.0f: %+.1f %%", own-before, total, 100*(total/(own-before)-1))
+				if ratio := total / (own - before); ratio < 0.85 || ratio > 1.1 {
+					t.Errorf("the allocator says %.0f live bytes, the profile %.0f", own-before, total)
+				}
+			}
+			r.nothingLost(t)
+		})
+	}
+}
+
+// nothingLost returns the profiler's numbers.
+func (r *rig) nothingLost(t *testing.T) Stats {
+	t.Helper()
+	st, err := r.Stats()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for why, n := range st.Drops {
+		if n > 0 {
+			t.Errorf("%d were lost: %s", n, why)
+		}
+	}
+	if st.Malformed+st.Late+st.NoRoom+st.Reclaimed+st.Refused > 0 {
+		t.Errorf("lost: %+v", st)
+	}
+	return st
+}
+
+// TestNames finds operator new and Rust's allocator by name among the stacks' frames.
+func TestNames(t *testing.T) {
+	for _, c := range []struct {
+		source, command, site string
+		want                  []string
+	}{
+		{"truth.c", "gcc", "site_calloc", []string{"calloc"}},
+		{"truth.cc", "g++", "site_new", []string{"malloc", "_Znwm"}},
+		{"truth.cc", "g++", "site_new_array", []string{"malloc", "_Znwm"}}, // new[] jumps to new
+		{"truth.rs", "rustc", "site_vec", []string{"realloc", "finish_grow"}},
+	} {
+		t.Run(c.source+" "+c.site, func(t *testing.T) {
+			// Without tail calls, which leave no frames.
+			path := compile(t, c.source, c.command, map[bool]string{true: "-Copt-level=1", false: "-O0"}[c.command == "rustc"])
+			r := newRig(t, Options{Rate: 64 << 10})
+			x := r.start(t, nil, path, true)
+			x.ask(t, "live", 20)
+			for stack := range r.stacks(t, r.collect(t), TypeAllocSpace, x.cmd.Process.Pid) {
+				rest := stack
+				for _, name := range append(c.want, fmt.Sprint(c.site)) {
+					_, after, ok := strings.Cut(rest, name)
+					if !ok {
+						rest = ""
+						break
+					}
+					rest = after
+				}
+				if strings.Contains(rest, "main") {
+					return
+				}
+			}
+			t.Errorf("no stack goes by %v, %s and main", c.want, c.site)
+		})
+	}
+}
+
+// TestFreed looks at what is allocated, freed, grown and handed between threads, in one process.
+func TestFreed(t *testing.T) {
+	for _, noSession := range []bool{false, true} {
+		t.Run(fmt.Sprintf("no sessions %v", noSession), func(t *testing.T) {
+			path := compile(t, "truth.c", "gcc", "-O1", "-pthread")
+			r := newRig(t, Options{Rate: testRate, RingBytes: 1 << 24, noSession: noSession})
+			x := r.start(t, nil, path, true)
+			pid := x.cmd.Process.Pid
+
+			x.ask(t, "freed", 50)
+			sites := x.ask(t, "churn", 50)
+			b := r.collect(t)
+			live, allocated := bySite(r.stacks(t, b, TypeInuseSpace, pid), sites), bySite(r.stacks(t, b, TypeAllocSpace, pid), sites)
+			for _, name := range []string{"site_freed", "site_churn"} {
+				near(t, name+" allocated", allocated[name], sites[name].allocated, testRate)
+				if live[name] != 0 {
+					t.Errorf("%s has freed everything, and %.0f bytes are live", name, live[name])
+				}
+			}
+			b = r.collect(t)
+			if again := r.stacks(t, b, TypeAllocSpace, pid); len(again) > 0 {
+				t.Errorf("nothing was allocated, and the profile says %v", again)
+			}
+
+			sites = x.ask(t, "threads", 0)
+			b = r.collect(t)
+			live, allocated = bySite(r.stacks(t, b, TypeInuseSpace, pid), sites), bySite(r.stacks(t, b, TypeAllocSpace, pid), sites)
+			// 5.6 MB live: some 680 samples, a standard error of 3.8 %.
+			if got, want := live["site_thread"], sites["site_thread"].live; math.Abs(got/want-1) > 0.2 {
+				t.Errorf("threads hold %.0f bytes, want %.0f", got, want)
+			}
+			near(t, "site_thread allocated", allocated["site_thread"], sites["site_thread"].allocated, testRate)
+
+			x.ask(t, "live", 60)
+			sites = x.ask(t, "drop", 0)
+			live = bySite(r.stacks(t, r.collect(t), TypeInuseSpace, pid), sites)
+			for name, bytes := range live {
+				if sites[name].live == 0 && bytes > 0 {
+					t.Errorf("%q has freed everything, and %.0f bytes are live", name, bytes)
+				}
+			}
+			r.nothingLost(t)
+		})
+	}
+}
+
+// TestExceptions lets operators new throw that have probes of their own: an exception cannot pass a probed return.
+func TestExceptions(t *testing.T) {
+	for _, library := range []string{"", "libjemalloc.so.2", "libtcmalloc_minimal.so.4"} {
+		for _, noSession := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, no sessions %v", library, noSession), func(t *testing.T) {
+				env := preload(t, library)
+				r := newRig(t, Options{Rate: testRate, noSession: noSession})
+				x := r.start(t, env, compile(t, "truth.cc", "g++", "-O1"), true)
+				x.ask(t, "throws", 500) // fails if the program does not survive it
+				sites := x.ask(t, "live", 80)
+				delete(sites, "truth")
+				x.ask(t, "throws", 500)
+				live := bySite(r.stacks(t, r.collect(t), TypeInuseSpace, x.cmd.Process.Pid), sites)
+				st, err := r.Stats()
+				if err != nil {
+					t.Fatal(err)
+				}
+				switch h := r.heapOf(t, process.PID(x.cmd.Process.Pid)); {
+				case library == "":
+					if st.Drops["may throw"] != 0 || h.Err != nil {
+						t.Errorf("%d were left out, %v", st.Drops["may throw"], h.Err)
+					}
+				case !st.Session:
+					// It says so, and sees what comes through malloc only.
+					if h.Err == nil || !strings.Contains(h.Err.Error(), "operator new") {
+						t.Errorf("got reason %v", h.Err)
+					}
+					return
+				case st.Drops["may throw"] != 1000:
+					t.Errorf("%d were left out, want those 1000 that throw", st.Drops["may throw"])
+				}
+				near(t, "site_new live", live["site_new"], sites["site_new"].live, testRate)
+			})
+		}
+	}
+}
+
+func (r *rig) heapOf(t *testing.T, pid process.PID) Heap {
+	t.Helper()
+	for _, h := range r.heapsNow(t) {
+		if h.Process.PID == pid {
+			return h
+		}
+	}
+	t.Fatalf("process %d is not watched", pid)
+	return Heap{}
+}
