@@ -59,7 +59,7 @@ Forms: table  functions, the largest change of the self value first, in either d
        json   functions and the call tree for machines
 
 Types of memory: what ends in an allocator counts for its caller in tables, so that a leak's first line is the
-function that leaks; --allocators shows them. Functions of two files are matched by name.`,
+function that leaks; --allocators shows them. Functions of two builds are matched by name.`,
 		Example: `  profilectl diff '{service_name="api"}' --before -2h..-1h --after -1h..now
   profilectl diff '{version="1.4"}' '{version="1.5"}' --after -1d..now -o tree
   profilectl diff '{service_name="api"}' --type inuse_space            # what leaks

@@ -368,7 +368,7 @@ func (c *comparison) choose(d *diffing) error {
 		c.hint = "two profiles of different lengths are compared by --scale samples, or by --before-operations and --after-operations"
 	default:
 		c.scale, c.why = scaleTime, "per second"
-		if b.length != 0 && after.length != 0 {
+		if b.length != 0 && after.length != 0 && !equal {
 			c.why += fmt.Sprintf(", before is %s long, after %s", span(b), span(after))
 		}
 	}

@@ -53,6 +53,10 @@ func (c *comparison) write(w io.Writer, d *diffing, term terminal) error {
 		beforeScale, afterScale := c.wholeScales()
 		return profile.WritePprof(w, profile.Difference(b.batch, after.batch, beforeScale, afterScale))
 	}
+	share, _ := d.draw.share(formTree) // checked
+	if d.draw.minShare != "" && d.out.form != formTree {
+		c.cut += int64(c.tree.Cut(share, b.scale, after.scale))
+	}
 	c.move()
 	v := &view{title: c.title(), typ: c.typ, tree: &c.tree.Tree, cut: c.cut, atMost: d.draw.limit, diff: c}
 	switch d.out.form {
@@ -63,7 +67,6 @@ func (c *comparison) write(w io.Writer, d *diffing, term terminal) error {
 	case formJSON:
 		return v.writeDiffJSON(w)
 	}
-	share, _ := d.draw.share(formTree) // checked
 	bw := bufio.NewWriter(w)
 	bw.WriteString(c.summary())
 	if c.moved[0] == 0 {
@@ -216,6 +219,9 @@ func (c *comparison) describe(s *side) string {
 	// What the server sums up of levels, over all times at which somebody looked, means nothing by itself.
 	if c.scale != scaleNone && !(c.typ.Level() && s.file == "") {
 		amounts = []string{profile.FormatValue(s.total, c.typ.SampleUnit), amounts[0]}
+		if c.scale == scaleTime {
+			amounts[0] += " in " + profile.FormatValue(int64(s.covers), "nanoseconds")
+		}
 	}
 	text += ": " + strings.Join(amounts, ", ")
 	if c.filtered {
@@ -226,7 +232,7 @@ func (c *comparison) describe(s *side) string {
 		text += ", " + plural(s.series, "series")
 	}
 	// A service that began in the middle of a range has less to show for it.
-	if s.file == "" && s.length != 0 && s.covers > 0 && s.covers < s.length*9/10 && !c.typ.Level() {
+	if s.file == "" && s.length != 0 && s.covers > 0 && s.covers < s.length*9/10 && !c.typ.Level() && c.scale != scaleTime {
 		text += fmt.Sprintf(" (profiles cover %s of %s)", profile.FormatValue(int64(s.covers), "nanoseconds"), profile.FormatValue(int64(s.length), "nanoseconds"))
 	}
 	return text

@@ -23,7 +23,7 @@ import (
 
 // TestTranscripts runs what is in testdata/*.txt. Directives:
 //
-//	profile [type=T] [at=-10m] [trace=HEX] [span=HEX] [span-name=N] [label=value ...]
+//	profile [type=T] [at=-10m] [for=5m] [trace=HEX] [span=HEX] [span-name=N] [label=value ...]
 //	folded lines                  adds a profile to the server
 //
 //	limits                        another server, empty, with these limits
@@ -224,6 +224,7 @@ func (e fakeEngine) record(_ context.Context, o agent.RecordOptions) (*agent.Rec
 func addProfile(t *testing.T, d *datadriven.TestData, m *memory, now time.Time) {
 	typ := profile.TypeCPU
 	at := now.Add(-10 * time.Minute)
+	length := time.Duration(0)
 	ls := map[string]string{}
 	var link profile.Link
 	for _, arg := range d.CmdArgs {
@@ -239,6 +240,8 @@ func addProfile(t *testing.T, d *datadriven.TestData, m *memory, now time.Time) 
 			typ, err = profile.ParseType(arg.Vals[0])
 		case "at":
 			at, err = parseTime(arg.Vals[0], now)
+		case "for":
+			length, err = time.ParseDuration(arg.Vals[0])
 		default:
 			ls[arg.Key] = arg.Vals[0]
 		}
@@ -250,7 +253,7 @@ func addProfile(t *testing.T, d *datadriven.TestData, m *memory, now time.Time) 
 	if err != nil {
 		t.Fatal(err)
 	}
-	b.Profiles[0].TimeNanos = at.UnixNano()
+	b.Profiles[0].TimeNanos, b.Profiles[0].DurationNanos = at.UnixNano(), int64(length)
 	for i := range b.Profiles[0].Samples {
 		b.Profiles[0].Samples[i].Link = b.Dictionary.Link(link)
 	}
