@@ -74,12 +74,16 @@ type Profile struct {
 // Bucket counts the sampled allocations of one size by one stack since the program's start, as the runtime does.
 type Bucket struct {
 	// Stack has the leaf first, in addresses of the process. Each is a return address: what it belongs to is found one
-	// byte before it. It has one address a machine frame, from which inlined functions follow. (The runtime has one for
-	// each inlined function, too, as of Go 1.20 and later; those are taken out. It writes no marks of skipped
-	// frames: these were given up before Go 1.20, and the ones that begin block and mutex profiles since 1.23 do
-	// not occur here.) Its own frames on top, such as runtime.makeslice and, before Go 1.24, some of mallocgc's, are
-	// kept: runtime/pprof leaves out leading functions of package runtime by their names unless it is all there is.
-	// It ends after the 32 innermost functions, before Go 1.23, or 128 (GODEBUG profstackdepth) since.
+	// byte before it. There is one for each machine frame, from which inlined functions follow. (The runtime has one for
+	// each inlined function, too; those are taken out. There are no marks of skipped frames: the runtime has none since
+	// Go 1.20, and the one that begins block and mutex profiles since 1.23 does not occur here.)
+	//
+	// On top is the function that allocates and, since Go 1.26, what it calls in the runtime: mallocgc and, say,
+	// makeslice. Allocations by the runtime for others, as in maps, have its frames in every version. runtime/pprof
+	// leaves out leading functions whose names begin with "runtime." or, since Go 1.24, "internal/runtime/", unless that
+	// would be all. At the bottom is runtime.goexit, if the stack is no deeper than what is recorded: 32 functions before
+	// Go 1.23, 128 or what GODEBUG profstackdepth says since.
+	//
 	// It belongs to the Reader and must not be changed.
 	Stack []uint64
 	// Size is that of each object.

@@ -67,7 +67,9 @@ func needGCC(tb testing.TB) {
 	}
 }
 
-// build builds a program of testdata.
+var built = map[string]string{}
+
+// build builds a program of testdata, once.
 func build(tb testing.TB, toolchain, program string, env []string, args ...string) string {
 	tb.Helper()
 	needToolchain(tb, toolchain)
@@ -75,13 +77,18 @@ func build(tb testing.TB, toolchain, program string, env []string, args ...strin
 	if err != nil {
 		tb.Fatal(err)
 	}
-	out := filepath.Join(tb.TempDir(), program)
+	key := fmt.Sprint(toolchain, program, env, args)
+	if path, ok := built[key]; ok {
+		return path
+	}
+	out := filepath.Join(folder, fmt.Sprintf("%s-%d", program, len(built)))
 	cmd := exec.Command("go", append(append([]string{"build", "-o", out}, args...), "./"+program)...)
 	cmd.Dir = folder
 	cmd.Env = append(append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=-buildvcs=false", "GOWORK=off", "GOTOOLCHAIN="+toolchain), env...)
 	if text, err := cmd.CombinedOutput(); err != nil {
 		tb.Fatalf("building %s with %s: %v\n%s", program, toolchain, err, text)
 	}
+	built[key] = out
 	return out
 }
 

@@ -53,6 +53,9 @@ func testTruth(t *testing.T, path string, rate int64) {
 	p.order("drop")
 	p.order("site 2000 12000")
 	p.order("wide 300")
+	p.order("deep 20 1000000")
+	p.order("deep 60 1000000")
+	p.order("deep 300 1000000")
 	for range 2 {
 		p.order("gc")
 		got, err := r.Read(Limits{})
@@ -60,7 +63,7 @@ func testTruth(t *testing.T, path string, rate int64) {
 			t.Fatal(err)
 		}
 		compare(t, p, path, got)
-		comparePprof(t, p, got)
+		comparePprof(t, p, path, got)
 		if got.Rate != rate || !got.Complete || !got.Consistent || got.Early {
 			t.Errorf("rate %d, complete %v %s, consistent %v, early %v", got.Rate, got.Complete, got.Reason, got.Consistent, got.Early)
 		}
@@ -102,8 +105,8 @@ func compare(t *testing.T, p *program, path string, got *Profile) {
 	}
 }
 
-// comparePprof holds the estimates to those of runtime/pprof, sample by sample.
-func comparePprof(t *testing.T, p *program, got *Profile) {
+// comparePprof holds the estimates, and the stacks in full length, to those of runtime/pprof, sample by sample.
+func comparePprof(t *testing.T, p *program, path string, got *Profile) {
 	t.Helper()
 	raw, err := hex.DecodeString(p.order("frames"))
 	if err != nil {
@@ -113,18 +116,41 @@ func comparePprof(t *testing.T, p *program, got *Profile) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := sorted(prof.Sample, func(s *pprof.Sample) string { return fmt.Sprint(s.Value) })
-	for len(want) > 0 && want[0] == "[0 0 0 0]" {
+	deepest := 0
+	want := sorted(prof.Sample, func(s *pprof.Sample) string {
+		var frames []string
+		for _, l := range s.Location {
+			for _, line := range l.Line {
+				frames = append(frames, printed(line.Function.Name))
+			}
+		}
+		deepest = max(deepest, len(frames))
+		return fmt.Sprint(s.Value, withoutRuntime(frames))
+	})
+	for len(want) > 0 && strings.HasPrefix(want[0], "[0 0 0 0]") {
 		want = want[1:]
 	}
+	n := newNames(t, path, p.bias)
 	have := sorted(got.Buckets, func(b Bucket) string {
 		objects, bytes := b.Alloc(got.Rate)
 		inUse, inUseBytes := b.InUse(got.Rate)
-		return fmt.Sprint([]int64{objects, bytes, inUse, inUseBytes})
+		frames := slices.DeleteFunc(n.of(b.Stack), func(name string) bool {
+			return strings.HasSuffix(name, "-fm") || name == "runtime.goexit"
+		})
+		return fmt.Sprint([]int64{objects, bytes, inUse, inUseBytes}, withoutRuntime(frames))
 	})
 	if d := difference(have, want); d != "" {
 		t.Errorf("differs from runtime/pprof:\n%s", d[:min(len(d), 1500)])
 	}
+	t.Logf("%d buckets, the deepest of %d frames", len(have), deepest)
+}
+
+// withoutRuntime takes off what runtime/pprof hides on top of stacks, by versions more or less.
+func withoutRuntime(frames []string) []string {
+	i := slices.IndexFunc(frames, func(name string) bool {
+		return !strings.HasPrefix(name, "runtime.") && !strings.HasPrefix(name, "internal/runtime/")
+	})
+	return frames[max(i, 0):]
 }
 
 // testEarly reads while nothing has been collected: what has been allocated counts, and reading changes nothing.

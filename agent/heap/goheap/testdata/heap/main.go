@@ -7,6 +7,7 @@
 //	drop          forgets all of them
 //	gc            collects twice, so that what was freed is counted
 //	wide N        allocates an object at each of N stacks that differ
+//	deep N SIZE   allocates one below N calls
 //	storm N       allocates in N goroutines from now on
 //	profile       answers with runtime.MemProfile, in JSON
 //	frames        answers with the heap profile of runtime/pprof, as its samples' functions and values
@@ -68,6 +69,9 @@ func main() {
 			for i := 0; i < n; i++ {
 				wide(i, 16)
 			}
+		case "deep":
+			size, _ := strconv.Atoi(order[2])
+			deep(n, size)
 		case "storm":
 			for i := 0; i < n; i++ {
 				go storm()
@@ -110,6 +114,15 @@ func wide(i, bits int) {
 	} else {
 		wide(i>>1, bits-1)
 	}
+}
+
+//go:noinline
+func deep(n, size int) {
+	if n == 0 {
+		sink = make([]byte, size)
+		return
+	}
+	deep(n-1, size)
 }
 
 func storm() {
