@@ -66,7 +66,7 @@ func (e *Engine) Diff(ctx context.Context, before, after Question, scale Scale) 
 	// One after the other: the second finds in the cache what the first has asked for, and of two errors it is
 	// always the first.
 	for i, s := range sides {
-		if err := e.scale(ctx, questions[i].Selection, s, scale); err != nil {
+		if err := s.scale(questions[i].Selection, scale); err != nil {
 			return nil, nil, fmt.Errorf("%s: %w", names[i], err)
 		}
 		if err := e.finish(ctx, questions[i], s.Merged); err != nil {
@@ -90,7 +90,7 @@ func (e *Engine) Diff(ctx context.Context, before, after Question, scale Scale) 
 }
 
 // scale finds out how long a side is and what its values are to be multiplied by.
-func (e *Engine) scale(ctx context.Context, sel storage.Selection, s *Side, scale Scale) error {
+func (s *Side) scale(sel storage.Selection, scale Scale) error {
 	s.Duration = time.Duration(s.Profile.DurationNanos)
 	if s.Duration == 0 && len(s.Profile.Samples) > 0 && !sel.Start.IsZero() && !sel.End.IsZero() {
 		s.Duration = sel.End.Sub(sel.Start)
@@ -102,32 +102,11 @@ func (e *Engine) scale(ctx context.Context, sel storage.Selection, s *Side, scal
 	case scale == ScaleTotal:
 		s.Scale = 1 / float64(s.Unfiltered)
 	case sel.Type.Level():
-		mean, err := e.mean(ctx, sel)
-		if err != nil {
-			return err
-		}
-		s.Scale = mean / float64(s.Unfiltered)
+		s.Scale = 1 // it is the mean already
 	case s.Duration == 0:
 		return ErrNoDuration
 	default:
 		s.Scale = 1 / s.Duration.Seconds()
 	}
 	return nil
-}
-
-// mean is the mean of all that a selection of levels holds: the store has it as the value of one long step. A
-// merge has the sum over all times at which somebody looked, which means nothing by itself.
-func (e *Engine) mean(ctx context.Context, sel storage.Selection) (float64, error) {
-	const step = 1 << 62 // ends in 2116
-	series, err := e.opts.Store.Series(ctx, sel, nil, step)
-	if err != nil {
-		return 0, fmt.Errorf("averaging: %w", err)
-	}
-	sum := 0.
-	for _, t := range series {
-		for _, p := range t.Points {
-			sum += float64(p.Value)
-		}
-	}
-	return sum, nil
 }

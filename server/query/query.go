@@ -12,6 +12,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"time"
 
@@ -107,7 +108,8 @@ func (e *Engine) Merge(ctx context.Context, sel storage.Selection) (*Merged, err
 	return e.Ask(ctx, Question{Selection: sel})
 }
 
-// Ask sums the samples of a selection, names their frames and leaves out what the filter does.
+// Ask sums the samples of a selection, names their frames and leaves out what the filter does. Of levels it answers the
+// mean over time.
 func (e *Engine) Ask(ctx context.Context, q Question) (*Merged, error) {
 	m, err := e.gather(ctx, q)
 	if err != nil {
@@ -120,6 +122,13 @@ func (e *Engine) Ask(ctx context.Context, q Question) (*Merged, error) {
 func (e *Engine) gather(ctx context.Context, q Question) (*Merged, error) {
 	m := &Merged{}
 	work, workCtx := errgroup.WithContext(ctx)
+	var mean float64
+	if q.Selection.Type != nil && q.Selection.Type.Level() {
+		work.Go(func() (err error) {
+			mean, err = e.mean(workCtx, q.Selection)
+			return err
+		})
+	}
 	work.Go(func() (err error) {
 		if m.Batch, err = e.opts.Store.Merge(workCtx, q.Selection, q.By); err != nil {
 			return fmt.Errorf("merging profiles: %w", err)
@@ -145,7 +154,47 @@ func (e *Engine) gather(ctx context.Context, q Question) (*Merged, error) {
 	for i := range m.Batch.Profiles {
 		m.Unfiltered += m.Batch.Profiles[i].Total()
 	}
+	if q.Selection.Type.Level() {
+		m.average(mean)
+	}
 	return m, nil
+}
+
+// average makes the mean of what the store has summed over all times at which somebody looked.
+func (m *Merged) average(mean float64) {
+	if m.Unfiltered == 0 {
+		return
+	}
+	scale := mean / float64(m.Unfiltered)
+	m.Unfiltered = 0
+	for i := range m.Batch.Profiles {
+		p := &m.Batch.Profiles[i]
+		kept := p.Samples[:0]
+		for _, s := range p.Samples {
+			if s.Value = int64(math.Round(float64(s.Value) * scale)); s.Value != 0 {
+				kept = append(kept, s)
+			}
+		}
+		p.Samples = kept
+		m.Unfiltered += p.Total()
+	}
+}
+
+// mean is the mean of all that a selection of levels holds: the store has it as the value of one long step. A
+// merge has the sum over all times at which somebody looked, which means nothing by itself.
+func (e *Engine) mean(ctx context.Context, sel storage.Selection) (float64, error) {
+	const step = 1 << 62 // ends in 2116
+	series, err := e.opts.Store.Series(ctx, sel, nil, step)
+	if err != nil {
+		return 0, fmt.Errorf("averaging: %w", err)
+	}
+	sum := 0.
+	for _, t := range series {
+		for _, p := range t.Points {
+			sum += float64(p.Value)
+		}
+	}
+	return sum, nil
 }
 
 // finish does what needs names.
