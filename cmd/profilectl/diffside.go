@@ -375,12 +375,12 @@ func (c *comparison) choose(d *diffing) error {
 	return nil
 }
 
-// wireScale is what the server is asked for. It has means of levels only as values by time.
+// wireScale is what the server is asked for.
 func (c *comparison) wireScale() queryv1.DiffScale {
 	switch {
 	case c.scale == scaleSamples:
 		return queryv1.DiffScale_DIFF_SCALE_TOTAL
-	case c.scale == scaleTime, c.typ.Level():
+	case c.scale == scaleTime:
 		return queryv1.DiffScale_DIFF_SCALE_TIME
 	}
 	return queryv1.DiffScale_DIFF_SCALE_NONE

@@ -77,10 +77,10 @@ func (c *comparison) write(w io.Writer, d *diffing, term terminal) error {
 	return bw.Flush()
 }
 
-// wholeScales are scales for forms of whole numbers: what is after stays as it is, unless it is a mean.
+// wholeScales are scales for forms of whole numbers: what is after stays as it is.
 func (c *comparison) wholeScales() (before, after float64) {
 	before, after = c.sides[0].scale, c.sides[1].scale
-	if c.typ.Level() && c.scale == scaleNone || after == 0 {
+	if after == 0 {
 		return before, after
 	}
 	return before / after, 1
@@ -216,8 +216,7 @@ func (c *comparison) describe(s *side) string {
 		text += ", " + profile.FormatValue(int64(s.length), "nanoseconds")
 	}
 	amounts := []string{c.format(float64(s.total) * s.scale)}
-	// What the server sums up of levels, over all times at which somebody looked, means nothing by itself.
-	if c.scale != scaleNone && !(c.typ.Level() && s.file == "") {
+	if c.scale != scaleNone {
 		amounts = []string{profile.FormatValue(s.total, c.typ.SampleUnit), amounts[0]}
 		if c.scale == scaleTime {
 			amounts[0] += " in " + profile.FormatValue(int64(s.covers), "nanoseconds")
