@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/hex"
 	"fmt"
+	"os/exec"
 	"slices"
 	"strings"
 	"testing"
@@ -45,9 +46,39 @@ func TestTruth(t *testing.T) {
 	}
 }
 
+// TestTruthARM64 does it for the other architecture, under an emulator, whose memory has the program's.
+func TestTruthARM64(t *testing.T) {
+	emulator, err := exec.LookPath("qemu-aarch64-static")
+	if err != nil {
+		if emulator, err = exec.LookPath("qemu-aarch64"); err != nil {
+			t.Skip("qemu-user-static is not installed")
+		}
+	}
+	for _, toolchain := range toolchains {
+		t.Run(toolchain, func(t *testing.T) {
+			for _, flags := range []string{"", "-s -w"} {
+				path := build(t, toolchain, "heap", []string{"GOARCH=arm64"}, "-ldflags="+flags)
+				testTruth(t, path, 512<<10, emulator)
+				testTruth(t, path, 1, emulator)
+				testEarly(t, path, emulator)
+			}
+		})
+	}
+}
+
+// run starts a program, by an emulator if there is one.
+func run(t *testing.T, path string, emulator []string, args ...string) *program {
+	t.Helper()
+	if len(emulator) == 0 {
+		return start(t, path, "", args...)
+	}
+	return start(t, emulator[0], path, append([]string{path}, args...)...)
+}
+
 // testTruth allocates 30 MB at one site, a fifth of which is freed.
-func testTruth(t *testing.T, path string, rate int64) {
-	p := start(t, path, "", fmt.Sprint(rate), "off")
+func testTruth(t *testing.T, path string, rate int64, emulator ...string) {
+	t.Helper()
+	p := run(t, path, emulator, fmt.Sprint(rate), "off")
 	r := p.reader()
 	p.order("site 2000 3000")
 	p.order("drop")
@@ -154,8 +185,9 @@ func withoutRuntime(frames []string) []string {
 }
 
 // testEarly reads while nothing has been collected: what has been allocated counts, and reading changes nothing.
-func testEarly(t *testing.T, path string) {
-	p := start(t, path, "", "1", "off")
+func testEarly(t *testing.T, path string, emulator ...string) {
+	t.Helper()
+	p := run(t, path, emulator, "1", "off")
 	r := p.reader()
 	for _, want := range []int64{500, 1000} {
 		p.order("site 500 4096")
