@@ -81,7 +81,8 @@ type Options struct {
 	// Logger gets one line per change of state. Default: none.
 	Logger log.Logger
 
-	// noSession does as on a kernel without uprobe sessions. looked is told when all that a process maps was looked at.
+	// noSession does as on a kernel without uprobe sessions. looked is told when what a process maps was
+	// looked at, and when it has ended.
 	noSession bool
 	looked    func(*process.Process)
 }
@@ -296,6 +297,10 @@ func (p *Profiler) work(ctx context.Context) {
 		generation := p.queue.todo[0]
 		p.queue.todo = p.queue.todo[1:]
 		t := p.queue.told[generation]
+		if t == nil { // it exited while it was being looked at, and was not chosen
+			p.queue.Unlock()
+			continue
+		}
 		t.queued = false
 		exited := t.exited
 		if exited {
@@ -322,7 +327,7 @@ func (p *Profiler) work(ctx context.Context) {
 			p.look(w)
 		}
 		p.mu.Unlock()
-		if p.opts.looked != nil && w != nil && !exited {
+		if p.opts.looked != nil && w != nil {
 			p.opts.looked(t.process)
 		}
 	}

@@ -61,10 +61,12 @@ func newRig(t testing.TB, o Options) *rig {
 	t.Cleanup(func() { r.sampler.Close() })
 	first.Observer = r.sampler
 	o.Programs, o.Open = r.sampler.Programs(), r.table.Open
-	o.Select = func(p *process.Process) bool {
-		r.mu.Lock()
-		defer r.mu.Unlock()
-		return r.chosen[p.PID]
+	if o.Select == nil {
+		o.Select = func(p *process.Process) bool {
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			return r.chosen[p.PID]
+		}
 	}
 	o.looked = func(p *process.Process) {
 		r.mu.Lock()

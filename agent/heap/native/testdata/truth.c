@@ -2,6 +2,7 @@
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -142,6 +143,65 @@ static void threads(void)
 	sites[at].live += THREADS * EACH / 4 * 700UL;
 }
 
+/*
+ * Threads deep in one function, and threads of a higher class that wake up all the time, in another function: they take the
+ * processor from the former wherever those are, also in the kernel.
+ */
+static volatile int stormy, hurried;
+static volatile long rounds;
+
+SITE int site_calm(int depth)
+{
+	if (depth)
+		return site_calm(depth - 1) + 1;
+	free(malloc(900));
+	return 0;
+}
+SITE int site_hurry(int depth)
+{
+	if (depth)
+		return site_hurry(depth - 1) + 1;
+	free(malloc(900));
+	return 0;
+}
+static void *calm(void *arg)
+{
+	while (stormy)
+		site_calm(100);
+	return arg;
+}
+static void *hurry(void *arg)
+{
+	struct sched_param p = { .sched_priority = 1 };
+	struct timespec t = { .tv_nsec = 20000 };
+
+	if (pthread_setschedparam(pthread_self(), SCHED_FIFO, &p))
+		return NULL;
+	hurried = 1;
+	for (long n = rounds; n > 0; n--) {
+		nanosleep(&t, NULL);
+		site_hurry(20);
+	}
+	return NULL;
+}
+static void storm(long n)
+{
+	pthread_t a[4], b[2];
+
+	stormy = 1;
+	rounds = n;
+	for (int i = 0; i < 4; i++)
+		pthread_create(&a[i], NULL, calm, NULL);
+	for (int i = 0; i < 2; i++)
+		pthread_create(&b[i], NULL, hurry, NULL);
+	for (int i = 0; i < 2; i++)
+		pthread_join(b[i], NULL);
+	stormy = 0;
+	for (int i = 0; i < 4; i++)
+		pthread_join(a[i], NULL);
+	sites[site("hurried")].live = hurried;
+}
+
 /* What the allocator itself says, 0: it does not. */
 static double truth(void)
 {
@@ -162,6 +222,8 @@ static double truth(void)
 #endif
 	return 0;
 }
+
+static void (*plugin)(double mb);
 
 static double cpu(void)
 {
@@ -191,9 +253,17 @@ int main(void)
 			site_churn(mb);
 		} else if (!strcmp(word, "threads")) {
 			threads();
+		} else if (!strcmp(word, "storm")) {
+			storm(mb);
 		} else if (!strcmp(word, "dlopen")) {
-			if (!dlopen("libjemalloc.so.2", RTLD_NOW | RTLD_LOCAL))
+			/* A library with an allocator of its own. */
+			void *l = dlopen(getenv("PLUGIN"), RTLD_NOW | RTLD_LOCAL);
+
+			plugin = l ? (void (*)(double))dlsym(l, "site_plugin") : NULL;
+			if (!plugin)
 				fprintf(stderr, "%s\n", dlerror());
+		} else if (!strcmp(word, "plugin")) {
+			plugin(mb);
 		} else if (!strcmp(word, "pairs")) {
 			double t = cpu();
 

@@ -1,0 +1,160 @@
+package native
+
+import (
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+
+	"github.com/perfuse/perfuse/bpf/memory"
+	"github.com/perfuse/perfuse/symbolize/elf"
+)
+
+type diskFile struct {
+	*os.File
+	size int64
+}
+
+func (f diskFile) Size() int64 { return f.size }
+
+func openDisk(t testing.TB, path string) diskFile {
+	t.Helper()
+	f, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { f.Close() })
+	st, err := f.Stat()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return diskFile{f, st.Size()}
+}
+
+// TestFindHooks looks into the allocators at hand: what programs call all the time must be there, with a probe that costs
+// little, and each of its arguments where the probe is.
+func TestFindHooks(t *testing.T) {
+	always := []string{"malloc", "calloc", "realloc", "free", "posix_memalign", "memalign"}
+	for _, c := range []struct {
+		pattern string
+		want    []string
+		leaf    []string // whose end is not looked at
+		missing []string
+	}{
+		{"/lib*/*/libc.so.6", append([]string{"reallocarray", "valloc", "pvalloc"}, always...), []string{"malloc", "calloc"}, nil},
+		{"/usr/lib/*/libjemalloc.so.2", append([]string{"_Znwm", "sdallocx", "mallocx", "rallocx"}, always...),
+			[]string{"malloc", "calloc", "mallocx", "_Znwm"}, []string{"_Znam", "_ZdlPv", "_ZnwmSt11align_val_t"}}, // those go on to ones with probes
+		{"/usr/lib/*/libtcmalloc_minimal.so.4", append([]string{"_ZdaPvm"}, always...), []string{"malloc", "calloc"}, nil},
+		{"/usr/lib/*/libmimalloc.so.2", append([]string{"mi_zalloc", "mi_malloc_aligned"}, "malloc", "calloc", "realloc", "free"),
+			[]string{"malloc", "calloc", "mi_zalloc"}, []string{"posix_memalign"}},
+		{"/usr/lib/*-musl/libc.so", always[:5], nil, []string{"memalign"}}, // its calloc calls malloc
+		{"/usr/lib/*/libstdc++.so.6", nil, nil, nil},
+		{"/lib64/ld-linux-x86-64.so.2", nil, nil, nil},
+		{"/bin/sh", nil, nil, nil},
+	} {
+		t.Run(filepath.Base(c.pattern), func(t *testing.T) {
+			paths, _ := filepath.Glob(c.pattern)
+			if len(paths) == 0 {
+				t.Skipf("%s is not installed", c.pattern)
+			}
+			r := openDisk(t, paths[0])
+			hooks, err := findHooks(r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			byName, dear := map[string]hook{}, 0
+			offsets := map[uint64]bool{}
+			f, err := elf.New(r, r.size)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, h := range hooks {
+				byName[h.name] = h
+				var code [6]byte
+				if _, err := r.ReadAt(code[:], int64(h.offset)); err != nil && !errors.Is(err, io.EOF) {
+					t.Fatal(err)
+				}
+				if f.Machine == elf.MachineX86_64 && emulated(code[:]) == 0 {
+					dear++
+					t.Logf("the probe on %s is one that the kernel must step over", h.name)
+				}
+				if offsets[h.offset] {
+					t.Errorf("two probes at %#x", h.offset)
+				}
+				offsets[h.offset] = true
+				if h.throws && !h.leaf {
+					t.Errorf("%s throws, and its end is probed always", h.name)
+				}
+			}
+			t.Logf("%d functions, %d of them dear", len(hooks), dear)
+			if len(c.want) == 0 && len(hooks) > 0 {
+				t.Errorf("it is no allocator, and has %v", hooks)
+			}
+			for _, name := range c.want {
+				if _, ok := byName[name]; !ok {
+					t.Errorf("%s is missing", name)
+				}
+			}
+			for _, name := range c.missing {
+				if _, ok := byName[name]; ok {
+					t.Errorf("%s has a probe, as has what it calls", name)
+				}
+			}
+			for name, h := range byName {
+				if got, want := h.leaf, slices.Contains(c.leaf, name); got != want && slices.Contains(always, name) {
+					t.Errorf("%s: leaf is %v, want %v", name, got, want)
+				}
+			}
+			if h, ok := byName["posix_memalign"]; ok && (h.form != memory.Out || h.args[0] == h.args[1]) {
+				t.Errorf("posix_memalign: %+v", h)
+			}
+			for _, name := range []string{"malloc", "free", "calloc"} {
+				if h, ok := byName[name]; ok && f.Machine == elf.MachineX86_64 {
+					var code [6]byte
+					_, _ = r.ReadAt(code[:], int64(h.offset))
+					if emulated(code[:]) == 0 {
+						t.Errorf("the probe on %s would be stepped over", name)
+					}
+				}
+			}
+		})
+	}
+}
+
+type bytesFile struct{ b []byte }
+
+func (f bytesFile) ReadAt(p []byte, off int64) (int, error) {
+	if off < 0 || off >= int64(len(f.b)) {
+		return 0, io.EOF
+	}
+	n := copy(p, f.b[off:])
+	if n < len(p) {
+		return n, io.EOF
+	}
+	return n, nil
+}
+func (f bytesFile) Close() error { return nil }
+func (f bytesFile) Size() int64  { return int64(len(f.b)) }
+
+// FuzzFindHooks reads files that nobody vouches for.
+func FuzzFindHooks(f *testing.F) {
+	if b, err := os.ReadFile(filepath.Join("testdata", "allocator.so")); err == nil {
+		f.Add(b)
+	} else {
+		f.Fatal(err)
+	}
+	f.Add([]byte("\x7fELF"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		hooks, err := findHooks(bytesFile{b})
+		if err != nil {
+			return
+		}
+		for _, h := range hooks {
+			if h.offset >= uint64(len(b)) {
+				t.Errorf("a probe at %#x of %d bytes", h.offset, len(b))
+			}
+		}
+	})
+}
