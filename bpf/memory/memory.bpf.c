@@ -130,6 +130,15 @@ struct {
 	__uint(max_entries, MEMORY_DROP_KINDS);
 } memory_drops SEC(".maps");
 
+/* How many calls came by, by the agent's number of the process modulo WATCHES. */
+#define WATCHES 1024
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__type(key, __u32);
+	__type(value, __u64);
+	__uint(max_entries, WATCHES);
+} call_counts SEC(".maps");
+
 /* The call that a thread is in. */
 struct call {
 	__u64 left; /* bytes until the next sample */
@@ -415,7 +424,12 @@ static __always_inline bool begin(struct pt_regs *ctx, __u64 cookie)
 {
 	__u32 form = cookie & COOKIE_FORM, watch = cookie >> 32;
 	__u64 pointer = reg(ctx, cookie >> COOKIE_POINTER);
+	__u32 slot = watch % WATCHES;
+	__u64 *count = bpf_map_lookup_elem(&call_counts, &slot);
 	struct live old = {};
+
+	if (count)
+		*count += 1; /* to see who is slow, not to be exact: preemption may swallow one */
 
 	if (form == FORM_FREE) {
 		if (pointer && take(watch, pointer, &old))

@@ -105,8 +105,9 @@ type Programs struct {
 
 	Samples, Live *ebpf.Map
 
-	drops *ebpf.Map
-	coll  *ebpf.Collection
+	drops, calls *ebpf.Map
+
+	coll *ebpf.Collection
 }
 
 // attachSession is BPF_TRACE_UPROBE_SESSION.
@@ -172,6 +173,7 @@ func Load(p *cpu.Programs, o Options) (*Programs, error) {
 		Samples: coll.Maps["samples"],
 		Live:    coll.Maps["live_samples"],
 		drops:   coll.Maps["memory_drops"],
+		calls:   coll.Maps["call_counts"],
 		coll:    coll,
 	}, nil
 }
@@ -194,15 +196,34 @@ func haveSession() bool {
 // Close unloads everything.
 func (p *Programs) Close() { p.coll.Close() }
 
+// Watches is how many processes can be told apart by Calls.
+const Watches = 1024
+
+// Calls returns how many calls have come by the probes of a process, by the number in its cookies, and of those before it
+// whose number was the same modulo Watches.
+func (p *Programs) Calls(watch uint32) (n uint64, err error) {
+	if n, err = sum(p.calls, watch%Watches); err != nil {
+		return 0, fmt.Errorf("reading how often probes were hit: %w", err)
+	}
+	return n, nil
+}
+
+func sum(m *ebpf.Map, i uint32) (n uint64, err error) {
+	var each []uint64
+	if err := m.Lookup(i, &each); err != nil {
+		return 0, err
+	}
+	for _, v := range each {
+		n += v
+	}
+	return n, nil
+}
+
 // Losses returns how much was lost for each of Drops since the programs were loaded.
 func (p *Programs) Losses() (drops [len(Drops)]uint64, err error) {
 	for i := range drops {
-		var each []uint64
-		if err := p.drops.Lookup(uint32(i), &each); err != nil {
+		if drops[i], err = sum(p.drops, uint32(i)); err != nil {
 			return drops, fmt.Errorf("reading drops: %w", err)
-		}
-		for _, n := range each {
-			drops[i] += n
 		}
 	}
 	return drops, nil

@@ -214,6 +214,7 @@ type memoryWalk struct {
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
 	memoryMapBlocks            = "blocks"
+	memoryMapCallCounts        = "call_counts"
 	memoryMapCalls             = "calls"
 	memoryMapChunks            = "chunks"
 	memoryMapLiveSamples       = "live_samples"
@@ -293,6 +294,7 @@ type memoryProgramSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type memoryMapSpecs struct {
 	Blocks      *ebpf.MapSpec `ebpf:"blocks"`
+	CallCounts  *ebpf.MapSpec `ebpf:"call_counts"`
 	Calls       *ebpf.MapSpec `ebpf:"calls"`
 	Chunks      *ebpf.MapSpec `ebpf:"chunks"`
 	LiveSamples *ebpf.MapSpec `ebpf:"live_samples"`
@@ -342,6 +344,7 @@ func (o *memoryObjects) Close() error {
 // It can be passed to loadMemoryObjects or ebpf.CollectionSpec.LoadAndAssign.
 type memoryMaps struct {
 	Blocks      *ebpf.Map `ebpf:"blocks"`
+	CallCounts  *ebpf.Map `ebpf:"call_counts"`
 	Calls       *ebpf.Map `ebpf:"calls"`
 	Chunks      *ebpf.Map `ebpf:"chunks"`
 	LiveSamples *ebpf.Map `ebpf:"live_samples"`
@@ -358,6 +361,7 @@ type memoryMaps struct {
 func (m *memoryMaps) Close() error {
 	return _MemoryClose(
 		m.Blocks,
+		m.CallCounts,
 		m.Calls,
 		m.Chunks,
 		m.LiveSamples,

@@ -21,6 +21,9 @@ const maxFiles = 4096
 
 // look puts probes on the files that the process maps and that were not looked at yet.
 func (p *Profiler) look(w *watch) {
+	if w.stopped {
+		return
+	}
 	for _, m := range w.process.Mappings() {
 		if m.File == (process.FileID{}) || w.files[m.File] {
 			continue

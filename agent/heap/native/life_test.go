@@ -16,6 +16,7 @@ import (
 
 	"github.com/perfuse/perfuse/agent/process"
 	"github.com/perfuse/perfuse/bpf/memory"
+	"github.com/perfuse/perfuse/profile"
 )
 
 // TestEnds lets a watched process end: nothing of it stays, here nor in the kernel.
@@ -24,11 +25,18 @@ func TestEnds(t *testing.T) {
 	x := r.start(t, nil, compile(t, "truth.c", "gcc", "-O1"), true)
 	x.ask(t, "live", 20)
 	r.collect(t)
+	sites := x.ask(t, "churn", 40)
 	if n := r.remembered(t); n == 0 {
 		t.Fatal("the kernel side remembers nothing")
 	}
 	x.in.Close()
 	r.until(t, func() bool { return len(r.heapsNow(t)) == 0 })
+	b := r.collect(t)
+	got := bySite(r.stacks(t, b, profile.TypeAllocSpace, os.Getpid()), sites)
+	near(t, "allocated last", got["site_churn"], sites["site_churn"].allocated, testRate)
+	if live := r.stacks(t, b, profile.TypeInuseSpace, os.Getpid()); len(live) > 0 {
+		t.Errorf("of what has ended is live: %v", live)
+	}
 	if err := r.sweep(); err != nil {
 		t.Fatal(err)
 	}
@@ -74,7 +82,9 @@ func TestLost(t *testing.T) {
 	if st.Drops["ring full"] == 0 || st.Drops["free: ring full"] == 0 {
 		t.Fatalf("nothing was lost: %v", st.Drops)
 	}
-	live := func() float64 { return bySite(r.stacks(t, r.collect(t), TypeInuseSpace, pid), sites)["site_small"] }
+	live := func() float64 {
+		return bySite(r.stacks(t, r.collect(t), profile.TypeInuseSpace, pid), sites)["site_small"]
+	}
 	if live() == 0 {
 		t.Error("all frees have come")
 	}
@@ -103,7 +113,7 @@ func TestThreads(t *testing.T) {
 	for range 3 {
 		sites = x.ask(t, "threads", 0)
 	}
-	stacks := r.stacks(t, r.collect(t), TypeAllocObjects, x.cmd.Process.Pid)
+	stacks := r.stacks(t, r.collect(t), profile.TypeAllocObjects, x.cmd.Process.Pid)
 	objects, other := 0.0, 0.0
 	for stack, n := range stacks {
 		if strings.Contains(stack, ";site_thread;thread;") && !strings.Contains(stack, "[unwind") {
@@ -133,7 +143,7 @@ func TestPreempted(t *testing.T) {
 		t.Skip("no thread can have a real-time class here")
 	}
 	var calm, hurried, other float64
-	for stack, n := range r.stacks(t, r.collect(t), TypeAllocObjects, x.cmd.Process.Pid) {
+	for stack, n := range r.stacks(t, r.collect(t), profile.TypeAllocObjects, x.cmd.Process.Pid) {
 		a, b := strings.Count(stack, "site_calm"), strings.Count(stack, "site_hurry")
 		switch {
 		case a == 101 && b == 0 && !strings.Contains(stack, "[unwind"):
@@ -168,7 +178,7 @@ func TestLater(t *testing.T) {
 	}
 	sites := x.ask(t, "plugin", 40)
 	sites["site_plugin"] = amounts{}
-	got := bySite(r.stacks(t, r.collect(t), TypeInuseSpace, int(pid)), sites)
+	got := bySite(r.stacks(t, r.collect(t), profile.TypeInuseSpace, int(pid)), sites)
 	near(t, "site_plugin live", got["site_plugin"], 40<<20, testRate) // its calloc calls malloc: counted once
 }
 
@@ -178,9 +188,9 @@ func TestAllocOnly(t *testing.T) {
 	x := r.start(t, nil, compile(t, "truth.c", "gcc", "-O1"), true)
 	sites := x.ask(t, "churn", 40)
 	b := r.collect(t)
-	got := bySite(r.stacks(t, b, TypeAllocSpace, x.cmd.Process.Pid), sites)
+	got := bySite(r.stacks(t, b, profile.TypeAllocSpace, x.cmd.Process.Pid), sites)
 	near(t, "site_churn allocated", got["site_churn"], sites["site_churn"].allocated, testRate)
-	if live := r.stacks(t, b, TypeInuseSpace, x.cmd.Process.Pid); len(live) > 0 || r.remembered(t) > 0 {
+	if live := r.stacks(t, b, profile.TypeInuseSpace, x.cmd.Process.Pid); len(live) > 0 || r.remembered(t) > 0 {
 		t.Errorf("without frees nothing is known to be live, and it says %v", live)
 	}
 }
@@ -201,6 +211,33 @@ func TestNoAllocator(t *testing.T) {
 	r.until(t, func() bool { return len(r.heapsNow(t)) == 1 })
 	if h := r.heapOf(t, p.PID); !errors.Is(h.Err, errNoAllocator) {
 		t.Errorf("got reason %v", h.Err)
+	}
+}
+
+// TestBusy has a process that allocates too often for its bound: it is left alone, and that is said.
+func TestBusy(t *testing.T) {
+	r := newRig(t, Options{MaxCalls: 1000, Sweep: time.Hour})
+	x := r.start(t, nil, compile(t, "truth.c", "gcc", "-O1"), true)
+	pid := process.PID(x.cmd.Process.Pid)
+	x.ask(t, "churn", 50)
+	probed := x.pairs(t, 100000)
+	if err := r.sweep(); err != nil {
+		t.Fatal(err)
+	}
+	h := r.heapOf(t, pid)
+	if !errors.Is(h.Err, errBusy) || len(h.Files) > 0 || len(h.Sites) > 0 {
+		t.Errorf("got %+v", h)
+	}
+	// 50 MB by the KiB, and the pairs, each with its free.
+	if want := 2.0 * (50*1024 + 100000); math.Abs(float64(h.Calls)/want-1) > 0.01 {
+		t.Errorf("%d calls, want %.0f", h.Calls, want)
+	}
+	if bare := x.pairs(t, 100000); bare > probed/2 {
+		t.Errorf("a pair took %.0f ns with probes, and %.0f without", probed, bare)
+	}
+	x.ask(t, "live", 10)
+	if h := r.heapOf(t, pid); len(h.Sites) > 0 {
+		t.Errorf("it is left alone, and has %v", h.Sites)
 	}
 }
 

@@ -10,7 +10,7 @@
 // What a process allocated before it was watched is not known, nor when it is freed: live memory is what was allocated
 // since ([Heap.Since]) and is still there.
 //
-// A probe costs its process half a microsecond per call (docs/decisions/0020-probes-on-allocators.md), which is much for a
+// A probe costs its process half a microsecond per call (docs/decisions/0021-probes-on-allocators.md), which is much for a
 // malloc: hence processes are chosen. Probes belong to file descriptors of ours: whatever happens to us, the kernel takes them
 // away, and the process goes on.
 //
@@ -22,6 +22,7 @@
 package native
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -45,14 +46,6 @@ import (
 	"github.com/perfuse/perfuse/profile"
 )
 
-// What is measured.
-var (
-	TypeAllocSpace   = profile.Type{Name: "memory", SampleType: "alloc_space", SampleUnit: "bytes", PeriodType: "space", PeriodUnit: "bytes"}
-	TypeAllocObjects = profile.Type{Name: "memory", SampleType: "alloc_objects", SampleUnit: "count", PeriodType: "space", PeriodUnit: "bytes"}
-	TypeInuseSpace   = profile.Type{Name: "memory", SampleType: "inuse_space", SampleUnit: "bytes", PeriodType: "space", PeriodUnit: "bytes"}
-	TypeInuseObjects = profile.Type{Name: "memory", SampleType: "inuse_objects", SampleUnit: "count", PeriodType: "space", PeriodUnit: "bytes"}
-)
-
 // Options configures a Profiler. The zero value of each field but Programs, Open and Select is its default.
 type Options struct {
 	// Programs are the sampler's, whose unwind tables the stacks are walked by. Required; they outlive the Profiler.
@@ -65,7 +58,7 @@ type Options struct {
 	Rate uint64
 	// AllocOnly leaves out what is in use: frees have no probes, which halves the cost.
 	AllocOnly bool
-	// MaxProcesses bounds how many processes are watched at once. Default 64.
+	// MaxProcesses bounds how many processes are watched at once. Default 64, at most 1024.
 	MaxProcesses int
 	// MaxLive bounds the samples that are live, of all processes. Default 65536: 32 GiB at the default rate.
 	MaxLive uint32
@@ -78,6 +71,9 @@ type Options struct {
 	Poll time.Duration
 	// Sweep is how often live samples are compared with what the kernel side knows. Default 10 s.
 	Sweep time.Duration
+	// MaxCalls is how many calls of its allocators per second, averaged over Sweep, make us leave a process alone: each takes
+	// half a microsecond. Default 0: no bound.
+	MaxCalls float64
 	// Logger gets one line per change of state. Default: none.
 	Logger log.Logger
 
@@ -110,9 +106,10 @@ type Profiler struct {
 	budget       budget
 	files        map[process.FileID]*allocator
 	malformed    uint64
-	late         uint64 // records of processes that are no longer watched
-	reclaimed    uint64 // of processes that have ended
-	refused      uint64 // processes beyond MaxProcesses
+	late         uint64   // records of processes that are no longer watched
+	reclaimed    uint64   // of processes that have ended
+	refused      uint64   // processes beyond MaxProcesses
+	ended        []*watch // whose last allocations nobody has asked for yet
 	sweptUnknown map[memory.Key]uint64
 	rec          ringbuf.Record
 }
@@ -138,6 +135,10 @@ type watch struct {
 	links   []io.Closer
 	err     error // the first reason why a file has no probes
 	heap    *heap
+	// How many calls came by its probes, until counted; base are those of others before it.
+	base, calls uint64
+	stopped     bool // it has too many
+	counted     time.Time
 }
 
 // New loads the kernel side. Its error wraps ebpf.ErrNotSupported where the kernel is too old, and says in one line what
@@ -338,7 +339,7 @@ func (p *Profiler) choose(proc *process.Process) *watch {
 	if !p.opts.Select(proc) {
 		return nil
 	}
-	if len(p.watched) >= p.opts.MaxProcesses {
+	if len(p.watched) >= min(p.opts.MaxProcesses, memory.Watches) {
 		p.refused++
 		if p.refused == 1 {
 			level.Warn(p.opts.Logger).Log("msg", "more processes are chosen for heap profiles than can be watched at once; "+
@@ -352,21 +353,57 @@ func (p *Profiler) choose(proc *process.Process) *watch {
 		process: proc,
 		files:   map[process.FileID]bool{},
 		heap:    newHeap(p.opts.Rate, &p.budget),
+		counted: time.Now(),
 	}
+	w.base, _ = p.programs.Calls(w.id)
 	p.watched[proc.Generation] = w
 	p.byID[w.id] = w
 	return w
 }
 
-// end takes a process's probes away and forgets it.
+// end takes a process's probes away and forgets it, but for what it has allocated last.
 func (p *Profiler) end(w *watch) {
+	w.unhook()
+	p.reclaimed += w.heap.reclaimed
+	delete(p.watched, w.process.Generation)
+	delete(p.byID, w.id)
+	if p.ended = append(p.ended, w); len(p.ended) > p.opts.MaxProcesses {
+		p.ended[0].heap.close()
+		p.ended = p.ended[1:]
+	}
+}
+
+func (w *watch) unhook() {
 	for _, l := range w.links {
 		l.Close()
 	}
+	w.links = nil
+}
+
+var errBusy = errors.New("it allocates so often that probes would cost it too much")
+
+// count counts the calls of a process, and takes its probes away if they are too many.
+func (p *Profiler) count(w *watch) error {
+	n, err := p.programs.Calls(w.id)
+	if err != nil {
+		return err
+	}
+	now, before := time.Now(), w.calls
+	w.calls = n - w.base
+	rate := float64(w.calls-before) / now.Sub(w.counted).Seconds()
+	w.counted = now
+	if p.opts.MaxCalls == 0 || rate <= p.opts.MaxCalls || w.links == nil {
+		return nil
+	}
+	w.unhook()
 	p.reclaimed += w.heap.reclaimed
 	w.heap.close()
-	delete(p.watched, w.process.Generation)
+	w.heap = newHeap(p.opts.Rate, &p.budget)
 	delete(p.byID, w.id)
+	w.names, w.since, w.stopped = nil, time.Time{}, true
+	w.err = fmt.Errorf("%w: %.0f calls per second, of at most %.0f; raise the bound to have its heap profile all the same", errBusy, rate, p.opts.MaxCalls)
+	level.Warn(p.opts.Logger).Log("msg", "heap is no longer profiled", "pid", w.process.PID, "comm", w.process.Comm, "err", w.err)
+	return nil
 }
 
 // read takes records off the ring.
@@ -417,7 +454,15 @@ func (p *Profiler) accept(raw []byte) {
 func (p *Profiler) sweep() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.opts.AllocOnly || p.closed || len(p.watched) == 0 && p.lastID == 0 {
+	if p.closed || p.lastID == 0 {
+		return nil
+	}
+	for _, w := range p.watched {
+		if err := p.count(w); err != nil {
+			return err
+		}
+	}
+	if p.opts.AllocOnly {
 		return nil
 	}
 	byWatch := map[*watch]map[uint64]uint64{}
@@ -476,9 +521,11 @@ type Heap struct {
 	Process *process.Process
 	// Since is when the probes were there: what was allocated before is not in it.
 	Since time.Time
-	// Files have an allocator. If there is none, Err says why.
+	// Files have an allocator. Err says why there is none, or why some of it is not seen.
 	Files []string
 	Err   error
+	// Calls came by the probes so far, as of the last sweep: each has cost half a microsecond.
+	Calls uint64
 	Sites []Site
 }
 
@@ -486,7 +533,7 @@ type Heap struct {
 type Site struct {
 	// Frames have the allocator's function first. None: all stacks that found no room.
 	Frames []cpu.Frame
-	// Inuse is what lives, Alloc what was allocated since the profiles of [Profiler.Collect] before.
+	// Inuse is what lives, Alloc what was allocated since the profiles of [Profiler.AddTo] before.
 	InuseBytes, InuseObjects, AllocBytes, AllocObjects float64
 	// Samples are how many live samples there are: the standard error of InuseBytes is about its Samples'th part's
 	// square root.
@@ -506,53 +553,50 @@ func (p *Profiler) Heaps() ([]Heap, error) {
 func (p *Profiler) heaps() []Heap {
 	out := make([]Heap, 0, len(p.watched))
 	for _, w := range p.watched {
-		h := Heap{Process: w.process, Since: w.since, Files: slices.Clone(w.names), Err: w.err}
-		if len(h.Files) == 0 && h.Err == nil {
-			h.Err = errNoAllocator
-		}
-		for key, s := range w.heap.stacks {
-			h.Sites = append(h.Sites, Site{
-				Frames:     parseFrames([]byte(key)),
-				InuseBytes: s.inuseSize, InuseObjects: s.inuseObjects,
-				AllocBytes: s.allocSize, AllocObjects: s.allocObjects,
-				Samples: s.samples,
-			})
-		}
-		out = append(out, h)
+		out = append(out, w.state())
 	}
-	slices.SortFunc(out, func(a, b Heap) int { return int(a.Process.Generation) - int(b.Process.Generation) })
+	slices.SortFunc(out, func(a, b Heap) int { return cmp.Compare(a.Process.Generation, b.Process.Generation) })
 	return out
 }
 
-// Collect adds the profiles of all processes that are watched: what is in use now, and what was allocated since it was
-// asked before. Values are estimates, rounded.
-func (p *Profiler) Collect(j *sampler.Joiner) error {
+func (w *watch) state() Heap {
+	h := Heap{Process: w.process, Since: w.since, Files: slices.Clone(w.names), Err: w.err, Calls: w.calls}
+	if len(h.Files) == 0 && h.Err == nil {
+		h.Err = errNoAllocator
+	}
+	for key, s := range w.heap.stacks {
+		h.Sites = append(h.Sites, Site{
+			Frames:     parseFrames([]byte(key)),
+			InuseBytes: s.inuseSize, InuseObjects: s.inuseObjects,
+			AllocBytes: s.allocSize, AllocObjects: s.allocObjects,
+			Samples: s.samples,
+		})
+	}
+	return h
+}
+
+// AddTo adds the profiles of all processes that are watched: what is in use now, and what was allocated since it was
+// asked before, also by those that have ended. Values are estimates, rounded.
+func (p *Profiler) AddTo(j *sampler.Joiner) error {
 	p.mu.Lock()
 	err := p.readLocked()
 	heaps := p.heaps()
 	for _, w := range p.watched {
 		w.heap.taken()
 	}
+	for _, w := range p.ended {
+		h := w.state()
+		for i := range h.Sites {
+			h.Sites[i].InuseBytes, h.Sites[i].InuseObjects = 0, 0
+		}
+		heaps = append(heaps, h)
+		w.heap.close()
+	}
+	p.ended = nil
 	p.mu.Unlock()
 	for _, h := range heaps {
 		for i := range h.Sites {
-			s := &h.Sites[i]
-			if len(s.Frames) == 0 {
-				s.Frames = []cpu.Frame{{Kind: cpu.FrameStopped, Addr: math.MaxUint64}}
-			}
-			for _, x := range []struct {
-				typ   profile.Type
-				value float64
-			}{
-				{TypeInuseSpace, s.InuseBytes},
-				{TypeInuseObjects, s.InuseObjects},
-				{TypeAllocSpace, s.AllocBytes},
-				{TypeAllocObjects, s.AllocObjects},
-			} {
-				if n := int64(math.Round(x.value)); n > 0 && (!p.opts.AllocOnly || x.typ == TypeAllocSpace || x.typ == TypeAllocObjects) {
-					j.Add(sampler.Sample{Process: h.Process, Type: x.typ, Period: int64(p.opts.Rate), Stack: s.Frames, Value: n})
-				}
-			}
+			p.addSite(j, h.Process, &h.Sites[i])
 		}
 	}
 	if err != nil {
@@ -561,44 +605,18 @@ func (p *Profiler) Collect(j *sampler.Joiner) error {
 	return nil
 }
 
-// Stats are the profiler's own numbers.
-type Stats struct {
-	// Drops counts what was lost since the start by reason; not all are samples.
-	Drops map[string]uint64
-	// Processes are watched, Refused were chosen and are not. Live samples, and Stacks that hold them.
-	Processes, Live, Stacks int
-	Refused                 uint64
-	// Reclaimed samples were found to be gone without having been told, NoRoom had one stack too many, Late came after
-	// their process, Malformed made no sense.
-	Reclaimed, NoRoom, Late, Malformed uint64
-	// Session says that the kernel has uprobe sessions, which make unsampled allocations cheaper.
-	Session bool
-}
-
-// Stats reads them.
-func (p *Profiler) Stats() (Stats, error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.closed {
-		return Stats{}, errors.New("the heap profiler is closed")
+func (p *Profiler) addSite(j *sampler.Joiner, proc *process.Process, s *Site) {
+	frames := s.Frames
+	if len(frames) == 0 {
+		frames = []cpu.Frame{{Kind: cpu.FrameStopped, Addr: math.MaxUint64}}
 	}
-	drops, err := p.programs.Losses()
-	if err != nil {
-		return Stats{}, err
-	}
-	st := Stats{
-		Drops: map[string]uint64{}, Processes: len(p.watched), Stacks: p.budget.stacks, Refused: p.refused,
-		Reclaimed: p.reclaimed, NoRoom: p.budget.refused, Late: p.late, Malformed: p.malformed,
-		Session: p.programs.Session != nil,
-	}
-	for i, n := range drops {
-		if i > 0 {
-			st.Drops[memory.Drops[i]] = n
+	add := func(t profile.Type, v float64) {
+		if n := int64(math.Round(v)); n > 0 {
+			j.Add(sampler.Sample{Process: proc, Type: t, Period: int64(p.opts.Rate), Stack: frames, Value: n})
 		}
 	}
-	for _, w := range p.watched {
-		st.Live += len(w.heap.live)
-		st.Reclaimed += w.heap.reclaimed
-	}
-	return st, nil
+	add(profile.TypeAllocSpace, s.AllocBytes)
+	add(profile.TypeAllocObjects, s.AllocObjects)
+	add(profile.TypeInuseSpace, s.InuseBytes)
+	add(profile.TypeInuseObjects, s.InuseObjects)
 }

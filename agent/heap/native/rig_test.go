@@ -261,7 +261,7 @@ func (r *rig) collect(t testing.TB) *profile.Batch {
 	t.Helper()
 	now := time.Now()
 	j := r.sampler.Join(now, now)
-	if err := r.Collect(j); err != nil {
+	if err := r.AddTo(j); err != nil {
 		t.Fatal(err)
 	}
 	return j.Batch()

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/perfuse/perfuse/agent/process"
+	"github.com/perfuse/perfuse/profile"
 )
 
 // near compares estimates with the truth. Each allocation of size bytes is drawn by itself, so a site that has
@@ -58,7 +59,7 @@ func TestTruth(t *testing.T) {
 			own := sites["truth"].live
 			delete(sites, "truth")
 			b := r.collect(t)
-			live, allocated := r.stacks(t, b, TypeInuseSpace, pid), r.stacks(t, b, TypeAllocSpace, pid)
+			live, allocated := r.stacks(t, b, profile.TypeInuseSpace, pid), r.stacks(t, b, profile.TypeAllocSpace, pid)
 			total := 0.0
 			for name, got := range bySite(live, sites) {
 				total += got
@@ -129,7 +130,7 @@ func TestNames(t *testing.T) {
 			r := newRig(t, Options{Rate: 64 << 10})
 			x := r.start(t, nil, path, true)
 			x.ask(t, "live", 20)
-			for stack := range r.stacks(t, r.collect(t), TypeAllocSpace, x.cmd.Process.Pid) {
+			for stack := range r.stacks(t, r.collect(t), profile.TypeAllocSpace, x.cmd.Process.Pid) {
 				rest := stack
 				for _, name := range append(c.want, fmt.Sprint(c.site)) {
 					_, after, ok := strings.Cut(rest, name)
@@ -160,7 +161,7 @@ func TestFreed(t *testing.T) {
 			x.ask(t, "freed", 50)
 			sites := x.ask(t, "churn", 50)
 			b := r.collect(t)
-			live, allocated := bySite(r.stacks(t, b, TypeInuseSpace, pid), sites), bySite(r.stacks(t, b, TypeAllocSpace, pid), sites)
+			live, allocated := bySite(r.stacks(t, b, profile.TypeInuseSpace, pid), sites), bySite(r.stacks(t, b, profile.TypeAllocSpace, pid), sites)
 			for _, name := range []string{"site_freed", "site_churn"} {
 				near(t, name+" allocated", allocated[name], sites[name].allocated, testRate)
 				if live[name] != 0 {
@@ -168,13 +169,13 @@ func TestFreed(t *testing.T) {
 				}
 			}
 			b = r.collect(t)
-			if again := r.stacks(t, b, TypeAllocSpace, pid); len(again) > 0 {
+			if again := r.stacks(t, b, profile.TypeAllocSpace, pid); len(again) > 0 {
 				t.Errorf("nothing was allocated, and the profile says %v", again)
 			}
 
 			sites = x.ask(t, "threads", 0)
 			b = r.collect(t)
-			live, allocated = bySite(r.stacks(t, b, TypeInuseSpace, pid), sites), bySite(r.stacks(t, b, TypeAllocSpace, pid), sites)
+			live, allocated = bySite(r.stacks(t, b, profile.TypeInuseSpace, pid), sites), bySite(r.stacks(t, b, profile.TypeAllocSpace, pid), sites)
 			// 5.6 MB live: some 680 samples, a standard error of 3.8 %.
 			if got, want := live["site_thread"], sites["site_thread"].live; math.Abs(got/want-1) > 0.2 {
 				t.Errorf("threads hold %.0f bytes, want %.0f", got, want)
@@ -183,7 +184,7 @@ func TestFreed(t *testing.T) {
 
 			x.ask(t, "live", 60)
 			sites = x.ask(t, "drop", 0)
-			live = bySite(r.stacks(t, r.collect(t), TypeInuseSpace, pid), sites)
+			live = bySite(r.stacks(t, r.collect(t), profile.TypeInuseSpace, pid), sites)
 			for name, bytes := range live {
 				if sites[name].live == 0 && bytes > 0 {
 					t.Errorf("%q has freed everything, and %.0f bytes are live", name, bytes)
@@ -206,7 +207,7 @@ func TestExceptions(t *testing.T) {
 				sites := x.ask(t, "live", 80)
 				delete(sites, "truth")
 				x.ask(t, "throws", 500)
-				live := bySite(r.stacks(t, r.collect(t), TypeInuseSpace, x.cmd.Process.Pid), sites)
+				live := bySite(r.stacks(t, r.collect(t), profile.TypeInuseSpace, x.cmd.Process.Pid), sites)
 				st, err := r.Stats()
 				if err != nil {
 					t.Fatal(err)

@@ -1,0 +1,126 @@
+package native
+
+import (
+	"fmt"
+	"os"
+	"runtime"
+	"slices"
+	"testing"
+)
+
+// pairs makes a program allocate and free n times and returns the nanoseconds of its own processor time for each time.
+func (x *target) pairs(b testing.TB, n float64) float64 {
+	return x.ask(b, "pairs", n)["pairs"].live / 1000
+}
+
+// BenchmarkPair prints what a pair of malloc and free costs a program without probes and with them, in turns:
+//
+//	bare-ns/pair     two programs that nobody watches: the second's share of the first is the noise
+//	probed-ns/pair   the watched one
+//	slowdown         of the one to the other
+//
+// The unit of a benchmark's own time means nothing here. go test -run - -bench Pair -benchtime 5x ./agent/heap/native
+func BenchmarkPair(b *testing.B) {
+	for _, c := range []struct {
+		name, preload string
+		o             Options
+	}{
+		{name: "glibc", o: Options{}},
+		{name: "glibc/no sessions", o: Options{noSession: true}},
+		{name: "glibc/allocations only", o: Options{AllocOnly: true}},
+		{name: "glibc/a sample per 4 KiB", o: Options{Rate: 4096, RingBytes: 1 << 24}},
+		{name: "jemalloc", preload: "libjemalloc.so.2"},
+		{name: "tcmalloc", preload: "libtcmalloc_minimal.so.4"},
+		{name: "mimalloc", preload: "libmimalloc.so.2"},
+	} {
+		b.Run(c.name, func(b *testing.B) {
+			env := preload(b, c.preload)
+			path := compile(b, "truth.c", "gcc", "-O1")
+			r := newRig(b, c.o)
+			bare, other, probed := r.start(b, env, path, false), r.start(b, env, path, false), r.start(b, env, path, true)
+			var one, two, with []float64
+			for b.Loop() {
+				one = append(one, bare.pairs(b, 2e6))
+				with = append(with, probed.pairs(b, 2e5))
+				two = append(two, other.pairs(b, 2e6))
+			}
+			b.ReportMetric(0, "ns/op")
+			b.ReportMetric(median(one), "bare-ns/pair")
+			b.ReportMetric(median(two)/median(one), "bare/bare")
+			b.ReportMetric(median(with), "probed-ns/pair")
+			b.ReportMetric(median(with)-median(one), "added-ns/pair")
+		})
+	}
+}
+
+// BenchmarkProgram prints how much longer a program takes that allocates most of the time, and writes some of it.
+
+func BenchmarkProgram(b *testing.B) {
+	for _, c := range []struct{ name, command string }{
+		{"live", "live"},
+		{"freed", "freed"},
+	} {
+		b.Run(c.name, func(b *testing.B) {
+			path := compile(b, "truth.c", "gcc", "-O1")
+			r := newRig(b, Options{})
+			bare, probed := r.start(b, nil, path, false), r.start(b, nil, path, true)
+			var one, with []float64
+			for b.Loop() {
+				for x, to := range map[*target]*[]float64{bare: &one, probed: &with} {
+					before := processorTime(b, x.cmd.Process.Pid)
+					x.ask(b, c.command, 30)
+					x.ask(b, "drop", 0)
+					*to = append(*to, processorTime(b, x.cmd.Process.Pid)-before)
+				}
+			}
+			b.ReportMetric(0, "ns/op")
+			b.ReportMetric(median(one)*1e3, "bare-ms")
+			b.ReportMetric(median(with)*1e3, "probed-ms")
+			b.ReportMetric(median(with)/median(one), "slowdown")
+		})
+	}
+}
+
+// processorTime returns the seconds that a process has used.
+func processorTime(b testing.TB, pid int) float64 {
+	b.Helper()
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/schedstat", pid))
+	if err != nil {
+		b.Fatal(err)
+	}
+	var ns float64
+	if _, err := fmt.Sscan(string(text), &ns); err != nil {
+		b.Fatal(err)
+	}
+	return ns / 1e9
+}
+
+func median(v []float64) float64 {
+	v = slices.Clone(v)
+	slices.Sort(v)
+	return v[len(v)/2]
+}
+
+// BenchmarkSweep prints what comparing live samples with the kernel side costs.
+func BenchmarkSweep(b *testing.B) {
+	r := newRig(b, Options{Rate: 2 << 10, RingBytes: 1 << 25})
+	x := r.start(b, nil, compile(b, "truth.c", "gcc", "-O1"), true)
+	x.ask(b, "live", 100)
+	if _, err := r.Heaps(); err != nil {
+		b.Fatal(err)
+	}
+	for b.Loop() {
+		if err := r.sweep(); err != nil {
+			b.Fatal(err)
+		}
+	}
+	st, err := r.Stats()
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.ReportMetric(float64(st.Live), "samples")
+	var m runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&m)
+	b.ReportMetric(float64(m.HeapAlloc)/1e6, "heap-MB")
+}
