@@ -47,6 +47,25 @@ func BenchmarkWalk(b *testing.B) {
 	}
 }
 
+// BenchmarkGoroutines reads 55 to 11 000 goroutines at ten places.
+func BenchmarkGoroutines(b *testing.B) {
+	path := build(b, "local", "goroutines", nil)
+	for _, n := range []int{1, 20, 200} {
+		p := start(b, path, "")
+		p.order("start %d", n)
+		r := p.reader()
+		b.Run(fmt.Sprint(55*n), func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				if got, err := r.Goroutines(Limits{}); err != nil || !got.Complete {
+					b.Fatalf("%v, %+v", err, got)
+				}
+			}
+		})
+		p.kill()
+	}
+}
+
 // vm is a process's memory by the system call that needs no open file.
 type vm int
 

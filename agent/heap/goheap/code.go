@@ -123,6 +123,97 @@ func (m machine) knownRecord(mp, flush []byte) bool {
 	return typ && nstk && stack && parts && part
 }
 
+// slice returns the address of the slice that a function appends to: of three words in a row that it stores or loads.
+func (m machine) slice(code []byte, at uint64) (uint64, bool) {
+	seen := map[uint64]bool{}
+	if !m.arm64 {
+		eachX86(code, func(off int, in x86asm.Inst) bool {
+			for _, arg := range in.Args[:2] {
+				if mem, ok := arg.(x86asm.Mem); ok && in.Op == x86asm.MOV && mem.Base == x86asm.RIP && in.MemBytes == 8 {
+					seen[at+uint64(off+in.Len)+uint64(mem.Disp)] = true
+				}
+			}
+			return true
+		})
+	} else {
+		var page [32]uint64
+		for ; len(code) >= 4; code, at = code[4:], at+4 {
+			in := binary.LittleEndian.Uint32(code)
+			switch base := in >> 5 & 31; {
+			case isADRP(in):
+				page[in&31] = adrp(in, at)
+			case in>>22 == 0b1111100100 && page[base] != 0: // str, 64 bits
+				seen[page[base]+uint64(in>>10&0xfff)*8] = true
+			}
+		}
+	}
+	var found []uint64
+	for addr := range seen {
+		if seen[addr+8] && seen[addr+16] {
+			found = append(found, addr)
+		}
+	}
+	if len(found) != 1 {
+		return 0, false
+	}
+	return found[0], true
+}
+
+// firstField returns the offset of the first field of 4 bytes that a function loads of what its first argument points to.
+func (m machine) firstField(code []byte) (int, bool) {
+	if !m.arm64 {
+		found := 0
+		eachX86(code, func(_ int, in x86asm.Inst) bool {
+			mem, ok := in.Args[1].(x86asm.Mem)
+			if ok && in.Op == x86asm.MOV && mem.Base == x86asm.RAX && mem.Index == 0 && in.MemBytes == 4 {
+				found = int(mem.Disp)
+			}
+			return found == 0 && in.Op != x86asm.CALL
+		})
+		return found, found > 0
+	}
+	for ; len(code) >= 8; code = code[4:] {
+		in, next := binary.LittleEndian.Uint32(code), binary.LittleEndian.Uint32(code[4:])
+		// add xN, x0, offset; ldar wM, [xN]
+		if in>>22 == 0b1001000100 && in>>5&31 == 0 && next&0xfffffc00 == 0x88dffc00 && next>>5&31 == in&31 {
+			return int(in >> 10 & 0xfff), true
+		}
+	}
+	return 0, false
+}
+
+// savedFramePointer returns where mcall saves the frame pointer in the goroutine.
+//
+//	mov [r14+64], rbx; mov [r14+56], rbx; mov [r14+N], rbp or rbx        str x29, [x28, N]; str x30, [x28, 64]
+func (m machine) savedFramePointer(code []byte) (int, bool) {
+	stores := []int{}
+	if !m.arm64 {
+		eachX86(code, func(_ int, in x86asm.Inst) bool {
+			if mem, ok := in.Args[0].(x86asm.Mem); ok && in.Op == x86asm.MOV && mem.Base == x86asm.R14 {
+				stores = append(stores, int(mem.Disp))
+			}
+			return in.Op != x86asm.CMP
+		})
+		return append(stores, 0, 0, 0)[2], len(stores) == 3 && stores[0] == schedPC && stores[1] == schedSP
+	}
+	found, pc := 0, false
+	for ; len(code) >= 4; code = code[4:] {
+		in := binary.LittleEndian.Uint32(code)
+		if in>>26 == 0b100101 { // bl
+			break
+		}
+		if in>>22 == 0b1111100100 && in>>5&31 == 28 {
+			switch offset := int(in>>10&0xfff) * 8; in & 31 {
+			case 29:
+				found = offset
+			case 30:
+				pc = offset == schedPC
+			}
+		}
+	}
+	return found, pc && found != 0
+}
+
 func isADRP(in uint32) bool { return in&0x9f000000 == 0x90000000 }
 
 func adrp(in uint32, at uint64) uint64 {

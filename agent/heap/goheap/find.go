@@ -19,6 +19,7 @@ type Layout struct {
 	Removed bool
 
 	buckets, cycle, rate uint64 // addresses of runtime.mbuckets, mProfCycle and MemProfileRate
+	scheduler            *scheduler
 	table                table
 	code                 []segment
 }
@@ -51,7 +52,7 @@ func Find(f *elf.File) (*Layout, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrLayout, err)
 	}
-	l := &Layout{Version: version(f)}
+	l := &Layout{Version: toolchain(f)}
 	for i := range f.Segments {
 		if s := &f.Segments[i]; s.Type == elf.SegmentLoad && s.Flags&elf.FlagExec != 0 {
 			l.code = append(l.code, segment{s.Vaddr, s.Offset, s.Filesz})
@@ -67,8 +68,10 @@ func Find(f *elf.File) (*Layout, error) {
 		locked    = "runtime.mProf_FlushLocked"
 		record    = "runtime.(*bucket).mp"
 		schedinit = "runtime.schedinit"
+		allgadd   = "runtime.allgadd"
+		mcall     = "runtime.mcall"
 	)
-	code := map[string][]byte{flush: nil, locked: nil, record: nil, schedinit: nil}
+	code := map[string][]byte{flush: nil, locked: nil, record: nil, schedinit: nil, allgadd: nil, mcall: nil}
 	l.Removed = true
 	addr := map[string]uint64{}
 	l.table.each(&file, func(name []byte, start, end uint64) {
@@ -87,6 +90,7 @@ func Find(f *elf.File) (*Layout, error) {
 	if !m.knownRecord(code[record], code[locked]) {
 		return nil, fmt.Errorf("%w: %s of %s is unlike them", ErrLayout, record, orUnknown(l.Version))
 	}
+	l.scheduler = findScheduler(m, l.Version, code[allgadd], addr[allgadd], code[mcall])
 	if l.fromSymbols(f) {
 		return l, nil
 	}
@@ -148,10 +152,10 @@ func (l *Layout) Bias(start, offset uint64) (uint64, bool) {
 	return 0, false
 }
 
-// version reads the toolchain's version:
+// toolchain reads the toolchain's version:
 //
 //	0 "\xff Go buildinf:"   15 flags, 2: what follows is here   32 length as a varint, the version
-func version(f *elf.File) string {
+func toolchain(f *elf.File) string {
 	s := f.Section(".go.buildinfo")
 	if s == nil {
 		return ""

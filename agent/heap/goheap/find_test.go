@@ -4,10 +4,10 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
-	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -70,8 +70,12 @@ func TestFind(t *testing.T) {
 					if err != nil {
 						t.Fatal(err)
 					}
-					if fmt.Sprint(got) != fmt.Sprint(want) {
+					if !reflect.DeepEqual(got, want) {
 						t.Errorf("%s: by machine code %+v, by symbols %+v", program, got, want)
+					}
+					if all := symbol(t, path, "runtime.allgs"); got.scheduler == nil && toolchain+form.arch != "go1.20.14arm64" ||
+						got.scheduler != nil && got.scheduler.all != all {
+						t.Errorf("%s: goroutines %+v, want a list at %d", program, got.scheduler, all)
 					}
 					if got.Removed != (program == "removed") {
 						t.Errorf("%s: removed: %v", program, got.Removed)
@@ -83,6 +87,28 @@ func TestFind(t *testing.T) {
 			})
 		}
 	}
+}
+
+func symbol(t *testing.T, path, name string) (addr uint64) {
+	t.Helper()
+	f, err := elf.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	for i := range f.Sections {
+		if s := &f.Sections[i]; s.Type == elf.SectionSymtab {
+			if err := f.Symbols(s, func(_ int, sym elf.Symbol) bool {
+				if sym.Name == name {
+					addr = sym.Addr
+				}
+				return addr == 0
+			}); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	return addr
 }
 
 // TestFindNothing looks where there is nothing that can be read.

@@ -3,6 +3,7 @@ package goheap
 import (
 	"bytes"
 	"encoding/binary"
+	"fmt"
 	"testing"
 	"time"
 
@@ -50,6 +51,23 @@ func FuzzRead(f *testing.F) {
 	first := m.push(16, []uint64{1}, [2]uint64{5, 3})
 	m.word(first+8, uint64(m.push(32, nil)))
 	add(m)
+	// Two goroutines: one in a call, one whose frame pointers go round.
+	m = newMemory(1, 0)
+	m.b = append(m.b, make([]byte, 2*pageSize)...)
+	const g, stack = bucketBase + 512, bucketBase + 4096
+	for at, w := range map[int]uint64{
+		memoryBase + 64: bucketBase, memoryBase + 72: 2, memoryBase + 80: 2, bucketBase: g, bucketBase + 8: g + 256,
+		g: stack, g + 8: stack + 1024, g + schedSP: stack + 512, g + schedPC: 77, g + 96: stack + 520, g + 144: statusWaiting,
+		g + 256: stack, g + 264: stack + 1024, g + 256 + schedSP: stack, g + 256 + schedPC: 77, g + 256 + 96: stack, g + 256 + 144: statusSyscall,
+		stack + 520: stack + 600, stack + 528: 88, stack + 608: 99, stack: stack, stack + 8: 1,
+	} {
+		m.word(at, w)
+	}
+	if gs, err := (&Reader{layout: &Layout{scheduler: &scheduler{all: memoryBase + 64, status: 144, bp: 96, syscalls: true}}, mem: m, now: time.Now}).Goroutines(Limits{}); err != nil ||
+		fmt.Sprint(*gs) != "{[{[77 88 99] 1}] 1 true }" {
+		f.Fatalf("%+v, %v", gs, err)
+	}
+	add(m)
 	// A table that leads from each inlined call to the next, through many steps.
 	m = newMemory(1, 0)
 	m.push(16, []uint64{memoryBase + 9000, memoryBase + 9001}, [2]uint64{5, 3})
@@ -66,6 +84,7 @@ func FuzzRead(f *testing.F) {
 		l := &Layout{rate: rateAddr, cycle: cycleAddr, buckets: bucketsAddr, table: table{
 			start: at % (1 << 40), text: memoryBase, funcdata: at % (1 << 20), functions: 1 + at%1000, quantum: 1, names: 64, pctab: at % 512, functable: at % 4096,
 		}}
+		l.scheduler = &scheduler{all: memoryBase + 64, status: 144, bp: 96, syscalls: true}
 		r := NewReader(l, m, 0)
 		r.now = func() time.Time { return time.Time{} }
 		for range 2 {
@@ -89,7 +108,23 @@ func FuzzRead(f *testing.F) {
 				t.Errorf("%d buckets, %v %q", len(p.Buckets), p.Complete, p.Reason)
 			}
 		}
-		if reads > 2*(2<<20+1<<20) {
+		gs, err := r.Goroutines(Limits{Goroutines: 1000, Bytes: 1 << 20})
+		if (gs == nil) == (err == nil) {
+			t.Fatalf("%v, %v", gs, err)
+		}
+		if gs != nil {
+			total := gs.Running
+			for _, s := range gs.Stacks {
+				total += s.Count
+				if len(s.Stack) == 0 || len(s.Stack) > maxGoroutineFrames {
+					t.Errorf("%+v", s)
+				}
+			}
+			if total > 1000 || gs.Complete != (gs.Reason == "") {
+				t.Errorf("%d goroutines, %v %q", total, gs.Complete, gs.Reason)
+			}
+		}
+		if reads > 3*(2<<20+1<<20) {
 			t.Errorf("%d bytes read", reads)
 		}
 	})
@@ -111,6 +146,9 @@ func FuzzCode(f *testing.F) {
 				}
 			}
 			m.zeroedIf(code, at)
+			if s := findScheduler(m, "go1.23", code, at, code); s != nil && (s.status > maxGoroutine-4 || s.bp > maxGoroutine-8) {
+				t.Errorf("%+v", s)
+			}
 			m.knownRecord(code, code)
 		}
 		n := 0

@@ -29,6 +29,11 @@
 // Every pointer and number is checked, and what one walk may read is bounded: a hostile process can make its own profile
 // wrong, and nothing else.
 //
+// # Goroutines
+//
+// [Reader.Goroutines] counts goroutines by stack: all of them are in one list, and one that is not on a CPU has left in
+// runtime.g where it goes on, from where frame pointers lead to its beginning. It takes three reads a goroutine, some 5 µs.
+//
 // Go 1.20 to 1.26 on amd64 and arm64. Sources: runtime/mprof.go, runtime/symtabinl.go, runtime/traceback.go and
 // runtime/pprof/protomem.go of each release.
 package goheap

@@ -11,16 +11,20 @@ import (
 	"time"
 )
 
-// Limits bound one Read. What is 0 has its default.
+// Limits bound one Read, or one look at the goroutines. What is 0 has its default.
 type Limits struct {
-	Buckets  int           // that are known at most: 100 000, some 20 MB. Real programs have hundreds to thousands
-	Bytes    int64         // that are read and looked at: 256 MiB
-	Duration time.Duration // 1 s
+	Buckets    int           // that are known at most: 100 000, some 20 MB. Real programs have hundreds to thousands
+	Goroutines int           // 100 000
+	Bytes      int64         // that are read and looked at: 256 MiB
+	Duration   time.Duration // 1 s
 }
 
 func (l Limits) orDefaults() Limits {
 	if l.Buckets <= 0 {
 		l.Buckets = 100_000
+	}
+	if l.Goroutines <= 0 {
+		l.Goroutines = 100_000
 	}
 	if l.Bytes <= 0 {
 		l.Bytes = 256 << 20

@@ -48,12 +48,7 @@ func TestTruth(t *testing.T) {
 
 // TestTruthARM64 does it for the other architecture, under an emulator, whose memory has the program's.
 func TestTruthARM64(t *testing.T) {
-	emulator, err := exec.LookPath("qemu-aarch64-static")
-	if err != nil {
-		if emulator, err = exec.LookPath("qemu-aarch64"); err != nil {
-			t.Skip("qemu-user-static is not installed")
-		}
-	}
+	emulator := findEmulator(t)
 	for _, toolchain := range toolchains {
 		t.Run(toolchain, func(t *testing.T) {
 			for _, flags := range []string{"", "-s -w"} {
@@ -64,6 +59,17 @@ func TestTruthARM64(t *testing.T) {
 			}
 		})
 	}
+}
+
+func findEmulator(t *testing.T) string {
+	t.Helper()
+	for _, name := range []string{"qemu-aarch64-static", "qemu-aarch64"} {
+		if path, err := exec.LookPath(name); err == nil {
+			return path
+		}
+	}
+	t.Skip("qemu-user-static is not installed")
+	return ""
 }
 
 // run starts a program, by an emulator if there is one.
