@@ -161,7 +161,7 @@ func (r *Reader) variable(addr uint64, n int) (uint64, error) {
 		return 0, fmt.Errorf("%w: the address %#x of a variable", ErrLayout, at)
 	}
 	if _, err := r.mem.ReadAt(b[:n], int64(at)); err != nil {
-		return 0, fmt.Errorf("reading the runtime's variable at %#x: %w", at, err)
+		return 0, fmt.Errorf("reading the runtime's variable at %#x (is the bias that of this process?): %w", at, err)
 	}
 	return binary.LittleEndian.Uint64(b[:]), nil
 }
