@@ -32,7 +32,7 @@
 // # Goroutines
 //
 // [Reader.Goroutines] counts goroutines by stack: all of them are in one list, and one that is not on a CPU has left in
-// runtime.g where it goes on, from where frame pointers lead to its beginning. It takes three reads a goroutine, some 5 µs.
+// runtime.g where it goes on, from where frame pointers lead to its beginning. It takes three reads a goroutine, 5 to 8 µs.
 //
 // Go 1.20 to 1.26 on amd64 and arm64. Sources: runtime/mprof.go, runtime/symtabinl.go, runtime/traceback.go and
 // runtime/pprof/protomem.go of each release.

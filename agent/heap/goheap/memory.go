@@ -14,8 +14,7 @@ import (
 
 // Memory is the memory of a process, as of when it was opened: should the process end, or execute another program, reads
 // say [ErrGone], even if its id is given to another. It does not keep that memory alive.
-// (process_vm_readv is faster by a third where 10 000 buckets are read, and slower where a hundred are; but it names the
-// process by its id.)
+// (process_vm_readv is faster by a third where a thousand buckets or more are read; but it names the process by its id.)
 type Memory struct {
 	f *os.File
 	// Start is when the process started, in ticks (1/100 s) since boot. Who has the id from elsewhere compares it
