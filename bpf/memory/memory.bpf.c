@@ -130,8 +130,18 @@ struct {
 	__uint(max_entries, MEMORY_DROP_KINDS);
 } memory_drops SEC(".maps");
 
-/* How many calls came by, by the agent's number of the process modulo WATCHES. */
+/*
+ * By the agent's number of a process modulo WATCHES: which one is watched, and how many calls came by. Probes take long to go
+ * away, and go on at what the process becomes by exec: their numbers are no longer watched.
+ */
 #define WATCHES 1024
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__type(key, __u32);
+	__type(value, __u32);
+	__uint(max_entries, WATCHES);
+} watches SEC(".maps");
+
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__type(key, __u32);
@@ -149,9 +159,11 @@ struct call {
 	__u64 pointer; /* what realloc frees, or where FORM_OUT puts the address */
 	struct live old; /* the sample that realloc frees; id 0: it frees none */
 	__u32 form;
+	__u32 watch;
 	__u8 drawn; /* left is valid */
 	__u8 sampled;
-	__u8 pad[2];
+	__u8 nested; /* calls in it so far */
+	__u8 pad[5];
 };
 
 struct {
@@ -406,6 +418,8 @@ static __always_inline void send_sample(struct pt_regs *ctx, struct call *c, __u
 
 /* A nested call is at most this much further down the stack; else what it would be nested in was left by an exception. */
 #define NESTED_BYTES 16384
+/* And none has more: the end of what they would be nested in was missed. */
+#define NESTED_CALLS 32
 
 static __always_inline __u64 times(__u64 a, __u64 b)
 {
@@ -424,9 +438,13 @@ static __always_inline bool begin(struct pt_regs *ctx, __u64 cookie)
 {
 	__u32 form = cookie & COOKIE_FORM, watch = cookie >> 32;
 	__u64 pointer = reg(ctx, cookie >> COOKIE_POINTER);
-	__u32 slot = watch % WATCHES;
-	__u64 *count = bpf_map_lookup_elem(&call_counts, &slot);
+	__u32 slot = watch % WATCHES, *watched = bpf_map_lookup_elem(&watches, &slot);
+	__u64 *count;
 	struct live old = {};
+
+	if (!watched || *watched != watch)
+		return false;
+	count = bpf_map_lookup_elem(&call_counts, &slot);
 
 	if (count)
 		*count += 1; /* to see who is slow, not to be exact: preemption may swallow one */
@@ -445,10 +463,10 @@ static __always_inline bool begin(struct pt_regs *ctx, __u64 cookie)
 		return false;
 	}
 	if (c->sp) {
-		if (sp < c->sp && c->sp - sp < NESTED_BYTES)
-			return false;
-		/* A tail call: the kernel has put an address of its own where the outer call returns to. */
-		if (sp == c->sp && return_address(ctx) != c->ret)
+		/* At the same place it is a tail call: the kernel has put an address of its own where the outer one returns to. */
+		bool nested = sp == c->sp ? return_address(ctx) != c->ret : sp < c->sp && c->sp - sp < NESTED_BYTES;
+
+		if (nested && c->nested++ < NESTED_CALLS)
 			return false;
 		c->sp = 0;
 	}
@@ -475,6 +493,8 @@ static __always_inline bool begin(struct pt_regs *ctx, __u64 cookie)
 	if (!c->sampled && !old.id && cookie & COOKIE_LEAF)
 		return false;
 	c->sp = sp;
+	c->watch = watch;
+	c->nested = 0;
 	c->ret = return_address(ctx);
 	c->entry = IP(ctx);
 	c->size = size;
@@ -490,8 +510,8 @@ static __always_inline void end(struct pt_regs *ctx, __u64 cookie)
 	__u32 watch = cookie >> 32;
 	__u64 addr = RESULT(ctx);
 
-	if (!c || !c->sp || SP(ctx) != c->sp + POPPED)
-		return; /* a nested call's */
+	if (!c || !c->sp || c->watch != watch || SP(ctx) != c->sp + POPPED)
+		return; /* a nested call's, or a probe's that is no longer in use */
 	c->sp = 0;
 	if (c->form == FORM_OUT && (addr || bpf_probe_read_user(&addr, sizeof(addr), (void *)c->pointer)))
 		addr = 0;

@@ -105,7 +105,7 @@ type Programs struct {
 
 	Samples, Live *ebpf.Map
 
-	drops, calls *ebpf.Map
+	drops, calls, watches *ebpf.Map
 
 	coll *ebpf.Collection
 }
@@ -174,6 +174,7 @@ func Load(p *cpu.Programs, o Options) (*Programs, error) {
 		Live:    coll.Maps["live_samples"],
 		drops:   coll.Maps["memory_drops"],
 		calls:   coll.Maps["call_counts"],
+		watches: coll.Maps["watches"],
 		coll:    coll,
 	}, nil
 }
@@ -198,6 +199,20 @@ func (p *Programs) Close() { p.coll.Close() }
 
 // Watches is how many processes can be told apart by Calls.
 const Watches = 1024
+
+// Watch makes the programs heed the probes that have a number in their cookies, and no others with the same number
+// modulo Watches; Unwatch makes them heed none of those. Both at once, whatever the probes need to come and go.
+func (p *Programs) Watch(watch uint32) error { return p.setWatch(watch, watch) }
+
+// Unwatch undoes Watch.
+func (p *Programs) Unwatch(watch uint32) error { return p.setWatch(watch, 0) }
+
+func (p *Programs) setWatch(watch, value uint32) error {
+	if err := p.watches.Put(watch%Watches, value); err != nil {
+		return fmt.Errorf("setting which process is watched: %w", err)
+	}
+	return nil
+}
 
 // Calls returns how many calls have come by the probes of a process, by the number in its cookies, and of those before it
 // whose number was the same modulo Watches.

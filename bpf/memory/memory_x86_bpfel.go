@@ -29,9 +29,11 @@ type memoryCall struct {
 	Pointer uint64
 	Old     memoryLive
 	Form    uint32
+	Watch   uint32
 	Drawn   uint8
 	Sampled uint8
-	Pad     [2]uint8
+	Nested  uint8
+	Pad     [5]uint8
 }
 
 type memoryForm uint32
@@ -226,6 +228,7 @@ const (
 	memoryMapSamples           = "samples"
 	memoryMapScratches         = "scratches"
 	memoryMapWalks             = "walks"
+	memoryMapWatches           = "watches"
 	memoryProgMemoryBegin      = "memory_begin"
 	memoryProgMemoryDraw       = "memory_draw"
 	memoryProgMemoryEnd        = "memory_end"
@@ -306,6 +309,7 @@ type memoryMapSpecs struct {
 	Samples     *ebpf.MapSpec `ebpf:"samples"`
 	Scratches   *ebpf.MapSpec `ebpf:"scratches"`
 	Walks       *ebpf.MapSpec `ebpf:"walks"`
+	Watches     *ebpf.MapSpec `ebpf:"watches"`
 }
 
 // memoryVariableSpecs contains global variables before they are loaded into the kernel.
@@ -356,6 +360,7 @@ type memoryMaps struct {
 	Samples     *ebpf.Map `ebpf:"samples"`
 	Scratches   *ebpf.Map `ebpf:"scratches"`
 	Walks       *ebpf.Map `ebpf:"walks"`
+	Watches     *ebpf.Map `ebpf:"watches"`
 }
 
 func (m *memoryMaps) Close() error {
@@ -373,6 +378,7 @@ func (m *memoryMaps) Close() error {
 		m.Samples,
 		m.Scratches,
 		m.Walks,
+		m.Watches,
 	)
 }
 

@@ -47,7 +47,8 @@ func (p *Profiler) look(w *watch) {
 	}
 }
 
-// lookAt puts probes on one file and returns how many.
+// lookAt puts probes on one file and returns how many. It is called by Run's goroutine alone, with p.mu held, and lets
+// others have that while it reads: a compiler's libraries take half a second.
 func (p *Profiler) lookAt(w *watch, m process.Mapping) (int, error) {
 	k := p.files[m.File]
 	if k != nil && len(k.hooks) == 0 {
@@ -60,9 +61,11 @@ func (p *Profiler) lookAt(w *watch, m process.Mapping) (int, error) {
 	defer r.Close()
 	if k == nil {
 		k = &allocator{}
+		p.mu.Unlock()
 		if k.hooks, k.err = findHooks(r); k.err != nil {
 			k.err = fmt.Errorf("looking for allocators in %s: %w", m.Path, k.err)
 		}
+		p.mu.Lock()
 		if len(p.files) >= maxFiles {
 			clear(p.files)
 		}

@@ -1,11 +1,14 @@
 package native
 
 import (
-	"fmt"
-	"os"
+	"os/exec"
 	"runtime"
 	"slices"
+	"strings"
+	"sync/atomic"
 	"testing"
+
+	"github.com/perfuse/perfuse/agent/process"
 )
 
 // pairs makes a program allocate and free n times and returns the nanoseconds of its own processor time for each time.
@@ -53,46 +56,61 @@ func BenchmarkPair(b *testing.B) {
 	}
 }
 
-// BenchmarkProgram prints how much longer a program takes that allocates most of the time, and writes some of it.
-
+// BenchmarkProgram prints how much longer programs take, by their own processor time, in turns: one that takes 300 MB in
+// pieces, one that frees at once, Perl with a large hash, and a C++ compiler.
 func BenchmarkProgram(b *testing.B) {
-	for _, c := range []struct{ name, command string }{
-		{"live", "live"},
-		{"freed", "freed"},
+	for _, c := range []struct {
+		name  string
+		comm  string // of the process that is watched
+		argv  []string
+		input string
+	}{
+		{"pieces", "truth", nil, "live 300\n"},
+		{"freed", "truth", nil, "freed 300\n"},
+		{"perl", "perl", []string{"perl", "-e", "$h{$_} = \"x$_\" for 1..300000"}, ""},
+		{"c++", "cc1plus", []string{"g++", "-fsyntax-only", "testdata/truth.cc"}, ""},
 	} {
 		b.Run(c.name, func(b *testing.B) {
-			path := compile(b, "truth.c", "gcc", "-O1")
-			r := newRig(b, Options{})
-			bare, probed := r.start(b, nil, path, false), r.start(b, nil, path, true)
-			var one, with []float64
-			for b.Loop() {
-				for x, to := range map[*target]*[]float64{bare: &one, probed: &with} {
-					before := processorTime(b, x.cmd.Process.Pid)
-					x.ask(b, c.command, 30)
-					x.ask(b, "drop", 0)
-					*to = append(*to, processorTime(b, x.cmd.Process.Pid)-before)
+			if c.argv == nil {
+				c.argv = []string{compile(b, "truth.c", "gcc", "-O1")}
+			}
+			if _, err := exec.LookPath(c.argv[0]); err != nil {
+				b.Skip(err)
+			}
+			var watch atomic.Bool
+			var seen atomic.Int64
+			newRig(b, Options{Select: func(p *process.Process) bool {
+				yes := watch.Load() && p.Comm == c.comm
+				if yes {
+					seen.Add(1)
 				}
+				return yes
+			}})
+			var one, two, with []float64
+			run := func(watched bool, to *[]float64) {
+				watch.Store(watched)
+				cmd := exec.Command(c.argv[0], c.argv[1:]...)
+				cmd.Stdin = strings.NewReader(c.input)
+				if err := cmd.Run(); err != nil {
+					b.Fatal(err)
+				}
+				*to = append(*to, (cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()).Seconds())
+			}
+			for b.Loop() {
+				run(false, &one)
+				run(true, &with)
+				run(false, &two)
+			}
+			if seen.Load() == 0 {
+				b.Fatalf("%s was never watched", c.comm)
 			}
 			b.ReportMetric(0, "ns/op")
 			b.ReportMetric(median(one)*1e3, "bare-ms")
+			b.ReportMetric(median(two)/median(one), "bare/bare")
 			b.ReportMetric(median(with)*1e3, "probed-ms")
 			b.ReportMetric(median(with)/median(one), "slowdown")
 		})
 	}
-}
-
-// processorTime returns the seconds that a process has used.
-func processorTime(b testing.TB, pid int) float64 {
-	b.Helper()
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/schedstat", pid))
-	if err != nil {
-		b.Fatal(err)
-	}
-	var ns float64
-	if _, err := fmt.Sscan(string(text), &ns); err != nil {
-		b.Fatal(err)
-	}
-	return ns / 1e9
 }
 
 func median(v []float64) float64 {

@@ -203,6 +203,9 @@ func TestNoAllocator(t *testing.T) {
 	r.chosen[process.PID(x.cmd.Process.Pid)] = true
 	r.mu.Unlock()
 	// It has been seen and was not chosen: as if it came now.
+	if err := r.table.Sync(t.Context()); err != nil {
+		t.Fatal(err)
+	}
 	p := r.table.Lookup(process.PID(x.cmd.Process.Pid), time.Now())
 	if p == nil {
 		t.Fatal("the process is not known")
@@ -224,6 +227,7 @@ func TestBusy(t *testing.T) {
 	if err := r.sweep(); err != nil {
 		t.Fatal(err)
 	}
+	r.closers.Wait()
 	h := r.heapOf(t, pid)
 	if !errors.Is(h.Err, errBusy) || len(h.Files) > 0 || len(h.Sites) > 0 {
 		t.Errorf("got %+v", h)

@@ -58,7 +58,7 @@ type Options struct {
 	Rate uint64
 	// AllocOnly leaves out what is in use: frees have no probes, which halves the cost.
 	AllocOnly bool
-	// MaxProcesses bounds how many processes are watched at once. Default 64, at most 1024.
+	// MaxProcesses bounds how many processes are watched at once. Default 64, at most 512.
 	MaxProcesses int
 	// MaxLive bounds the samples that are live, of all processes. Default 65536: 32 GiB at the default rate.
 	MaxLive uint32
@@ -97,6 +97,10 @@ type Profiler struct {
 		todo []uint32
 		wake chan struct{}
 	}
+
+	// What takes probes away.
+	closers sync.WaitGroup
+	closing sync.Mutex
 
 	mu           sync.Mutex
 	closed       bool
@@ -280,10 +284,11 @@ func (p *Profiler) Close() error {
 
 func (p *Profiler) detach() {
 	p.mu.Lock()
-	defer p.mu.Unlock()
 	for _, w := range p.watched {
 		p.end(w)
 	}
+	p.mu.Unlock()
+	p.closers.Wait()
 }
 
 // work does what was queued.
@@ -339,7 +344,7 @@ func (p *Profiler) choose(proc *process.Process) *watch {
 	if !p.opts.Select(proc) {
 		return nil
 	}
-	if len(p.watched) >= min(p.opts.MaxProcesses, memory.Watches) {
+	if len(p.watched) >= min(p.opts.MaxProcesses, memory.Watches/2) {
 		p.refused++
 		if p.refused == 1 {
 			level.Warn(p.opts.Logger).Log("msg", "more processes are chosen for heap profiles than can be watched at once; "+
@@ -347,7 +352,11 @@ func (p *Profiler) choose(proc *process.Process) *watch {
 		}
 		return nil
 	}
+	// A number whose place is free: those of others come back after memory.Watches.
 	p.lastID++
+	for p.taken(p.lastID) {
+		p.lastID++
+	}
 	w := &watch{
 		id:      p.lastID,
 		process: proc,
@@ -355,15 +364,35 @@ func (p *Profiler) choose(proc *process.Process) *watch {
 		heap:    newHeap(p.opts.Rate, &p.budget),
 		counted: time.Now(),
 	}
-	w.base, _ = p.programs.Calls(w.id)
+	var err error
+	if w.base, err = p.programs.Calls(w.id); err == nil {
+		err = p.programs.Watch(w.id)
+	}
+	if err != nil {
+		level.Error(p.opts.Logger).Log("msg", "a process is not watched", "pid", proc.PID, "err", err)
+		return nil
+	}
 	p.watched[proc.Generation] = w
 	p.byID[w.id] = w
 	return w
 }
 
+// taken says whether a process that is watched has the place of a number. 0 stands for none.
+func (p *Profiler) taken(id uint32) bool {
+	if id == 0 {
+		return true
+	}
+	for other := range p.byID {
+		if other%memory.Watches == id%memory.Watches {
+			return true
+		}
+	}
+	return false
+}
+
 // end takes a process's probes away and forgets it, but for what it has allocated last.
 func (p *Profiler) end(w *watch) {
-	w.unhook()
+	p.unhook(w)
 	p.reclaimed += w.heap.reclaimed
 	delete(p.watched, w.process.Generation)
 	delete(p.byID, w.id)
@@ -373,11 +402,21 @@ func (p *Profiler) end(w *watch) {
 	}
 }
 
-func (w *watch) unhook() {
-	for _, l := range w.links {
-		l.Close()
+// unhook takes a process's probes away, in the background: each that is not part of a session waits for a grace period of the
+// kernel, some 100 ms, and closing several at once makes that longer, not shorter.
+func (p *Profiler) unhook(w *watch) {
+	if err := p.programs.Unwatch(w.id); err != nil {
+		level.Error(p.opts.Logger).Log("msg", "probes are heeded until they are gone", "pid", w.process.PID, "err", err)
 	}
+	links := w.links
 	w.links = nil
+	p.closers.Go(func() {
+		p.closing.Lock()
+		defer p.closing.Unlock()
+		for _, l := range links {
+			l.Close()
+		}
+	})
 }
 
 var errBusy = errors.New("it allocates so often that probes would cost it too much")
@@ -395,7 +434,7 @@ func (p *Profiler) count(w *watch) error {
 	if p.opts.MaxCalls == 0 || rate <= p.opts.MaxCalls || w.links == nil {
 		return nil
 	}
-	w.unhook()
+	p.unhook(w)
 	p.reclaimed += w.heap.reclaimed
 	w.heap.close()
 	w.heap = newHeap(p.opts.Rate, &p.budget)

@@ -186,7 +186,7 @@ func TestFreed(t *testing.T) {
 			sites = x.ask(t, "drop", 0)
 			live = bySite(r.stacks(t, r.collect(t), profile.TypeInuseSpace, pid), sites)
 			for name, bytes := range live {
-				if sites[name].live == 0 && bytes > 0 {
+				if name != "" && sites[name].live == 0 && bytes > 0 { // "": libc for itself
 					t.Errorf("%q has freed everything, and %.0f bytes are live", name, bytes)
 				}
 			}
@@ -199,6 +199,9 @@ func TestFreed(t *testing.T) {
 func TestExceptions(t *testing.T) {
 	for _, library := range []string{"", "libjemalloc.so.2", "libtcmalloc_minimal.so.4"} {
 		for _, noSession := range []bool{false, true} {
+			if noSession && library != "libjemalloc.so.2" {
+				continue // taking so many probes away takes the kernel seconds
+			}
 			t.Run(fmt.Sprintf("%s, no sessions %v", library, noSession), func(t *testing.T) {
 				env := preload(t, library)
 				r := newRig(t, Options{Rate: testRate, noSession: noSession})
