@@ -22,6 +22,7 @@ import (
 
 	"github.com/perfuse/perfuse/agent/process"
 	"github.com/perfuse/perfuse/bpf/cpu"
+	"github.com/perfuse/perfuse/bpf/offcpu"
 	"github.com/perfuse/perfuse/symbolize/kernel"
 )
 
@@ -56,6 +57,8 @@ func Run() []Check {
 		lockdown(),
 		typeInformation(),
 		sampling(limitErr),
+		waits(),
+		pageFaults(),
 		clock(),
 		processRecords(),
 		kernelSymbols(),
@@ -190,6 +193,35 @@ func sharedSpans() Check {
 		return Check{name, Note, "no BPF file system is mounted at " + cpu.DefaultBPFFS, "to see the spans of other agents: mount -t bpf bpf " + cpu.DefaultBPFFS}
 	}
 	return Check{name, Note, reason(err), "samples will not tell which request they belong to"}
+}
+
+// waits loads the programs that measure what threads wait for.
+func waits() Check {
+	const name = "off-CPU"
+	p, err := cpu.Load(cpu.Options{})
+	if err != nil {
+		return Check{name, Note, "not tried, since CPU sampling does not load", ""}
+	}
+	defer p.Close()
+	o, err := offcpu.Load(p, offcpu.Options{RingBytes: 1 << 20, Wakers: true})
+	if err != nil {
+		return Check{name, Note, "waits are not measured: " + reason(err), "wants Linux 5.18 or newer"}
+	}
+	o.Close()
+	return Check{name, OK, "tp_btf/sched_switch and the iterator over tasks: waits, and who ends them", ""}
+}
+
+func pageFaults() Check {
+	attr := unix.PerfEventAttr{
+		Type: unix.PERF_TYPE_SOFTWARE, Config: unix.PERF_COUNT_SW_PAGE_FAULTS, Size: unix.PERF_ATTR_SIZE_VER5,
+		Sample: 49, Bits: unix.PerfBitDisabled | unix.PerfBitFreq,
+	}
+	fd, err := unix.PerfEventOpen(&attr, -1, 0, -1, unix.PERF_FLAG_FD_CLOEXEC)
+	if err != nil {
+		return Check{"page faults", Note, "not counted: " + err.Error(), "see privileges"}
+	}
+	unix.Close(fd)
+	return Check{"page faults", OK, "the software event page-faults", ""}
 }
 
 func clock() Check {
