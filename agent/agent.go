@@ -17,6 +17,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/perfuse/perfuse/agent/heap"
+	"github.com/perfuse/perfuse/agent/heap/hotspot"
 	"github.com/perfuse/perfuse/agent/process"
 	"github.com/perfuse/perfuse/agent/sampler"
 	"github.com/perfuse/perfuse/agent/ship"
@@ -41,8 +42,8 @@ type Options struct {
 	OffCPU, PageFaults *bool
 	// Wakers also measures who ends the waits.
 	Wakers bool
-	// HeapInterval is the time between two looks at memory profiles. Default 15 s; negative: none.
-	HeapInterval time.Duration
+	// Heap says whose memory profiles are collected. Default: those of Go programs.
+	Heap HeapConfig
 	// Interval is the time between two batches. Default 10 s.
 	Interval time.Duration
 	// SpoolDir keeps what the server has not taken yet. Default: a directory below the system's temporary
@@ -64,7 +65,7 @@ type Agent struct {
 	opts      Options
 	table     *process.Table
 	sampler   *sampler.Sampler
-	heap      *heap.Heap // nil: not wanted
+	heap      *heap.Heap
 	sender    *ship.T
 	debuginfo *ship.Debuginfo
 	scanned   atomic.Bool
@@ -83,12 +84,8 @@ func New(o Options) (_ *Agent, err error) {
 		}
 	}()
 	late, lateHeap := &lateObserver{}, &lateObserver{}
-	observers := []process.Observer{late}
-	if o.HeapInterval >= 0 {
-		observers = append(observers, lateHeap)
-	}
 	if a.table, err = process.New(process.Options{
-		Observers:  observers,
+		Observers:  []process.Observer{late, lateHeap},
 		Node:       o.Node,
 		Relabel:    o.Relabel,
 		Logger:     o.Logger,
@@ -139,18 +136,34 @@ func New(o Options) (_ *Agent, err error) {
 		return nil, err
 	}
 	late.Observer = a.sampler
-	if o.HeapInterval >= 0 {
-		a.heap = heap.New(heap.Options{
-			Interval: o.HeapInterval, Sampler: a.sampler, Open: a.table.Open, Keep: keep, Sink: a.accept, Logger: o.Logger,
-		})
-		lateHeap.Observer = a.heap
+	if a.heap, err = a.newHeap(); err != nil {
+		return nil, sampler.Explain(fmt.Errorf("memory profiles: %w", err), nil)
 	}
+	lateHeap.Observer = a.heap
 	if o.Registerer != nil {
 		if err := o.Registerer.Register(a.sampler); err != nil {
 			return nil, fmt.Errorf("registering the sampler's metrics: %w", err)
 		}
 	}
 	return a, nil
+}
+
+func (a *Agent) newHeap() (*heap.Heap, error) {
+	c := a.opts.Heap
+	return heap.New(heap.Options{
+		Interval: c.Interval,
+		Sampler:  a.sampler,
+		Open:     a.table.Open,
+		Keep:     keep,
+		NoGo:     !or(c.Go, true),
+		Native:   heap.Native{Select: c.Native.Selector.selects(), Rate: c.Native.SampleBytes, AllocOnly: c.Native.AllocOnly},
+		JVM: heap.JVM{
+			Select:  c.JVM.Selector.selects(),
+			Options: hotspot.Options{Allocations: true, Live: c.JVM.Live, CPU: or(c.JVM.CPU, true)},
+		},
+		Sink:   a.accept,
+		Logger: a.opts.Logger,
+	})
 }
 
 func keep(p *process.Process) bool { return p == nil || p.Profiled() }
@@ -189,9 +202,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	}
 	a.scanned.Store(true)
 	start(&sampling, ctx, "sampling", a.sampler.Run)
-	if a.heap != nil {
-		start(&sampling, ctx, "collecting memory profiles", a.heap.Run)
-	}
+	start(&sampling, ctx, "collecting memory profiles", a.heap.Run)
 	if a.sampler.Settle(ctx) == nil {
 		giveBack()
 	}
@@ -233,6 +244,9 @@ func (a *Agent) Close() error {
 		if a.opts.Registerer != nil {
 			a.opts.Registerer.Unregister(a.sampler)
 		}
+		if a.heap != nil {
+			errs = append(errs, a.heap.Close())
+		}
 		errs = append(errs, a.sampler.Close())
 	}
 	if a.debuginfo != nil {
@@ -256,7 +270,7 @@ type Status struct {
 	Processes int           `json:"processes"`
 	LastBatch time.Time     `json:"last_batch"`
 	Sampler   sampler.Stats `json:"sampler"`
-	Heap      *heap.Stats   `json:"heap,omitempty"`
+	Heap      heap.Stats    `json:"heap"`
 	Error     string        `json:"error,omitempty"`
 }
 
@@ -268,10 +282,7 @@ func (a *Agent) Status() Status {
 		Rate:      a.sampler.Rate(),
 		Processes: len(a.table.Processes()),
 	}
-	if a.heap != nil {
-		h := a.heap.Stats()
-		st.Heap = &h
-	}
+	st.Heap = a.heap.Stats()
 	st.OffCPU = "measured"
 	if err := a.sampler.OffCPU(); err != nil {
 		st.OffCPU = err.Error()

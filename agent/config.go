@@ -11,6 +11,8 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
+	"github.com/perfuse/perfuse/agent/process"
+	"github.com/perfuse/perfuse/profile"
 	"github.com/perfuse/perfuse/profile/relabel"
 )
 
@@ -22,7 +24,17 @@ import (
 //	off_cpu: true             # measure what threads wait for, where the kernel can (Linux 5.18)
 //	wakers: false             # also measure who ends the waits
 //	page_faults: true         # measure who makes memory resident
-//	heap_interval: 15s        # the time between two looks at memory profiles; negative: none
+//	heap:
+//	  interval: 15s           # the time between two looks at memory profiles
+//	  go: true                # Go programs, which keep their profile by themselves
+//	  native:                 # C, C++ and Rust: probes on allocators, half a microsecond a call
+//	    selector: '{executable=~".*/postgres"}'   # which processes, by their labels; without: none
+//	    sample_bytes: 524288  # bytes allocated to a sample, on average
+//	    alloc_only: false     # leave out what is in use, for half of the cost
+//	  jvm:                    # JVMs, by their Flight Recorder
+//	    selector: '{comm="java"}'
+//	    live: false           # also what is in use: a full collection every interval
+//	    cpu: true             # also CPU time by method, of JVMs that keep no frame pointers
 //	bpf_fs: /sys/fs/bpf       # where agents on a node share which request a thread serves
 //	relabel_configs:          # Prometheus' rules over the labels of each process
 //	  - source_labels: [executable]
@@ -34,9 +46,46 @@ type Config struct {
 	OffCPU         *bool          `yaml:"off_cpu"`
 	Wakers         bool           `yaml:"wakers"`
 	PageFaults     *bool          `yaml:"page_faults"`
-	HeapInterval   time.Duration  `yaml:"heap_interval"`
+	Heap           HeapConfig     `yaml:"heap"`
 	BPFFS          string         `yaml:"bpf_fs"`
 	RelabelConfigs []relabel.Rule `yaml:"relabel_configs"`
+}
+
+// HeapConfig says whose memory profiles are collected.
+type HeapConfig struct {
+	Interval time.Duration `yaml:"interval"`
+	Go       *bool         `yaml:"go"`
+	Native   struct {
+		Selector    Selector `yaml:"selector"`
+		SampleBytes uint64   `yaml:"sample_bytes"`
+		AllocOnly   bool     `yaml:"alloc_only"`
+	} `yaml:"native"`
+	JVM struct {
+		Selector Selector `yaml:"selector"`
+		Live     bool     `yaml:"live"`
+		CPU      *bool    `yaml:"cpu"`
+	} `yaml:"jvm"`
+}
+
+// Selector chooses processes by their labels. The zero Selector chooses none.
+type Selector struct {
+	profile.Selector
+	set bool
+}
+
+// UnmarshalText reads a selector as queries have it. "{}" chooses all.
+func (s *Selector) UnmarshalText(text []byte) (err error) {
+	s.Selector, err = profile.ParseSelector(string(text))
+	s.set = true
+	return err
+}
+
+// selects returns the choice as a function, nil for none.
+func (s Selector) selects() func(*process.Process) bool {
+	if !s.set {
+		return nil
+	}
+	return func(p *process.Process) bool { return keep(p) && s.Match(p.Labels()) }
 }
 
 const maxConfigBytes = 1 << 20
@@ -90,6 +139,12 @@ func parseConfig(b []byte) (Config, error) {
 	}
 	if c.Interval != 0 && (c.Interval < time.Second || c.Interval > 5*time.Minute) {
 		return Config{}, fmt.Errorf("interval %s: want 1s to 5m", c.Interval)
+	}
+	if h := c.Heap.Interval; h != 0 && (h < time.Second || h > time.Hour) {
+		return Config{}, fmt.Errorf("heap: interval %s: want 1s to 1h", h)
+	}
+	if n := c.Heap.Native.SampleBytes; n != 0 && n < 1024 {
+		return Config{}, fmt.Errorf("heap: native: sample_bytes %d: want 1024 or more", n)
 	}
 	if err := relabel.Check(c.RelabelConfigs); err != nil {
 		return Config{}, err

@@ -13,10 +13,12 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/cilium/ebpf"
 	"github.com/go-kit/log"
 	"github.com/go-kit/log/level"
 
 	"github.com/perfuse/perfuse/agent/heap"
+	"github.com/perfuse/perfuse/agent/heap/hotspot"
 	"github.com/perfuse/perfuse/agent/process"
 	"github.com/perfuse/perfuse/agent/sampler"
 	"github.com/perfuse/perfuse/bpf/cpu"
@@ -34,8 +36,10 @@ type RecordOptions struct {
 	// Wakers also records who ends the waits. It wants OffCPU.
 	Wakers bool
 	// Heap also records memory profiles: what was in use when the recording ended, or at most a second before a process
-	// did, and what was allocated.
+	// did, and what was allocated. Of Go programs all are looked at, of others those that PID or Command name.
 	Heap bool
+	// JavaCPU also asks JVMs, of those that PID or Command name, for CPU time by method.
+	JavaCPU bool
 	// PID restricts the recording to one process and what it starts from now on.
 	PID int
 	// Command is started once everything is ready, and recorded with all that it starts. The recording
@@ -120,7 +124,7 @@ type state struct {
 func (r *recorder) run(ctx context.Context) (*Recording, error) {
 	late, lateHeap := &lateObserver{}, &lateObserver{}
 	observers := []process.Observer{late}
-	if r.opts.Heap {
+	if r.opts.Heap || r.opts.JavaCPU {
 		observers = append(observers, lateHeap)
 	}
 	if r.family != nil {
@@ -161,10 +165,11 @@ func (r *recorder) run(ctx context.Context) (*Recording, error) {
 		}
 	}
 	late.Observer = r.sampler
-	if r.opts.Heap {
-		r.heap = heap.New(heap.Options{
-			Interval: time.Second, Sampler: r.sampler, Open: table.Open, Keep: o.Keep, Sink: r.acceptHeap, Logger: r.opts.Logger,
-		})
+	if r.opts.Heap || r.opts.JavaCPU {
+		if r.heap, err = r.newHeap(table); err != nil {
+			return nil, sampler.Explain(fmt.Errorf("recording memory: %w", err), nil)
+		}
+		defer r.heap.Close()
 		lateHeap.Observer = r.heap
 	}
 
@@ -212,6 +217,31 @@ func (r *recorder) run(ctx context.Context) (*Recording, error) {
 	}
 	rec.Duration = time.Since(start)
 	return rec, r.finish(context.WithoutCancel(ctx), rec)
+}
+
+// newHeap chooses whose memory is recorded.
+func (r *recorder) newHeap(table *process.Table) (*heap.Heap, error) {
+	o := heap.Options{
+		Interval: time.Second, Sampler: r.sampler, Open: table.Open, NoGo: !r.opts.Heap, Sink: r.acceptHeap, Logger: r.opts.Logger,
+	}
+	if r.family == nil {
+		return heap.New(o)
+	}
+	o.Keep = r.family.has
+	o.JVM = heap.JVM{Select: r.family.has, Options: hotspot.Options{
+		Allocations: r.opts.Heap, Live: r.opts.Heap, CPU: r.opts.JavaCPU,
+		Interval: time.Minute, // each look at what lives is a full collection
+	}}
+	if r.opts.Heap {
+		o.Native.Select = r.family.has
+	}
+	h, err := heap.New(o)
+	if errors.Is(err, ebpf.ErrNotSupported) {
+		level.Warn(r.opts.Logger).Log("msg", "allocators of C, C++ and Rust programs are not probed", "err", err)
+		o.Native.Select = nil
+		return heap.New(o)
+	}
+	return h, err
 }
 
 // errDone ends a recording that went as planned.

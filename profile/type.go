@@ -27,6 +27,9 @@ var (
 	TypeCPU        = Type{Name: "process_cpu", SampleType: "cpu", SampleUnit: "nanoseconds", PeriodType: "cpu", PeriodUnit: "nanoseconds"}
 	TypeCPUSamples = Type{Name: "process_cpu", SampleType: "samples", SampleUnit: "count", PeriodType: "cpu", PeriodUnit: "nanoseconds"}
 
+	// TypeJavaCPU is what a JVM itself tells of its CPU time, by methods. It is part of TypeCPU's time, not beside it.
+	TypeJavaCPU = Type{Name: "java_cpu", SampleType: "java_cpu", SampleUnit: "nanoseconds", PeriodType: "cpu", PeriodUnit: "nanoseconds"}
+
 	TypeOffCPU = Type{Name: "off_cpu", SampleType: "off_cpu", SampleUnit: "nanoseconds", PeriodType: "off_cpu", PeriodUnit: "nanoseconds"}
 	// TypeWakers is off-CPU time, until a thread is woken, at the stacks of those who woke it.
 	TypeWakers       = Type{Name: "off_cpu", SampleType: "wakers", SampleUnit: "nanoseconds", PeriodType: "off_cpu", PeriodUnit: "nanoseconds"}

@@ -1,8 +1,10 @@
 // Package heap collects the memory profiles of the processes on a node, and makes batches of them as the sampler does of
-// its samples. What a runtime keeps by itself is read from outside: [goheap] for Go.
+// its samples. What Go's runtime keeps by itself is read from outside, of every process ([goheap]); JVMs are asked
+// ([hotspot]), and allocators probed ([native]), where somebody has chosen so, since it costs the program something.
 //
 //	process table ─▶ Started, Mapped, Exited ─▶ which processes, which files
 //	every interval: each process's profile ─▶ sampler.Joiner (labels, frames) ─▶ Sink
+//	a goroutine a JVM: Flight Recorder ─▶ labels ─▶ Sink
 //
 // What is in use is a level: it holds for the interval that ends when it is read. What was allocated is an amount: the
 // difference to the time before, or, of a process that began under our eyes, to nothing.
@@ -12,9 +14,11 @@
 package heap
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -24,6 +28,8 @@ import (
 	"github.com/go-kit/log/level"
 
 	"github.com/perfuse/perfuse/agent/heap/goheap"
+	"github.com/perfuse/perfuse/agent/heap/hotspot"
+	"github.com/perfuse/perfuse/agent/heap/native"
 	"github.com/perfuse/perfuse/agent/process"
 	"github.com/perfuse/perfuse/agent/sampler"
 	"github.com/perfuse/perfuse/profile"
@@ -39,10 +45,33 @@ type Options struct {
 	Open func(*process.Process, process.Mapping) (process.File, error)
 	// Keep decides which processes are looked at. Default: all.
 	Keep func(*process.Process) bool
-	// Sink receives the batches, from one goroutine. It owns them.
+	// NoGo leaves out Go programs.
+	NoGo bool
+	// Native chooses C, C++ and Rust programs, whose allocators are probed; JVM chooses JVMs. Default: none.
+	Native Native
+	JVM    JVM
+	// Sink receives the batches, one at a time. It owns them.
 	Sink func(*profile.Batch)
 	// Logger gets one line for each program whose profile cannot be had. Default: none.
 	Logger log.Logger
+}
+
+// Native says which allocators are probed, and how.
+type Native struct {
+	// Select chooses processes; nil: none.
+	Select func(*process.Process) bool
+	// Rate is how many bytes there are to a sample on average. Default 512 KiB.
+	Rate uint64
+	// AllocOnly leaves out what is in use, for half of the cost.
+	AllocOnly bool
+}
+
+// JVM says which JVMs are asked, and what.
+type JVM struct {
+	// Select chooses processes; nil: none.
+	Select func(*process.Process) bool
+	// Options are the recording's; its Interval is the time between two looks. Default: the same as of the others.
+	hotspot.Options
 }
 
 // Heap implements process.Observer: the process table must be told of it before it runs.
@@ -50,6 +79,10 @@ type Heap struct {
 	opts  Options
 	begun time.Time
 
+	native *native.Profiler // nil: not wanted, or not possible
+	jvms   *jvms            // nil: not wanted
+
+	sinking   sync.Mutex
 	mu        sync.Mutex
 	processes map[uint32]*candidate // by generation
 	files     map[process.FileID]*file
@@ -75,12 +108,18 @@ type file struct {
 
 // Stats are the room's own numbers.
 type Stats struct {
-	// Go counts processes of which the last look has found a memory profile.
-	Go int `json:"go"`
-	// Walks and their time; Partial ones met a limit or a collection.
-	Walks, Partial uint64
-	Walking        time.Duration
-	// Without counts the processes that have no profile although they are Go programs, by reason.
+	// Go and JVM count processes that have told their memory profile at the last look, Native those whose allocator
+	// is probed.
+	Go     int `json:"go"`
+	JVM    int `json:"jvm"`
+	Native int `json:"native"`
+	// Walks through Go programs, and their time; Partial ones met a limit or a collection.
+	Walks   uint64        `json:"walks"`
+	Partial uint64        `json:"partial"`
+	Walking time.Duration `json:"walking_nanoseconds"`
+	// Samples are the native profiler's own numbers.
+	Samples *native.Stats `json:"native_samples,omitempty"`
+	// Without counts the processes that have no profile although they could, by reason.
 	Without map[string]int `json:"without,omitempty"`
 }
 
@@ -91,45 +130,88 @@ const (
 	maxSaid        = 1000
 )
 
-// New returns a Heap that has not looked yet.
-func New(o Options) *Heap {
+// New loads what it takes. Its error says in one line what is missing; it wraps ebpf.ErrNotSupported where the kernel
+// cannot have probes on allocators.
+func New(o Options) (*Heap, error) {
 	if o.Interval == 0 {
 		o.Interval = 15 * time.Second
+	}
+	if o.JVM.Interval == 0 {
+		o.JVM.Interval = o.Interval
 	}
 	if o.Logger == nil {
 		o.Logger = log.NewNopLogger()
 	}
-	return &Heap{
+	h := &Heap{
 		opts:      o,
 		begun:     time.Now(),
 		processes: map[uint32]*candidate{},
 		files:     map[process.FileID]*file{},
 		said:      map[string]bool{},
 	}
+	if o.Native.Select != nil {
+		var err error
+		if h.native, err = native.New(native.Options{
+			Programs: o.Sampler.Programs(), Open: o.Open, Select: o.Native.Select, Rate: o.Native.Rate, AllocOnly: o.Native.AllocOnly,
+			Logger: o.Logger,
+		}); err != nil {
+			return nil, err
+		}
+	}
+	if o.JVM.Select != nil {
+		h.jvms = newJVMs(h)
+	}
+	return h, nil
+}
+
+// Close unloads what New has loaded. Run must have returned.
+func (h *Heap) Close() error {
+	if h.native == nil {
+		return nil
+	}
+	return h.native.Close()
 }
 
 // Started implements process.Observer.
-func (h *Heap) Started(p *process.Process, _ []process.Mapping) {
+func (h *Heap) Started(p *process.Process, ms []process.Mapping) {
 	if p.Kernel {
 		return
 	}
 	h.mu.Lock()
-	defer h.mu.Unlock()
 	h.processes[p.Generation] = &candidate{process: p, looked: map[process.FileID]bool{}}
+	h.mu.Unlock()
+	if h.native != nil {
+		h.native.Started(p, ms)
+	}
 }
 
 // Mapped implements process.Observer. What is mapped is asked for when it is looked at.
-func (h *Heap) Mapped(*process.Process, process.Mapping) {}
+func (h *Heap) Mapped(p *process.Process, m process.Mapping) {
+	if h.native != nil {
+		h.native.Mapped(p, m)
+	}
+}
 
 // Exited implements process.Observer.
 func (h *Heap) Exited(p *process.Process) {
 	h.mu.Lock()
-	defer h.mu.Unlock()
 	delete(h.processes, p.Generation)
+	h.mu.Unlock()
+	if h.native != nil {
+		h.native.Exited(p)
+	}
 }
 
 // Run looks every interval until ctx ends, and then once more.
 func (h *Heap) Run(ctx context.Context) error {
+	var wait sync.WaitGroup
+	probing, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer wait.Wait()
+	defer stop()
+	var nativeErr error
+	if h.native != nil {
+		wait.Go(func() { nativeErr = h.native.Run(probing) })
+	}
 	tick := time.NewTicker(h.opts.Interval)
 	defer tick.Stop()
 	known := map[uint32]*candidate{}
@@ -139,41 +221,62 @@ func (h *Heap) Run(ctx context.Context) error {
 		}
 	}()
 	last := time.Now()
+	if h.jvms != nil {
+		h.jvms.look(ctx, h.all(), last) // what they tell begins now
+	}
 	for {
 		select {
 		case <-ctx.Done():
 		case <-tick.C:
 		}
 		now := time.Now()
-		h.look(known, last, now)
+		h.look(ctx, known, last, now)
 		last = now
 		if ctx.Err() != nil {
-			return nil
+			if h.jvms != nil {
+				h.jvms.wait.Wait()
+			}
+			stop()
+			wait.Wait()
+			return nativeErr
 		}
 	}
 }
 
-// look reads every process's profile. known are the processes of the look before.
-func (h *Heap) look(known map[uint32]*candidate, last, now time.Time) {
+// all returns the processes, the eldest first.
+func (h *Heap) all() []*candidate {
 	h.mu.Lock()
-	all := make([]*candidate, 0, len(h.processes))
-	for g, c := range h.processes {
-		all = append(all, c)
-		known[g] = c
+	defer h.mu.Unlock()
+	return slices.SortedFunc(maps.Values(h.processes), func(a, b *candidate) int {
+		return cmp.Compare(a.process.Generation, b.process.Generation)
+	})
+}
+
+func (h *Heap) emit(b *profile.Batch) {
+	h.sinking.Lock()
+	defer h.sinking.Unlock()
+	h.opts.Sink(b)
+}
+
+// look reads every process's profile. known are the processes of the look before.
+func (h *Heap) look(ctx context.Context, known map[uint32]*candidate, last, now time.Time) {
+	all := h.all()
+	alive := make(map[uint32]bool, len(all))
+	for _, c := range all {
+		alive[c.process.Generation] = true
+		known[c.process.Generation] = c
 	}
 	for g, c := range known {
-		if h.processes[g] == nil {
+		if !alive[g] {
 			c.close()
 			delete(known, g)
 		}
 	}
-	h.mu.Unlock()
-	slices.SortFunc(all, func(a, b *candidate) int { return int(int64(a.process.Generation) - int64(b.process.Generation)) })
 
 	st := Stats{Without: map[string]int{}}
 	j := h.opts.Sampler.Join(last, now)
 	for _, c := range all {
-		if h.opts.Keep != nil && !h.opts.Keep(c.process) {
+		if h.opts.NoGo || h.opts.Keep != nil && !h.opts.Keep(c.process) {
 			continue
 		}
 		if c.go_ == nil {
@@ -190,6 +293,15 @@ func (h *Heap) look(known map[uint32]*candidate, last, now time.Time) {
 			st.Go++
 		}
 	}
+	if h.jvms != nil {
+		if ctx.Err() == nil {
+			h.jvms.look(ctx, all, now)
+		}
+		st.JVM = h.jvms.numbers(st.Without)
+	}
+	if h.native != nil {
+		h.probed(j, &st)
+	}
 	h.mu.Lock()
 	st.Walks += h.stats.Walks
 	st.Partial += h.stats.Partial
@@ -197,7 +309,31 @@ func (h *Heap) look(known map[uint32]*candidate, last, now time.Time) {
 	h.stats = st
 	h.mu.Unlock()
 	if b := j.Batch(); len(b.Profiles) > 0 {
-		h.opts.Sink(b)
+		h.emit(b)
+	}
+}
+
+// probed adds the profiles of probed allocators.
+func (h *Heap) probed(j *sampler.Joiner, st *Stats) {
+	if err := h.native.Collect(j); err != nil {
+		level.Warn(h.opts.Logger).Log("msg", "no memory profiles by allocator", "err", err)
+		return
+	}
+	if own, err := h.native.Stats(); err == nil {
+		st.Samples = &own
+	}
+	heaps, err := h.native.Heaps()
+	if err != nil {
+		level.Warn(h.opts.Logger).Log("msg", "no memory profiles by allocator", "err", err)
+		return
+	}
+	for _, one := range heaps {
+		if one.Err != nil {
+			st.Without[one.Err.Error()]++
+			h.say(&candidate{process: one.Process, reason: one.Err})
+			continue
+		}
+		st.Native++
 	}
 }
 

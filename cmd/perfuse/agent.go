@@ -65,7 +65,7 @@ func agentCommand() *cobra.Command {
 			registry := newRegistry()
 			o.Rate, o.Interval, o.BPFFS, o.Relabel = int(rate), file.Interval, file.BPFFS, file.RelabelConfigs
 			o.Wakers = file.Wakers
-			o.OffCPU, o.PageFaults, o.HeapInterval = file.OffCPU, file.PageFaults, file.HeapInterval
+			o.OffCPU, o.PageFaults, o.Heap = file.OffCPU, file.PageFaults, file.Heap
 			o.Logger, o.Registerer = logger, registry
 			if o.SpoolDir == "" {
 				o.SpoolDir = defaultSpool()
@@ -91,7 +91,7 @@ func agentCommand() *cobra.Command {
 	f.Var(&rate, "sampling-rate", "samples per second and CPU")
 	f.StringVar(&o.SpoolDir, "spool-path", "", "directory that keeps what the server has not taken yet (default "+defaultSpool()+")")
 	f.Int64Var(&o.SpoolMaxBytes, "spool-max-bytes", 256<<20, "how large it may become; the oldest goes first")
-	f.StringVar(&config, "config", "", "configuration file (YAML): node, interval, off_cpu, wakers, page_faults, heap_interval, relabel_configs")
+	f.StringVar(&config, "config", "", "configuration file (YAML): node, interval, off_cpu, wakers, page_faults, heap, relabel_configs")
 	f.StringVar(&http, "http-address", "127.0.0.1:7071", "where /metrics, /healthz, /readyz and /debug/ are served; empty: nowhere")
 	f.StringVar(&logLevel, "log-level", "info", "debug, info, warn or error")
 	return c

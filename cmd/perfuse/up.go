@@ -114,11 +114,10 @@ func newAgent(c agent.Config, address string, storage string, rate int, logger l
 		OffCPU:     c.OffCPU,
 		Wakers:     c.Wakers,
 		PageFaults: c.PageFaults,
-
-		HeapInterval: c.HeapInterval,
-		Relabel:      c.RelabelConfigs,
-		SpoolDir:     filepath.Join(storage, "spool"),
-		Logger:       log.With(logger, "part", "agent"),
-		Registerer:   registry,
+		Heap:       c.Heap,
+		Relabel:    c.RelabelConfigs,
+		SpoolDir:   filepath.Join(storage, "spool"),
+		Logger:     log.With(logger, "part", "agent"),
+		Registerer: registry,
 	})
 }

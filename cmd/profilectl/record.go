@@ -94,6 +94,7 @@ func (a *app) recordAndShow(ctx context.Context, o agent.RecordOptions, typ stri
 	}
 	o.Wakers = t == profile.TypeWakers
 	o.OffCPU = t == profile.TypeOffCPU || t == profile.TypeWall || o.Wakers
+	o.JavaCPU = t == profile.TypeJavaCPU
 	o.Heap = t.Name == profile.TypeInuseSpace.Name && t != profile.TypePageFaults
 	if err := out.check(); err != nil {
 		return err
@@ -126,11 +127,14 @@ func (a *app) recordAndShow(ctx context.Context, o agent.RecordOptions, typ stri
 		return nothing("nothing waited: record longer, or look at --type cpu.")
 	case v.total() == 0 && t == profile.TypePageFaults:
 		return nothing("there were no page faults: record longer.")
-	case v.total() == 0 && o.Heap:
+	case v.total() == 0 && (o.Heap || o.JavaCPU):
 		if reasons := rec.Heap.Reasons(); reasons != "" {
 			return nothing("no process has a memory profile: %s", reasons)
 		}
-		return nothing("no process has a memory profile: those of Go programs are read, once they are a second old.")
+		if o.PID == 0 && len(o.Command) == 0 {
+			return nothing("no Go program has a memory profile: C, C++, Rust and Java programs are looked at if --pid or a command names them.")
+		}
+		return nothing("nothing was seen: what was allocated before the recording is known of Go and Java programs only, and a program should run for some seconds.")
 	case v.total() == 0:
 		return nothing("nothing ran on a CPU long enough to be sampled: record longer, or at a higher --sampling-rate.")
 	}
@@ -196,7 +200,7 @@ func (a *app) forwarded() []os.Signal {
 var recordedTypes = []profile.Type{
 	profile.TypeCPU, profile.TypeCPUSamples, profile.TypeOffCPU, profile.TypeWakers, profile.TypeWall,
 	profile.TypePageFaults,
-	profile.TypeInuseSpace, profile.TypeInuseObjects, profile.TypeAllocSpace, profile.TypeAllocObjects,
+	profile.TypeInuseSpace, profile.TypeInuseObjects, profile.TypeAllocSpace, profile.TypeAllocObjects, profile.TypeJavaCPU,
 }
 
 // partOf says whether profiles of type p are part of what type t shows.
@@ -231,7 +235,11 @@ func (v *view) drawBatch(w io.Writer, b *profile.Batch, out output, draw drawing
 	case formFolded:
 		return v.tree.WriteFolded(w)
 	case formTop:
-		rows := v.tree.Top()
+		tree := v.tree
+		if v.typ.Memory() && !draw.allocators {
+			tree = tree.FoldAllocators()
+		}
+		rows := tree.Top()
 		v.atMost = draw.limit
 		t := topTable{view: *v, sum: v.total(), count: int64(len(rows))}
 		if draw.sort == "total" {
