@@ -113,12 +113,19 @@ var Telling = []Workload{
 	{Name: "faults", Compiler: "gcc", Steps: command("gcc " + optimised + " src/faults.c -o OUT")},
 }
 
+// Leaking are programs whose function remember keeps 1 MB more each second. That of leak-java is a folder of classes.
+var Leaking = []Workload{
+	{Name: "leak-c", Compiler: "gcc", Steps: command("gcc " + optimised + " src/leak.c -o OUT")},
+	{Name: "leak-go", Compiler: "go", Steps: [][]string{{"go", "build", "-ldflags=-s -w", "-o", "OUT", "./e2e/workloads/src/goleak"}}},
+	{Name: "leak-java", Compiler: "javac", Steps: command("javac -d OUT src/Leak.java")},
+}
+
 // bravo and delta are inlined: a Go stack names them all the same.
 var goChain = []string{"main.", "main.alpha", "main.bravo", "main.charlie", "main.delta", "main.echo"}
 
 // Named returns the workload of that name.
 func Named(name string) (Workload, bool) {
-	for _, w := range slices.Concat(All, Labelled, Telling) {
+	for _, w := range slices.Concat(All, Labelled, Telling, Leaking) {
 		if w.Name == name {
 			if w.Reach == 0 {
 				w.Reach = 99
@@ -224,10 +231,13 @@ func (w Workload) step(root, work, compiler string, step []string) error {
 // key names what the executable depends on.
 func (w Workload) key(compiler string) (string, error) {
 	version := "-v"
-	if w.Compiler == "go" {
+	switch w.Compiler {
+	case "go":
 		version = "version"
-	} else if w.Compiler == "rustc" {
+	case "rustc":
 		version = "-V"
+	case "javac":
+		version = "-version"
 	}
 	out, err := exec.Command(compiler, version).CombinedOutput()
 	if err != nil {
