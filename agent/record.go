@@ -38,6 +38,8 @@ type RecordOptions struct {
 	// Heap also records memory profiles: what was in use when the recording ended, or at most a second before a process
 	// did, and what was allocated. Of Go programs all are looked at, of others those that PID or Command name.
 	Heap bool
+	// SampleBytes is how many bytes C, C++ and Rust programs allocate to a sample, on average. Default 64 KiB.
+	SampleBytes uint64
 	// JavaCPU also asks JVMs, of those that PID or Command name, for CPU time by method.
 	JavaCPU bool
 	// PID restricts the recording to one process and what it starts from now on.
@@ -219,6 +221,10 @@ func (r *recorder) run(ctx context.Context) (*Recording, error) {
 	return rec, r.finish(context.WithoutCancel(ctx), rec)
 }
 
+// jvmInterval is how old what is known of a JVM can be when it ends before the recording does. Each look at what lives
+// is a full collection.
+const jvmInterval = 5 * time.Second
+
 // newHeap chooses whose memory is recorded.
 func (r *recorder) newHeap(table *process.Table) (*heap.Heap, error) {
 	o := heap.Options{
@@ -230,10 +236,10 @@ func (r *recorder) newHeap(table *process.Table) (*heap.Heap, error) {
 	o.Keep = r.family.has
 	o.JVM = heap.JVM{Select: r.family.has, Options: hotspot.Options{
 		Allocations: r.opts.Heap, Live: r.opts.Heap, CPU: r.opts.JavaCPU,
-		Interval: time.Minute, // each look at what lives is a full collection
+		Interval: jvmInterval,
 	}}
 	if r.opts.Heap {
-		o.Native.Select = r.family.has
+		o.Native = heap.Native{Select: r.family.has, Rate: cmp.Or(r.opts.SampleBytes, 64<<10)}
 	}
 	h, err := heap.New(o)
 	if errors.Is(err, ebpf.ErrNotSupported) {

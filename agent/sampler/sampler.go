@@ -137,7 +137,7 @@ func newSampler(o Options, verify func([]deferred, map[cpu.Key]seen)) (*Sampler,
 	perInterval += float64(max(o.FaultRate, 0)*len(cpus)) * o.Interval.Seconds()
 	stacks := min(max(2*perInterval, 4096), 1<<18)
 	if o.OffCPU {
-		stacks += 16384 // each thread that waits has one at least
+		stacks += 32768 // each thread that waits has one at least
 	}
 	ringBytes := powerOfTwo(min(max(float64(o.Rate*len(cpus))*ringPerSample, 1<<19), 1<<24))
 	p, err := cpu.Load(cpu.Options{

@@ -74,6 +74,7 @@ What a command prints to standard output goes to standard error if the recording
 	cmd.Flags().DurationVar(&o.Duration, "duration", 0, "how long; without a command 30s")
 	cmd.Flags().IntVar(&o.PID, "pid", 0, "record this process and what it starts")
 	cmd.Flags().IntVar(&o.Rate, "sampling-rate", 97, "samples per second and CPU")
+	cmd.Flags().Uint64Var(&o.SampleBytes, "sample-bytes", 64<<10, "bytes allocated to a sample, on average, in C, C++ and Rust programs")
 	cmd.Flags().StringVar(&typ, "type", "cpu", "what to show: cpu, samples, off_cpu (waits), wakers (who ends them), wall (both times), page_faults, inuse_space, inuse_objects, alloc_space, alloc_objects")
 	draw.flags(cmd)
 	cmd.Flags().StringVarP(&outFlag, "output", "o", formTop, "form ("+strings.Join(profileForms, ", ")+") or a file whose end says it (out.pb.gz, out.svg, ...)")

@@ -108,9 +108,17 @@ var Labelled = []Workload{
 }
 
 // Telling are programs that measure themselves: they print lines of a function's name and what it took or did.
+// That of heap-java is a folder of classes.
 var Telling = []Workload{
 	{Name: "waits", Compiler: "gcc", Steps: command("gcc -pthread " + optimised + " src/waits.c -o OUT")},
 	{Name: "faults", Compiler: "gcc", Steps: command("gcc " + optimised + " src/faults.c -o OUT")},
+	{Name: "heap-c", Compiler: "gcc", Steps: command("gcc " + optimised + " src/heap.c -o OUT")},
+	{Name: "heap-static", Compiler: "gcc", Steps: command("gcc -static " + optimised + " src/heap.c -o OUT")},
+	{Name: "heap-cpp", Compiler: "g++", Steps: command("g++ -O2 -fomit-frame-pointer -std=c++17 src/heap.cpp -o OUT")},
+	{Name: "heap-rust", Compiler: "rustc", Steps: command("rustc -O --edition 2021 src/heap.rs -o OUT")},
+	{Name: "heap-go", Compiler: "go", Steps: command("go build -o OUT ./e2e/workloads/src/goheap")},
+	{Name: "heap-go-stripped", Compiler: "go", Steps: [][]string{{"go", "build", "-ldflags=-s -w", "-o", "OUT", "./e2e/workloads/src/goheap"}}},
+	{Name: "heap-java", Compiler: "javac", Steps: command("javac -d OUT src/Heap.java")},
 }
 
 // Leaking are programs whose function remember keeps 1 MB more each second. That of leak-java is a folder of classes.
