@@ -156,7 +156,10 @@ func (a *Agent) newHeap() (*heap.Heap, error) {
 		Open:     a.table.Open,
 		Keep:     keep,
 		NoGo:     !or(c.Go, true),
-		Native:   heap.Native{Select: c.Native.Selector.selects(), Rate: c.Native.SampleBytes, AllocOnly: c.Native.AllocOnly},
+
+		NoGoroutines: !or(c.Goroutines, true),
+
+		Native: heap.Native{Select: c.Native.Selector.selects(), Rate: c.Native.SampleBytes, AllocOnly: c.Native.AllocOnly},
 		JVM: heap.JVM{
 			Select:  c.JVM.Selector.selects(),
 			Options: hotspot.Options{Allocations: true, Live: c.JVM.Live, CPU: or(c.JVM.CPU, true)},

@@ -27,6 +27,7 @@ import (
 //	heap:
 //	  interval: 15s           # the time between two looks at memory profiles
 //	  go: true                # Go programs, which keep their profile by themselves
+//	  goroutines: true        # also count their goroutines by stack
 //	  native:                 # C, C++ and Rust: probes on allocators, half a microsecond a call
 //	    selector: '{executable=~".*/postgres"}'   # which processes, by their labels; without: none
 //	    sample_bytes: 524288  # bytes allocated to a sample, on average
@@ -53,9 +54,10 @@ type Config struct {
 
 // HeapConfig says whose memory profiles are collected.
 type HeapConfig struct {
-	Interval time.Duration `yaml:"interval"`
-	Go       *bool         `yaml:"go"`
-	Native   struct {
+	Interval   time.Duration `yaml:"interval"`
+	Go         *bool         `yaml:"go"`
+	Goroutines *bool         `yaml:"goroutines"`
+	Native     struct {
 		Selector    Selector `yaml:"selector"`
 		SampleBytes uint64   `yaml:"sample_bytes"`
 		AllocOnly   bool     `yaml:"alloc_only"`

@@ -38,6 +38,8 @@ type RecordOptions struct {
 	// Heap also records memory profiles: what was in use when the recording ended, or at most a second before a process
 	// did, and what was allocated. Of Go programs all are looked at, of others those that PID or Command name.
 	Heap bool
+	// Goroutines counts those of Go programs by stack, at the end.
+	Goroutines bool
 	// SampleBytes is how many bytes C, C++ and Rust programs allocate to a sample, on average. Default 64 KiB.
 	SampleBytes uint64
 	// JavaCPU also asks JVMs, of those that PID or Command name, for CPU time by method.
@@ -125,12 +127,13 @@ type state struct {
 
 func (r *recorder) run(ctx context.Context) (*Recording, error) {
 	late, lateHeap := &lateObserver{}, &lateObserver{}
-	observers := []process.Observer{late}
-	if r.opts.Heap || r.opts.JavaCPU {
-		observers = append(observers, lateHeap)
-	}
+	var observers []process.Observer
 	if r.family != nil {
-		observers = append(observers, r.family)
+		observers = append(observers, r.family) // the others ask it
+	}
+	observers = append(observers, late)
+	if r.opts.Heap || r.opts.JavaCPU || r.opts.Goroutines {
+		observers = append(observers, lateHeap)
 	}
 	table, err := process.New(process.Options{Observers: observers, Logger: r.opts.Logger})
 	if err != nil {
@@ -167,7 +170,7 @@ func (r *recorder) run(ctx context.Context) (*Recording, error) {
 		}
 	}
 	late.Observer = r.sampler
-	if r.opts.Heap || r.opts.JavaCPU {
+	if r.opts.Heap || r.opts.JavaCPU || r.opts.Goroutines {
 		if r.heap, err = r.newHeap(table); err != nil {
 			return nil, sampler.Explain(fmt.Errorf("recording memory: %w", err), nil)
 		}
@@ -228,16 +231,18 @@ const jvmInterval = 5 * time.Second
 // newHeap chooses whose memory is recorded.
 func (r *recorder) newHeap(table *process.Table) (*heap.Heap, error) {
 	o := heap.Options{
-		Interval: time.Second, Sampler: r.sampler, Open: table.Open, NoGo: !r.opts.Heap, Sink: r.acceptHeap, Logger: r.opts.Logger,
+		Interval: time.Second, Sampler: r.sampler, Open: table.Open, NoGo: !r.opts.Heap && !r.opts.Goroutines, NoGoroutines: !r.opts.Goroutines, Sink: r.acceptHeap, Logger: r.opts.Logger,
 	}
 	if r.family == nil {
 		return heap.New(o)
 	}
 	o.Keep = r.family.has
-	o.JVM = heap.JVM{Select: r.family.has, Options: hotspot.Options{
-		Allocations: r.opts.Heap, Live: r.opts.Heap, CPU: r.opts.JavaCPU,
-		Interval: jvmInterval,
-	}}
+	if r.opts.Heap || r.opts.JavaCPU {
+		o.JVM = heap.JVM{Select: r.family.has, Options: hotspot.Options{
+			Allocations: r.opts.Heap, Live: r.opts.Heap, CPU: r.opts.JavaCPU,
+			Interval: jvmInterval,
+		}}
+	}
 	if r.opts.Heap {
 		o.Native = heap.Native{Select: r.family.has, Rate: cmp.Or(r.opts.SampleBytes, 64<<10)}
 	}

@@ -39,6 +39,7 @@ var (
 	TypeAllocSpace   = Type{Name: "memory", SampleType: "alloc_space", SampleUnit: "bytes", PeriodType: "space", PeriodUnit: "bytes"}
 	TypeAllocObjects = Type{Name: "memory", SampleType: "alloc_objects", SampleUnit: "count", PeriodType: "space", PeriodUnit: "bytes"}
 
+	TypeGoroutines = Type{Name: "goroutine", SampleType: "goroutine", SampleUnit: "count", PeriodType: "goroutine", PeriodUnit: "count"}
 	TypePageFaults = Type{Name: "memory", SampleType: "page_faults", SampleUnit: "count", PeriodType: "page_faults", PeriodUnit: "count"}
 )
 

@@ -94,6 +94,31 @@ func (h *Heap) walk(c *candidate, j *sampler.Joiner, st *Stats) {
 	}
 }
 
+// goroutineLimits keep a look at a program's goroutines below some 50 ms.
+var goroutineLimits = goheap.Limits{Goroutines: 10_000, Duration: 100 * time.Millisecond}
+
+// count adds how many goroutines a Go program has, by stack; those that run just now have none.
+func (h *Heap) count(c *candidate, j *sampler.Joiner, st *Stats) {
+	start := time.Now()
+	gs, err := c.go_.reader.Goroutines(goroutineLimits)
+	st.Counting += time.Since(start)
+	if err != nil {
+		return // of a process that is gone, or of a runtime that is not known: its heap is what matters
+	}
+	if !gs.Complete {
+		st.Partial++
+	}
+	add := func(stack []cpu.Frame, n int) {
+		j.Add(sampler.Sample{Process: c.process, Type: profile.TypeGoroutines, Period: 1, Stack: stack, Value: int64(n)})
+	}
+	for _, one := range gs.Stacks {
+		add(frames(j, c.process, one.Stack), one.Count)
+	}
+	if gs.Running > 0 {
+		add(nil, gs.Running)
+	}
+}
+
 // frames looks return addresses up in a process.
 func frames(j *sampler.Joiner, p *process.Process, returns []uint64) []cpu.Frame {
 	addrs := make([]uint64, len(returns))

@@ -45,8 +45,8 @@ type Options struct {
 	Open func(*process.Process, process.Mapping) (process.File, error)
 	// Keep decides which processes are looked at. Default: all.
 	Keep func(*process.Process) bool
-	// NoGo leaves out Go programs.
-	NoGo bool
+	// NoGo leaves out Go programs, NoGoroutines only the counts of their goroutines.
+	NoGo, NoGoroutines bool
 	// Native chooses C, C++ and Rust programs, whose allocators are probed; JVM chooses JVMs. Default: none.
 	Native Native
 	JVM    JVM
@@ -117,6 +117,8 @@ type Stats struct {
 	Walks   uint64        `json:"walks"`
 	Partial uint64        `json:"partial"`
 	Walking time.Duration `json:"walking_nanoseconds"`
+	// Counting is the time that goroutines took.
+	Counting time.Duration `json:"counting_nanoseconds"`
 	// Samples are the native profiler's own numbers.
 	Samples *native.Stats `json:"native_samples,omitempty"`
 	// Without counts the processes that have no profile although they could, by reason.
@@ -285,6 +287,9 @@ func (h *Heap) look(ctx context.Context, known map[uint32]*candidate, last, now 
 		if c.go_ != nil {
 			h.walk(c, j, &st)
 		}
+		if c.go_ != nil && !h.opts.NoGoroutines {
+			h.count(c, j, &st)
+		}
 		switch {
 		case c.reason != nil:
 			st.Without[c.reason.Error()]++
@@ -306,6 +311,7 @@ func (h *Heap) look(ctx context.Context, known map[uint32]*candidate, last, now 
 	st.Walks += h.stats.Walks
 	st.Partial += h.stats.Partial
 	st.Walking += h.stats.Walking
+	st.Counting += h.stats.Counting
 	h.stats = st
 	h.mu.Unlock()
 	if b := j.Batch(); len(b.Profiles) > 0 {
@@ -315,7 +321,7 @@ func (h *Heap) look(ctx context.Context, known map[uint32]*candidate, last, now 
 
 // probed adds the profiles of probed allocators.
 func (h *Heap) probed(j *sampler.Joiner, st *Stats) {
-	if err := h.native.Collect(j); err != nil {
+	if err := h.native.AddTo(j); err != nil {
 		level.Warn(h.opts.Logger).Log("msg", "no memory profiles by allocator", "err", err)
 		return
 	}

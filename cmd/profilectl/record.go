@@ -75,7 +75,7 @@ What a command prints to standard output goes to standard error if the recording
 	cmd.Flags().IntVar(&o.PID, "pid", 0, "record this process and what it starts")
 	cmd.Flags().IntVar(&o.Rate, "sampling-rate", 97, "samples per second and CPU")
 	cmd.Flags().Uint64Var(&o.SampleBytes, "sample-bytes", 64<<10, "bytes allocated to a sample, on average, in C, C++ and Rust programs")
-	cmd.Flags().StringVar(&typ, "type", "cpu", "what to show: cpu, samples, off_cpu (waits), wakers (who ends them), wall (both times), page_faults, inuse_space, inuse_objects, alloc_space, alloc_objects")
+	cmd.Flags().StringVar(&typ, "type", "cpu", "what to show: cpu, samples, off_cpu (waits), wakers (who ends them), wall (both times), page_faults, inuse_space, inuse_objects, alloc_space,\nalloc_objects, goroutine, java_cpu")
 	draw.flags(cmd)
 	cmd.Flags().StringVarP(&outFlag, "output", "o", formTop, "form ("+strings.Join(profileForms, ", ")+") or a file whose end says it (out.pb.gz, out.svg, ...)")
 	return cmd
@@ -96,6 +96,7 @@ func (a *app) recordAndShow(ctx context.Context, o agent.RecordOptions, typ stri
 	o.Wakers = t == profile.TypeWakers
 	o.OffCPU = t == profile.TypeOffCPU || t == profile.TypeWall || o.Wakers
 	o.JavaCPU = t == profile.TypeJavaCPU
+	o.Goroutines = t == profile.TypeGoroutines
 	o.Heap = t.Name == profile.TypeInuseSpace.Name && t != profile.TypePageFaults
 	if err := out.check(); err != nil {
 		return err
@@ -128,7 +129,7 @@ func (a *app) recordAndShow(ctx context.Context, o agent.RecordOptions, typ stri
 		return nothing("nothing waited: record longer, or look at --type cpu.")
 	case v.total() == 0 && t == profile.TypePageFaults:
 		return nothing("there were no page faults: record longer.")
-	case v.total() == 0 && (o.Heap || o.JavaCPU):
+	case v.total() == 0 && (o.Heap || o.JavaCPU || o.Goroutines):
 		if reasons := rec.Heap.Reasons(); reasons != "" {
 			return nothing("no process has a memory profile: %s", reasons)
 		}
@@ -201,7 +202,7 @@ func (a *app) forwarded() []os.Signal {
 var recordedTypes = []profile.Type{
 	profile.TypeCPU, profile.TypeCPUSamples, profile.TypeOffCPU, profile.TypeWakers, profile.TypeWall,
 	profile.TypePageFaults,
-	profile.TypeInuseSpace, profile.TypeInuseObjects, profile.TypeAllocSpace, profile.TypeAllocObjects, profile.TypeJavaCPU,
+	profile.TypeInuseSpace, profile.TypeInuseObjects, profile.TypeAllocSpace, profile.TypeAllocObjects, profile.TypeGoroutines, profile.TypeJavaCPU,
 }
 
 // partOf says whether profiles of type p are part of what type t shows.
