@@ -10,7 +10,8 @@ import (
 
 // allocations counts what allocation events stand for.
 //
-// From JDK 16 on, a sample's weight is what its thread allocated since its last sample, so the sum of weights is what was allocated. The
+// From JDK 16 on, a sample's weight is what its thread allocated since its last sample, so the sum of weights is what was allocated, but for
+// what threads allocate between their last samples and their ends. The
 // first sample of a thread's life weighs all that the thread has allocated before, too: what it had when recording began is taken off.
 // A weight is no number of objects. The events of new TLABs, recorded without stacks, happen at about every so many bytes, so the
 // mean of 1/size over a class's is the class's objects per byte; where a class has none, the histogram's mean size serves if there is one, and

@@ -43,11 +43,24 @@ func (j *JVM) command(ctx context.Context, command string) (string, error) {
 	if err == nil {
 		return text, nil
 	}
+	if errors.Is(err, ErrRefused) && ctx.Err() == nil {
+		j.awaitEnd() // a process that ends closes its sockets first
+	}
 	if gone := j.alive(); gone != nil {
 		err = gone
 	}
 	name, _, _ := strings.Cut(command, " ")
 	return text, fmt.Errorf("%s in process %d: %w", name, j.PID, err)
+}
+
+// awaitEnd waits a moment for the process to end.
+func (j *JVM) awaitEnd() {
+	process, err := unix.PidfdOpen(j.PID, 0)
+	if err != nil {
+		return
+	}
+	defer unix.Close(process)
+	unix.Poll([]unix.PollFd{{Fd: int32(process), Events: unix.POLLIN}}, 500)
 }
 
 func (j *JVM) converse(ctx context.Context, request string) (string, error) {

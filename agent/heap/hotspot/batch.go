@@ -77,6 +77,7 @@ func (r *Recording) batch(data []byte, classes []Class, cpu cpuTimes) (*profile.
 	b := &builder{d: profile.NewDictionary(), classes: map[string]profile.FrameIndex{}}
 	out := &profile.Batch{Dictionary: b.d}
 	executed, timed := amounts{}, amounts{}
+	moments := map[int64]bool{} // periods with samples
 	var old []profile.JFREvent
 	r.alloc.begin()
 	if r.read == 0 {
@@ -103,6 +104,7 @@ func (r *Recording) batch(data []byte, classes []Class, cpu cpuTimes) (*profile.
 		switch e.Name {
 		case "jdk.ExecutionSample":
 			executed[e.Stack]++
+			moments[e.StartNanos/int64(r.o.Period)] = true
 		case "jdk.CPUTimeSample":
 			timed[e.Stack] += float64(e.PeriodNanos)
 		case "jdk.OldObjectSample":
@@ -126,7 +128,7 @@ func (r *Recording) batch(data []byte, classes []Class, cpu cpuTimes) (*profile.
 	}
 	if r.o.CPU {
 		if r.major < 25 {
-			timed = scaleCPU(b, executed, r.o.Period, time.Duration(span.EndNanos-span.StartNanos), cpu.java())
+			timed = scaleCPU(b, executed, r.o.Period, len(moments), cpu.java())
 		} else if v, ok := timed[0]; ok {
 			delete(timed, 0)
 			timed[b.d.Stack(profile.Stack{b.reason("the JVM could not walk the stack")})] += v
@@ -150,8 +152,9 @@ func (r *Recording) batch(data []byte, classes []Class, cpu cpuTimes) (*profile.
 }
 
 const (
-	// sampledAtOnce is how many threads the recorder samples each time, of JDK 11 to 24.
-	sampledAtOnce = 5
+	// sampledAtOnce is how many samples are in a period on average when there are more threads than the recorder of JDK 11 to 24 samples
+	// at once, which is five: a round of them may lie in two periods.
+	sampledAtOnce = 2.5
 	// walked is which part of the samples the recorder gets at least; the others' stacks it cannot walk.
 	walked = 0.8
 )
@@ -162,10 +165,11 @@ const (
 //
 //	more samples than time      threads wait for a CPU: each sample counts less
 //	fewer, five at once         there are more threads than are sampled: each counts more
-//	fewer, not that many        up to a quarter more, for stacks that could not be walked; the rest is native code, or nowhere, as a frame that says so
+//	fewer, not that many        up to a quarter more, for stacks that could not be walked; the rest, native code or what a recorder
+//	                            that waits for a CPU itself misses, is a frame that says so
 //
 // Time in the kernel is not in it.
-func scaleCPU(b *builder, counts amounts, period, over, java time.Duration) amounts {
+func scaleCPU(b *builder, counts amounts, period time.Duration, moments int, java time.Duration) amounts {
 	var n float64
 	for _, c := range counts {
 		n += c
@@ -174,7 +178,7 @@ func scaleCPU(b *builder, counts amounts, period, over, java time.Duration) amou
 	out := amounts{}
 	if n > 0 {
 		each := rest / n
-		if atOnce := n * float64(period) / float64(max(over, 1)); atOnce < sampledAtOnce*walked {
+		if n < sampledAtOnce*float64(moments) {
 			each = min(each, float64(period)/walked)
 		}
 		for s, c := range counts {
@@ -186,7 +190,7 @@ func scaleCPU(b *builder, counts amounts, period, over, java time.Duration) amou
 		rest -= n * each
 	}
 	if rest >= 0.5*float64(tick) {
-		out[b.d.Stack(profile.Stack{b.reason("in native code, or where the recorder cannot walk the stack")})] += rest
+		out[b.d.Stack(profile.Stack{b.reason("in native code, or missed by the recorder")})] += rest
 	}
 	return out
 }

@@ -99,7 +99,7 @@ func eachJDK(t *testing.T, f func(t *testing.T, home string)) {
 }
 
 // oneJDK returns a JDK for tests that need no particular one.
-func oneJDK(t *testing.T) string {
+func oneJDK(t testing.TB) string {
 	t.Helper()
 	for _, version := range slices.Backward(slices.Sorted(maps.Keys(jdks()))) {
 		if version == 17 || version <= 17 && version >= 11 {
@@ -115,7 +115,7 @@ func oneJDK(t *testing.T) string {
 
 // program is the workload in a JVM.
 type program struct {
-	t    *testing.T
+	t    testing.TB
 	cmd  *exec.Cmd
 	pid  int // of the JVM
 	in   io.WriteCloser
@@ -124,7 +124,7 @@ type program struct {
 }
 
 // run starts the workload; prefix are words before the java command, such as unshare's.
-func run(t *testing.T, home string, prefix []string, options ...string) *program {
+func run(t testing.TB, home string, prefix []string, options ...string) *program {
 	t.Helper()
 	classes, err := javac()
 	if err != nil {
@@ -162,6 +162,8 @@ func run(t *testing.T, home string, prefix []string, options ...string) *program
 // line reads a line of the program's that is no thread dump.
 func (p *program) line() string {
 	p.t.Helper()
+	limit := time.AfterFunc(time.Minute, func() { p.cmd.Process.Kill() }) // then reading fails
+	defer limit.Stop()
 	line, err := p.out.ReadString('\n')
 	if err != nil {
 		p.t.Fatalf("the workload's output: %v\n%s", err, p.text.String())
@@ -261,7 +263,7 @@ func near(t *testing.T, what string, got int64, want, tolerance float64) {
 }
 
 // jcmd asks the JVM itself.
-func jcmd(t *testing.T, pid int, command string) string {
+func jcmd(t testing.TB, pid int, command string) string {
 	t.Helper()
 	j, err := Find(pid)
 	if err != nil {

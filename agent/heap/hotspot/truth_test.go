@@ -129,7 +129,7 @@ func TestCPU(t *testing.T) {
 		p := run(t, home, nil)
 		for _, c := range []struct {
 			name, command string
-		}{{"one thread", "burn 1 250"}, {"eight threads", "burn 8 30"}} {
+		}{{"one thread", "burn 1 150"}, {"eight threads", "burn 8 20"}} {
 			t.Run(c.name, func(t *testing.T) {
 				r := p.start(Options{CPU: true})
 				before, err := r.j.cpuTimes()
@@ -146,9 +146,52 @@ func TestCPU(t *testing.T) {
 				sites := by(b, cpu, "Workload.seventy", "Workload.thirty")
 				both := float64(sites["Workload.seventy"] + sites["Workload.thirty"])
 				near(t, "seventy", sites["Workload.seventy"], 0.7*both, 0.12)
-				near(t, "CPU time", int64(both), float64(after.since(before).java()), 0.15)
+				near(t, "CPU time", cpu.Total(), float64(after.since(before).java()), 0.1)
+				// What the recorder's own thread was too late to sample is said to be that, and little on an idle machine.
+				near(t, "of it by method", int64(both), float64(cpu.Total()), 0.35)
 				p.clean()
 			})
 		}
 	})
+}
+
+// TestCollectors: the other collectors, with threads that come and go.
+func TestCollectors(t *testing.T) {
+	home, ok := jdks()[21]
+	if !ok {
+		t.Skip("no JDK 21 here: agent/heap/hotspot/testdata/jdks fetches it")
+	}
+	for _, c := range []struct{ option, threads string }{
+		{"-XX:+UseSerialGC", "platform"}, {"-XX:+UseParallelGC", "virtual"}, {"-XX:+UseZGC", "virtual"}, {"-XX:+UseShenandoahGC", "platform"},
+	} {
+		t.Run(c.option+" "+c.threads, func(t *testing.T) {
+			p := run(t, home, nil, c.option)
+			p.do("churn-threads 100 " + c.threads)
+			r := p.start(Options{Allocations: true, Live: true})
+			p.do("keep-nodes 50")
+			p.do("churn-threads 300 " + c.threads)
+			b := dump(t, r, true)
+			space := ofType(t, b, TypeInuseSpace)
+			near(t, "nodes", by(b, space, "Workload.nodes")["Workload.nodes"], classBytes(t, p, "Workload$Node"), 0.1)
+			churned := by(b, ofType(t, b, TypeAllocSpace), "Workload.churn")["Workload.churn"]
+			// What a thread allocates after its last sample is lost when it ends; here each allocates 1 MB.
+			near(t, "churn", churned, 300*1000*1016, 0.3)
+			p.clean()
+		})
+	}
+}
+
+func classBytes(t *testing.T, p *program, name string) float64 {
+	t.Helper()
+	classes, err := p.find().Histogram(context.Background(), true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range classes {
+		if c.Name == name {
+			return float64(c.Bytes)
+		}
+	}
+	t.Fatalf("no %s", name)
+	return 0
 }

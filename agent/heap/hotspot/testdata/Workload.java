@@ -4,6 +4,9 @@ import java.util.Collections;
 import java.util.List;
 import java.util.Random;
 import java.util.Scanner;
+import java.util.concurrent.ExecutorService;
+import java.util.concurrent.Executors;
+import java.util.concurrent.Semaphore;
 
 /** Does what a line of its standard input says, and prints a line when it is done. What each command costs is known. */
 public class Workload {
@@ -98,6 +101,26 @@ public class Workload {
     return sum;
   }
 
+  // Each thread allocates 1 MB; four at a time. Virtual threads are not in the API that this is compiled for.
+  static void churnInThreads(long megabytes, String kind) throws Exception {
+    ExecutorService threads =
+        kind.equals("virtual")
+            ? (ExecutorService) Executors.class.getMethod("newVirtualThreadPerTaskExecutor").invoke(null)
+            : Executors.newCachedThreadPool();
+    Semaphore four = new Semaphore(4);
+    for (long i = 0; i < megabytes; i++) {
+      four.acquire();
+      threads.execute(
+          () -> {
+            for (int k = 0; k < 10; k++) churn();
+            four.release();
+          });
+      Thread.sleep(5);
+    }
+    four.acquire(4);
+    threads.shutdown();
+  }
+
   static void parallel(int n, Runnable r) throws InterruptedException {
     List<Thread> threads = new ArrayList<>();
     for (int i = 0; i < n; i++) threads.add(new Thread(r));
@@ -126,6 +149,7 @@ public class Workload {
             Thread.sleep(1);
           }
           break;
+        case "churn-threads": churnInThreads(n, words[2]); break;
         case "allocated": answer = Long.toString(allocated()); break;
         case "burn": parallel((int) n, () -> burn(Long.parseLong(words[2]))); break;
         case "leak": leakSlowly(n); break;
