@@ -25,8 +25,8 @@ type allocations struct {
 	weights  map[allocSite]float64
 	samples  map[allocSite]float64
 	objects  map[allocSite]float64
-	inverse  map[string]*mean // of sizes, by class
-	tlabs    map[allocSite]weighed
+	inverse  map[string]*mean      // of sizes, by class
+	tlabs    map[allocSite]weighed // where they were begun, if that is recorded
 	refills  map[refillSite][]refill
 	refilled int
 	// firstNanos is when the first of the interval's TLABs was begun.

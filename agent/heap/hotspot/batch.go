@@ -52,7 +52,7 @@ func (b *builder) reason(text string) profile.FrameIndex {
 // amounts are values by stack.
 type amounts map[profile.StackIndex]float64
 
-// round makes whole numbers of amounts whose sum is that of the amounts, rounded.
+// profile makes a profile of amounts: whole numbers whose sum is that of the amounts, rounded.
 func (a amounts) profile(t profile.Type, span profile.JFRSpan, period int64) (p profile.Profile, ok bool) {
 	p = profile.Profile{Type: t, TimeNanos: span.StartNanos, DurationNanos: span.EndNanos - span.StartNanos, Period: period}
 	stacks := make([]profile.StackIndex, 0, len(a))

@@ -333,7 +333,6 @@ func (j *JVM) attachOption() (found string) {
 	return found
 }
 
-// major is the JVM's major version by its own word; it needs to be attached to if the release file does not say.
 func (j *JVM) String() string {
 	return fmt.Sprintf("process %d (Java %s)", j.PID, cmp.Or(j.Version, "of unknown version"))
 }

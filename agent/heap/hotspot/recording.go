@@ -115,7 +115,7 @@ func (j *JVM) Start(ctx context.Context, o Options) (*Recording, error) {
 		return nil, err
 	}
 	if major < 11 {
-		return nil, fmt.Errorf("process %d is Java %d: %w that works as in 11 and later", j.PID, major, ErrNoRecorder)
+		return nil, fmt.Errorf("process %d is Java %d, older than 11: %w", j.PID, major, ErrNoRecorder)
 	}
 	if err := j.sweep(time.Now()); err != nil {
 		return nil, err
