@@ -462,7 +462,7 @@ static __always_inline bool begin(struct pt_regs *ctx, __u64 cookie)
 		drop(MEMORY_DROP_STATE);
 		return false;
 	}
-	if (c->sp) {
+	if (c->sp && c->watch == watch) { /* else it is of what the thread was before an exec */
 		/* At the same place it is a tail call: the kernel has put an address of its own where the outer one returns to. */
 		bool nested = sp == c->sp ? return_address(ctx) != c->ret : sp < c->sp && c->sp - sp < NESTED_BYTES;
 

@@ -64,6 +64,51 @@ func (r *rig) remembered(t *testing.T) (n int) {
 	return n
 }
 
+// TestExec has a watched process become another program, while it still has the old one's probes.
+func TestExec(t *testing.T) {
+	for _, noSession := range []bool{false, true} {
+		t.Run(fmt.Sprintf("no sessions %v", noSession), func(t *testing.T) {
+			r := newRig(t, Options{Rate: testRate, RingBytes: 1 << 22, noSession: noSession})
+			x := r.start(t, nil, compile(t, "truth.c", "gcc", "-O1"), true)
+			pid := process.PID(x.cmd.Process.Pid)
+			x.ask(t, "live", 20)
+			before := r.heapOf(t, pid).Process.Generation
+			if _, err := fmt.Fprintln(x.in, "exec 0"); err != nil {
+				t.Fatal(err)
+			}
+			x.ask(t, "hello", 0)
+			if err := r.table.Sync(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			r.until(t, func() bool {
+				for _, h := range r.heapsNow(t) {
+					if h.Process.PID == pid && h.Process.Generation != before && len(h.Files) > 0 {
+						return true
+					}
+				}
+				return false
+			})
+			if err := r.sampler.Settle(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			sites := x.ask(t, "live", 60)
+			live := bySite(r.stacks(t, r.collect(t), profile.TypeInuseSpace, int(pid)), sites)
+			total, want := 0.0, 0.0
+			for name := range sites {
+				total += live[name]
+				if name != "truth" {
+					want += sites[name].live
+				}
+			}
+			near(t, "all live", total, want, testRate)
+			x.ask(t, "drop", 0)
+			if live := bySite(r.stacks(t, r.collect(t), profile.TypeInuseSpace, int(pid)), sites); live["site_small"]+live["site_realloc"] > 0 {
+				t.Errorf("all is freed, and live is %v", live)
+			}
+		})
+	}
+}
+
 // TestLost has a ring of one page that nobody reads: most records are lost, and what is live is right all the same
 // after two sweeps.
 func TestLost(t *testing.T) {
