@@ -136,9 +136,7 @@ func New(o Options) (_ *Agent, err error) {
 		return nil, err
 	}
 	late.Observer = a.sampler
-	if a.heap, err = a.newHeap(); err != nil {
-		return nil, sampler.Explain(fmt.Errorf("memory profiles: %w", err), nil)
-	}
+	a.heap = a.newHeap()
 	lateHeap.Observer = a.heap
 	if o.Registerer != nil {
 		if err := o.Registerer.Register(a.sampler); err != nil {
@@ -148,7 +146,7 @@ func New(o Options) (_ *Agent, err error) {
 	return a, nil
 }
 
-func (a *Agent) newHeap() (*heap.Heap, error) {
+func (a *Agent) newHeap() *heap.Heap {
 	c := a.opts.Heap
 	return heap.New(heap.Options{
 		Interval: c.Interval,

@@ -13,7 +13,6 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/cilium/ebpf"
 	"github.com/go-kit/log"
 	"github.com/go-kit/log/level"
 
@@ -171,9 +170,7 @@ func (r *recorder) run(ctx context.Context) (*Recording, error) {
 	}
 	late.Observer = r.sampler
 	if r.opts.Heap || r.opts.JavaCPU || r.opts.Goroutines {
-		if r.heap, err = r.newHeap(table); err != nil {
-			return nil, sampler.Explain(fmt.Errorf("recording memory: %w", err), nil)
-		}
+		r.heap = r.newHeap(table)
 		defer r.heap.Close()
 		lateHeap.Observer = r.heap
 	}
@@ -210,6 +207,7 @@ func (r *recorder) run(ctx context.Context) (*Recording, error) {
 	if r.heap != nil {
 		looking.Go(func() { _ = r.heap.Run(sampleCtx) }) // it has no errors but those in its statistics
 	}
+	r.sampler.Restart(ctx) // what was counted until now is not of the recording
 	start := time.Now()
 	err = r.until(ctx, start, rec, sampled)
 	stopSampling()
@@ -229,7 +227,7 @@ func (r *recorder) run(ctx context.Context) (*Recording, error) {
 const jvmInterval = 5 * time.Second
 
 // newHeap chooses whose memory is recorded.
-func (r *recorder) newHeap(table *process.Table) (*heap.Heap, error) {
+func (r *recorder) newHeap(table *process.Table) *heap.Heap {
 	o := heap.Options{
 		Interval: time.Second, Sampler: r.sampler, Open: table.Open, NoGo: !r.opts.Heap && !r.opts.Goroutines, NoGoroutines: !r.opts.Goroutines, Sink: r.acceptHeap, Logger: r.opts.Logger,
 	}
@@ -246,13 +244,7 @@ func (r *recorder) newHeap(table *process.Table) (*heap.Heap, error) {
 	if r.opts.Heap {
 		o.Native = heap.Native{Select: r.family.has, Rate: cmp.Or(r.opts.SampleBytes, 64<<10)}
 	}
-	h, err := heap.New(o)
-	if errors.Is(err, ebpf.ErrNotSupported) {
-		level.Warn(r.opts.Logger).Log("msg", "allocators of C, C++ and Rust programs are not probed", "err", err)
-		o.Native.Select = nil
-		return heap.New(o)
-	}
-	return h, err
+	return heap.New(o)
 }
 
 // errDone ends a recording that went as planned.

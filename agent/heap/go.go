@@ -19,6 +19,7 @@ type goProcess struct {
 	reader *goheap.Reader
 	// whole: all that it has allocated so far was allocated while we looked on.
 	whole  bool
+	early  bool // the last profile was of before the first collection
 	before map[site]allocated
 	stacks map[site][]cpu.Frame
 }
@@ -63,8 +64,10 @@ func (h *Heap) walk(c *candidate, j *sampler.Joiner, st *Stats) {
 	if !p.Complete || !p.Consistent {
 		st.Partial++
 	}
-	first := g.before == nil
-	if first {
+	j.Touch(c.process, profile.TypeInuseSpace, profile.TypeInuseObjects)
+	first := g.before == nil || g.early
+	g.early = p.Early // then the runtime may take back of it
+	if g.before == nil {
 		g.before, g.stacks = map[site]allocated{}, map[site][]cpu.Frame{}
 	}
 	add := func(t profile.Type, stack []cpu.Frame, n int64) {
@@ -86,8 +89,12 @@ func (h *Heap) walk(c *candidate, j *sampler.Joiner, st *Stats) {
 		objects, bytes = b.Alloc(p.Rate)
 		before := g.before[at]
 		g.before[at] = allocated{objects, bytes}
-		if first && !g.whole {
-			continue // nobody knows when it was
+		if first && !g.whole || p.Early {
+			g.before[at] = before
+			if !p.Early {
+				g.before[at] = allocated{objects, bytes} // nobody knows when it was
+			}
+			continue
 		}
 		add(profile.TypeAllocObjects, stack, objects-before.objects)
 		add(profile.TypeAllocSpace, stack, bytes-before.bytes)

@@ -132,9 +132,8 @@ const (
 	maxSaid        = 1000
 )
 
-// New loads what it takes. Its error says in one line what is missing; it wraps ebpf.ErrNotSupported where the kernel
-// cannot have probes on allocators.
-func New(o Options) (*Heap, error) {
+// New loads what it takes. Where the kernel cannot have probes on allocators, the log says so, and the rest works.
+func New(o Options) *Heap {
 	if o.Interval == 0 {
 		o.Interval = 15 * time.Second
 	}
@@ -157,13 +156,14 @@ func New(o Options) (*Heap, error) {
 			Programs: o.Sampler.Programs(), Open: o.Open, Select: o.Native.Select, Rate: o.Native.Rate, AllocOnly: o.Native.AllocOnly,
 			Logger: o.Logger,
 		}); err != nil {
-			return nil, err
+			level.Warn(o.Logger).Log("msg", "allocators of C, C++ and Rust programs are not probed", "err", err)
+			h.native = nil
 		}
 	}
 	if o.JVM.Select != nil {
 		h.jvms = newJVMs(h)
 	}
-	return h, nil
+	return h
 }
 
 // Close unloads what New has loaded. Run must have returned.
@@ -210,9 +210,12 @@ func (h *Heap) Run(ctx context.Context) error {
 	probing, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer wait.Wait()
 	defer stop()
-	var nativeErr error
 	if h.native != nil {
-		wait.Go(func() { nativeErr = h.native.Run(probing) })
+		wait.Go(func() {
+			if err := h.native.Run(probing); err != nil {
+				level.Error(h.opts.Logger).Log("msg", "allocators are no longer probed", "err", err)
+			}
+		})
 	}
 	tick := time.NewTicker(h.opts.Interval)
 	defer tick.Stop()
@@ -238,9 +241,7 @@ func (h *Heap) Run(ctx context.Context) error {
 			if h.jvms != nil {
 				h.jvms.wait.Wait()
 			}
-			stop()
-			wait.Wait()
-			return nativeErr
+			return nil
 		}
 	}
 }
@@ -360,6 +361,7 @@ func (h *Heap) find(c *candidate, already int, now time.Time) error {
 		case f.layout == nil:
 			continue
 		case already >= maxGoProcesses:
+			delete(c.looked, m.File)
 			return fmt.Errorf("there are more than %d Go programs on this node", maxGoProcesses)
 		}
 		bias, ok := f.layout.Bias(m.Start, m.Offset)
@@ -372,6 +374,7 @@ func (h *Heap) find(c *candidate, already int, now time.Time) error {
 			return nil
 		}
 		if err != nil {
+			delete(c.looked, m.File)
 			return err
 		}
 		c.go_ = &goProcess{mem: mem, reader: goheap.NewReader(f.layout, mem, bias), whole: c.process.StartTime.After(h.begun)}

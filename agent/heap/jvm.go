@@ -3,6 +3,7 @@ package heap
 import (
 	"context"
 	"errors"
+	"maps"
 	"os"
 	"slices"
 	"strconv"
@@ -63,17 +64,16 @@ func (v *jvms) look(ctx context.Context, all []*candidate, now time.Time) {
 		v.asked[g] = cancel
 		v.wait.Go(func() { v.ended(c.process, v.ask(ctx, c.process)) })
 	}
+	gone := func(g uint32) bool { return !alive[g] }
 	for g, cancel := range v.asked {
-		if !alive[g] && cancel != nil {
-			cancel()
+		if gone(g) && cancel != nil {
+			cancel() // ended takes it out
+		} else if gone(g) {
+			delete(v.asked, g)
 		}
 	}
-	for g := range v.errs {
-		if !alive[g] {
-			delete(v.errs, g)
-			delete(v.failed, g)
-		}
-	}
+	maps.DeleteFunc(v.errs, func(g uint32, _ error) bool { return gone(g) })
+	maps.DeleteFunc(v.failed, func(g uint32, _ time.Time) bool { return gone(g) })
 }
 
 var errTooManyJVMs = errors.New("there are more than " + strconv.Itoa(maxJVMs) + " JVMs on this node")

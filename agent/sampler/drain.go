@@ -38,7 +38,10 @@ type drain struct {
 	// again are those that wait for a table that was not ready, once more.
 	again []deferred
 	// held are the stacks of waits, whose time may be counted in a later epoch than the one in which they began.
-	held   map[cpu.Key]held
+	held       map[cpu.Key]held
+	heldFrames int
+	// told are the frames of the stacks of an epoch.
+	told   [2]int
 	copies []deferred // of samples that were walked in the kernel, for tests
 	late   uint64     // deferred samples so far
 	bad    uint64     // records that make no sense, or counts without a stack
@@ -60,8 +63,16 @@ type seen struct {
 // held is a stack that may be counted again.
 type held struct {
 	seen
-	used time.Time
+	labels []profile.Label // that the program gave
+	used   time.Time
 }
+
+// Bounds on the stacks of an epoch, and on those that are held: 16 bytes a frame. What is beyond has no stack, and counts
+// as malformed.
+const (
+	maxToldFrames = 4 << 20
+	maxHeldFrames = 2 << 20
+)
 
 // holdFor is far longer than a thread that waits stays uncounted: a tick or two.
 const holdFor = 30 * time.Second
@@ -132,10 +143,11 @@ func (d *drain) accept(raw []byte) {
 		}
 		return
 	}
-	if len(raw)-header < int(rec.FrameCount)*frame {
+	if len(raw)-header < int(rec.FrameCount)*frame || d.told[rec.Epoch&1] > maxToldFrames {
 		d.bad++
 		return
 	}
+	d.told[rec.Epoch&1] += int(rec.FrameCount)
 	frames := make([]cpu.Frame, rec.FrameCount)
 	for i := range frames {
 		b := raw[header+i*frame:]
@@ -171,6 +183,7 @@ func (d *drain) flip(start, end time.Time, last bool) (*profile.Batch, error) {
 	d.mu.Lock()
 	stacks := d.stacks[old]
 	d.stacks[old] = make(map[cpu.Key]seen, len(stacks))
+	d.told[old] = 0
 	copies := d.copies
 	d.copies = nil
 	labels := d.labels[old]
@@ -181,15 +194,18 @@ func (d *drain) flip(start, end time.Time, last bool) (*profile.Batch, error) {
 	if d.s.verify != nil {
 		d.s.verify(copies, stacks)
 	}
-	d.hold(counted, stacks, end)
+	d.hold(counted, stacks, labels, end)
 	return d.build.batch(d.s, counted, stacks, labels, late, start, end, last), nil
 }
 
-// hold keeps the stacks of waits, and puts those among stacks that were counted now but told before.
-func (d *drain) hold(counted map[cpu.Key]uint64, stacks map[cpu.Key]seen, now time.Time) {
+// hold keeps the stacks and labels of waits, and puts those among the others that were counted now but told before.
+func (d *drain) hold(counted map[cpu.Key]uint64, stacks map[cpu.Key]seen, labels map[uint64][]profile.Label, now time.Time) {
 	for k, st := range stacks {
-		if k.Event == cpu.EventWait {
-			d.held[k] = held{st, now}
+		if k.Event == cpu.EventWait && d.heldFrames < maxHeldFrames {
+			if _, ok := d.held[k]; !ok {
+				d.heldFrames += len(st.frames)
+			}
+			d.held[k] = held{st, labels[k.Labels], now}
 		}
 	}
 	for k, n := range counted {
@@ -197,8 +213,12 @@ func (d *drain) hold(counted map[cpu.Key]uint64, stacks map[cpu.Key]seen, now ti
 			continue
 		}
 		if h, ok := d.held[k]; ok {
+			h.used = now
+			d.held[k] = h
 			stacks[k] = h.seen
-			d.held[k] = held{h.seen, now}
+			if k.Labels != 0 && labels[k.Labels] == nil {
+				labels[k.Labels] = h.labels
+			}
 		}
 		if n == 0 {
 			delete(counted, k) // it has begun, and counts later
@@ -206,6 +226,7 @@ func (d *drain) hold(counted map[cpu.Key]uint64, stacks map[cpu.Key]seen, now ti
 	}
 	for k, h := range d.held {
 		if now.Sub(h.used) > holdFor {
+			d.heldFrames -= len(h.frames)
 			delete(d.held, k)
 		}
 	}
@@ -303,7 +324,7 @@ func (b *builder) batch(s *Sampler, counted map[cpu.Key]uint64, stacks map[cpu.K
 		st, ok := stacks[k]
 		if !ok {
 			s.drain.mu.Lock()
-			s.drain.bad += counted[k]
+			s.drain.bad += samples(k, counted[k])
 			s.drain.mu.Unlock()
 			continue
 		}
@@ -378,7 +399,7 @@ func (b *builder) place(s *Sampler, k cpu.Key, r *running, own []profile.Label, 
 	}
 	if k.Labels != 0 && (len(own) == 0 || b.sets[id.generation] >= maxLabelSets) {
 		s.drain.mu.Lock()
-		s.drain.unlabelled += n
+		s.drain.unlabelled += samples(k, n)
 		s.drain.mu.Unlock()
 		k.Labels = 0
 		return b.place(s, k, r, nil, reason, n)
@@ -421,8 +442,18 @@ func (b *builder) series(t profile.Type, period int64, ls profile.Labels) int {
 		p.Type, p.Period, p.Labels = t, period, ls
 		b.profiles[key] = i
 		b.out = append(b.out, p)
+	} else if b.out[i].Period == 0 {
+		b.out[i].Period = period
 	}
 	return i
+}
+
+// samples is how many samples a count stands for, for statistics: of time it is not known, but one at least.
+func samples(k cpu.Key, n uint64) uint64 {
+	if k.Event == cpu.EventWait || k.Event == cpu.EventWake {
+		return 1
+	}
+	return n
 }
 
 func compareKeys(a, b cpu.Key) int {

@@ -44,7 +44,24 @@ func openClock(program, rate int) (*events, error) {
 
 // openFaults opens the counter of page faults. The kernel adapts its period to take about rate samples per second and CPU.
 func openFaults(program, rate int) (*events, error) {
-	return openEvents(program, frequency(unix.PERF_TYPE_SOFTWARE, unix.PERF_COUNT_SW_PAGE_FAULTS, rate*cpu.FaultSlots), false)
+	rate *= cpu.FaultSlots
+	if limit, err := sampleRateLimit(); err == nil {
+		rate = min(rate, limit)
+	}
+	e, err := openEvents(program, frequency(unix.PERF_TYPE_SOFTWARE, unix.PERF_COUNT_SW_PAGE_FAULTS, rate), false)
+	if err != nil {
+		return nil, fmt.Errorf("counting page faults: %w", err)
+	}
+	return e, nil
+}
+
+// sampleRateLimit is the largest frequency that the kernel takes. It lowers it by itself when sampling takes it long.
+func sampleRateLimit() (int, error) {
+	b, err := os.ReadFile("/proc/sys/kernel/perf_event_max_sample_rate")
+	if err != nil {
+		return 0, err
+	}
+	return strconv.Atoi(strings.TrimSpace(string(b)))
 }
 
 func frequency(typ uint32, config uint64, rate int) unix.PerfEventAttr {
@@ -114,6 +131,7 @@ func (e *events) jitter() {
 	for _, fd := range e.perCPU {
 		value := uint64(float64(e.attr.Sample) / (0.9 + 0.2*rand.Float64()))
 		if e.attr.Bits&unix.PerfBitFreq != 0 {
+			// Above the kernel's limit the frequency stays as it is.
 			value = max(uint64(float64(e.attr.Sample)*(2+2*rand.Float64())/3), 1)
 		}
 		// An error would mean that the CPU has just gone offline.

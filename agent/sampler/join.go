@@ -59,6 +59,17 @@ func (j *Joiner) Add(x Sample) {
 	j.b.add(j.b.series(x.Type, x.Period, ls), profile.Link{}, j.b.stack, x.Value)
 }
 
+// Touch says that a process was looked at, and that what is added of these types is all there is: none is a value, too.
+// Its profiles may be without samples.
+func (j *Joiner) Touch(p *process.Process, types ...profile.Type) {
+	if j.s.opts.Keep != nil && !j.s.opts.Keep(p) {
+		return
+	}
+	for _, t := range types {
+		j.b.series(t, 0, p.Labels())
+	}
+}
+
 // Frames returns the frames of a process's own addresses, the leaf first, as they are to be looked up: a return address
 // less one.
 func (j *Joiner) Frames(p *process.Process, addrs []uint64) []cpu.Frame {

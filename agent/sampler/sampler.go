@@ -91,7 +91,8 @@ type Sampler struct {
 	unpublished uint64
 	kernelRead  time.Time
 
-	drain drain
+	drain   drain
+	restart chan chan struct{}
 
 	// verify is a test that wants to see every sample again.
 	verify func(copies []deferred, stacks map[cpu.Key]seen)
@@ -158,6 +159,7 @@ func newSampler(o Options, verify func([]deferred, map[cpu.Key]seen)) (*Sampler,
 		byPID:     map[process.PID]*running{},
 		spans:     newArena(p.Mappings.MaxEntries()),
 		epochs:    []*ebpf.Variable{p.Epoch},
+		restart:   make(chan chan struct{}),
 	}
 	s.files = newFiles(p, newTables(p, o.TableBytes), o.Open, o.Found)
 	if err := s.attach(); err != nil {
@@ -272,9 +274,10 @@ func (s *Sampler) Run(ctx context.Context) error {
 	defer s.events.close()
 	if s.opts.FaultRate > 0 {
 		if s.faults, err = openFaults(s.programs.Fault.FD(), s.opts.FaultRate); err != nil {
-			return Explain(err, nil)
+			level.Warn(s.opts.Logger).Log("msg", "page faults are not counted", "err", err)
+		} else {
+			defer s.faults.close()
 		}
-		defer s.faults.close()
 	}
 	level.Info(s.opts.Logger).Log("msg", "sampling", "event", s.Event(), "rate", s.opts.Rate, "cpus", len(s.events.perCPU))
 
@@ -282,14 +285,20 @@ func (s *Sampler) Run(ctx context.Context) error {
 	defer jitter.Stop()
 	interval := time.NewTicker(s.opts.Interval)
 	defer interval.Stop()
-	ticks := s.newTicks()
-	defer ticks.stop()
+	ticking, stopTicks := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopTicks()
+	ticked := make(chan struct{})
+	go func() { // not waited for: see stuckTick
+		defer close(ticked)
+		if s.offcpu != nil || s.faults != nil {
+			s.runTicks(ticking)
+		}
+	}()
 	start := time.Now()
 	for {
+		var restarted chan struct{}
 		select {
-		case <-ticks.C:
-			ticks.run(false)
-			continue
+		case restarted = <-s.restart:
 		case <-jitter.C:
 			s.events.jitter()
 			continue
@@ -300,13 +309,22 @@ func (s *Sampler) Run(ctx context.Context) error {
 		last := ctx.Err() != nil
 		s.catchUp(last)
 		if last {
-			ticks.run(true)
+			stopTicks()
+			select {
+			case <-ticked:
+			case <-time.After(time.Second):
+			}
 		}
 		b, err := s.drain.flip(start, end, last)
 		if err != nil {
 			return fmt.Errorf("draining samples: %w", err)
 		}
 		start = end
+		if restarted != nil {
+			interval.Reset(s.opts.Interval)
+			close(restarted)
+			continue
+		}
 		if len(b.Profiles) > 0 {
 			s.opts.Sink(b)
 		}
@@ -340,6 +358,20 @@ func (s *Sampler) catchUp(last bool) {
 	}
 	if last {
 		_ = s.Settle(ctx) // what is not ready by then has its reason in the stack
+	}
+}
+
+// Restart throws away what was counted so far, and returns when that is done or ctx ends. Run must be running.
+func (s *Sampler) Restart(ctx context.Context) {
+	done := make(chan struct{})
+	select {
+	case s.restart <- done:
+	case <-ctx.Done():
+		return
+	}
+	select {
+	case <-done:
+	case <-ctx.Done():
 	}
 }
 

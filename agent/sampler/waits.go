@@ -1,6 +1,7 @@
 package sampler
 
 import (
+	"context"
 	"encoding/binary"
 	"math/rand/v2"
 	"slices"
@@ -13,53 +14,50 @@ import (
 	"github.com/perfuse/perfuse/profile"
 )
 
-// ticks are what happens more often than a drain: threads that have waited for long are found, and the counter of page
-// faults gets another frequency, so that no program stays in step with it.
-type ticks struct {
-	s      *Sampler
-	timer  *time.Timer
-	C      <-chan time.Time // nil: never
-	failed bool
-}
-
 // A tick looks at every thread, which costs some 700 ns each: with many threads there are fewer of them.
 const (
 	minTick       = 40 * time.Millisecond
 	maxTick       = 5 * time.Second
 	tickPerThread = 400 * time.Microsecond
+	// stuckTick is when a tick is said to be stuck: a process whose memory is served by another (FUSE, userfaultfd) can
+	// keep whoever reads it waiting. Then only long waits are not seen.
+	stuckTick = 10 * time.Second
 )
 
-func (s *Sampler) newTicks() *ticks {
-	t := &ticks{s: s}
-	if s.offcpu != nil || s.faults != nil {
-		t.timer = time.NewTimer(minTick)
-		t.C = t.timer.C
-	}
-	return t
-}
-
-func (t *ticks) run(last bool) {
-	if t.timer == nil {
-		return
-	}
-	threads := 0
-	if t.s.offcpu != nil {
-		var err error
-		if threads, err = t.s.offcpu.Tick(last); err != nil && !t.failed {
-			t.failed = true
-			level.Warn(t.s.opts.Logger).Log("msg", "long waits are not seen", "err", err)
+// runTicks does what happens more often than a drain: threads that have waited for long are found, and the counter of page
+// faults gets another frequency, so that no program stays in step with it. Until ctx ends; what is drawn and goes on
+// is counted then.
+//
+// A tick need not keep out of a drain's way: of a wait the stack is held longer than an epoch, and what is counted a moment
+// late is in the next one.
+func (s *Sampler) runTicks(ctx context.Context) {
+	timer := time.NewTimer(minTick)
+	defer timer.Stop()
+	failed := false
+	for last := false; !last; {
+		select {
+		case <-ctx.Done():
+			last = true
+		case <-timer.C:
 		}
-	}
-	if t.s.faults != nil {
-		t.s.faults.jitter()
-	}
-	period := min(max(time.Duration(threads)*tickPerThread, minTick), maxTick)
-	t.timer.Reset(time.Duration(float64(period) * (0.5 + rand.Float64())))
-}
-
-func (t *ticks) stop() {
-	if t.timer != nil {
-		t.timer.Stop()
+		threads := 0
+		if s.offcpu != nil {
+			stuck := time.AfterFunc(stuckTick, func() {
+				level.Warn(s.opts.Logger).Log("msg", "long waits are not seen: a process's memory does not answer")
+			})
+			var err error
+			threads, err = s.offcpu.Tick(last)
+			stuck.Stop()
+			if err != nil && !failed {
+				failed = true
+				level.Warn(s.opts.Logger).Log("msg", "long waits are not seen", "err", err)
+			}
+		}
+		if s.faults != nil {
+			s.faults.jitter()
+		}
+		period := min(max(time.Duration(threads)*tickPerThread, minTick), maxTick)
+		timer.Reset(time.Duration(float64(period) * (0.5 + rand.Float64())))
 	}
 }
 

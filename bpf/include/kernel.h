@@ -42,7 +42,6 @@ enum {
 
 /* Of a task. */
 #define PF_KTHREAD 0x00200000
-#define TASK_INTERRUPTIBLE 1
 #define TASK_UNINTERRUPTIBLE 2
 #define TASK_DEAD 0x80
 

@@ -23,6 +23,12 @@ struct {
 	__uint(max_entries, 1);
 } threads SEC(".maps");
 
+/* What a task's state says of how it left the CPU. Stopped and traced tasks wait. */
+static __always_inline __u32 state_of(__u32 state)
+{
+	return !(state & 0xff) ? STATE_RUNNABLE : state & TASK_UNINTERRUPTIBLE ? STATE_UNINTERRUPTIBLE : STATE_INTERRUPTIBLE;
+}
+
 /* Whether the agent was only behind: the same stack walked again may be whole. */
 static __always_inline bool may_complete(__u32 stop)
 {

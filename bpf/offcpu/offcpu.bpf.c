@@ -141,11 +141,7 @@ int sched_switch(__u64 *ctx)
 		bpf_map_delete_elem(&threads, &tid);
 		return 0;
 	}
-	leave(ctx, prev,
-	      ctx[0] || !(left & (TASK_INTERRUPTIBLE | TASK_UNINTERRUPTIBLE)) ? STATE_RUNNABLE :
-	      left & TASK_UNINTERRUPTIBLE					      ? STATE_UNINTERRUPTIBLE :
-										STATE_INTERRUPTIBLE,
-	      now);
+	leave(ctx, prev, ctx[0] ? STATE_RUNNABLE : state_of(left), now);
 	return 0;
 }
 

@@ -106,8 +106,13 @@ func load(spec *ebpf.CollectionSpec, p *cpu.Programs, threads *ebpf.Map, o Optio
 		}
 	}
 	coll, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{MapReplacements: replace})
+	var refused *ebpf.VerifierError
+	if errors.As(err, &refused) {
+		// An older kernel has other arguments at sched_switch, or none of the helpers; its error's number means nothing.
+		return nil, fmt.Errorf("loading the off-CPU programs, which want Linux 5.18 or later: %w: %v", ebpf.ErrNotSupported, refused)
+	}
 	if err != nil {
-		return nil, fmt.Errorf("loading the off-CPU programs (Linux 5.18 or later): %w", err)
+		return nil, fmt.Errorf("loading the off-CPU programs, which want Linux 5.18 or later: %w", err)
 	}
 	return coll, nil
 }

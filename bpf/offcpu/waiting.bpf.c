@@ -54,14 +54,6 @@ static long walk_step(__u32 i, struct walk *w)
 	return !s || step(w->task, s);
 }
 
-static __always_inline __u32 state_of(struct task_struct *task)
-{
-	__u32 state = task->__state;
-
-	return state & TASK_INTERRUPTIBLE ? STATE_INTERRUPTIBLE :
-	       state & TASK_UNINTERRUPTIBLE ? STATE_UNINTERRUPTIBLE : STATE_RUNNABLE;
-}
-
 /* Finds the key of a wait that was not drawn, by a walk if it is met for the first time. */
 static __always_inline bool find(struct task_struct *task, __u32 tid, __u64 since, struct sample_key *key)
 {
@@ -78,7 +70,7 @@ static __always_inline bool find(struct task_struct *task, __u32 tid, __u64 sinc
 		return false;
 	reset(s, EVENT_WAIT, task->tgid, 0);
 	bpf_probe_read_kernel_str(s->record.key.comm, sizeof(s->record.key.comm), task->comm);
-	s->record.key.state = state_of(task);
+	s->record.key.state = state_of(task->__state);
 	push_kernel(s, bpf_get_task_stack(task, s->kernel, sizeof(s->kernel), 0));
 	if (user_registers(NULL, task, &s->unwind, thread_size)) {
 		ready(s);

@@ -180,22 +180,37 @@ func (m *Merged) average(mean float64) {
 	}
 }
 
-// mean is the mean of all that a selection of levels holds: the store has it as the value of one long step. A
-// merge has the sum over all times at which somebody looked, which means nothing by itself.
+// mean is what a selection of levels holds, on average over the time in which it holds anything: a merge has the sum
+// over all times at which somebody looked, which means nothing by itself. The time is cut into steps that are longer
+// than the time between two looks, so that what follows one another (a program and its next version) does not
+// count as being there together.
 func (e *Engine) mean(ctx context.Context, sel storage.Selection) (float64, error) {
-	const step = 1 << 62 // ends in 2116
+	const forever = 1 << 62 // one step, which ends in 2116
+	step := time.Duration(forever)
+	if !sel.Start.IsZero() && !sel.End.IsZero() {
+		if step = max(sel.End.Sub(sel.Start)/meanSteps, meanStep); sel.End.Sub(sel.Start) < 2*step {
+			step = forever
+		}
+	}
 	series, err := e.opts.Store.Series(ctx, sel, nil, step)
 	if err != nil {
 		return 0, fmt.Errorf("averaging: %w", err)
 	}
-	sum := 0.
+	sum, n := 0., 0
 	for _, t := range series {
 		for _, p := range t.Points {
 			sum += float64(p.Value)
+			n++
 		}
 	}
-	return sum, nil
+	return sum / float64(max(n, 1)), nil
 }
+
+// A mean is taken over so many steps, each of so long at least.
+const (
+	meanSteps = 64
+	meanStep  = 2 * time.Minute
+)
 
 // finish does what needs names.
 func (e *Engine) finish(ctx context.Context, q Question, m *Merged) error {

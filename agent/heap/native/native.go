@@ -620,6 +620,7 @@ func (p *Profiler) AddTo(j *sampler.Joiner) error {
 	p.mu.Lock()
 	err := p.readLocked()
 	heaps := p.heaps()
+	living := len(heaps)
 	for _, w := range p.watched {
 		w.heap.taken()
 	}
@@ -633,7 +634,10 @@ func (p *Profiler) AddTo(j *sampler.Joiner) error {
 	}
 	p.ended = nil
 	p.mu.Unlock()
-	for _, h := range heaps {
+	for i, h := range heaps {
+		if i < living && h.Err == nil && !p.opts.AllocOnly {
+			j.Touch(h.Process, profile.TypeInuseSpace, profile.TypeInuseObjects)
+		}
 		for i := range h.Sites {
 			p.addSite(j, h.Process, &h.Sites[i])
 		}
