@@ -147,11 +147,16 @@ func run(t testing.TB, home string, prefix []string, options ...string) *program
 		t.Fatal(err)
 	}
 	p.pid = p.cmd.Process.Pid
+	jvm := p.pid
 	t.Cleanup(func() {
+		// At the end of its input it ends, and removes its files; one that had to be killed does not.
 		p.in.Close()
 		p.cmd.Process.Signal(syscall.SIGCONT)
-		p.cmd.Process.Kill()
+		limit := time.AfterFunc(10*time.Second, func() { p.cmd.Process.Kill() })
+		defer limit.Stop()
+		io.Copy(io.Discard, p.out)
 		p.cmd.Wait()
+		os.Remove(fmt.Sprintf("/tmp/.java_pid%d", jvm))
 	})
 	if line := p.line(); line != "ready" {
 		t.Fatalf("the workload says %q\n%s", line, p.text.String())

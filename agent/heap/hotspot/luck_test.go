@@ -259,7 +259,7 @@ func TestNamespaces(t *testing.T) {
 
 // TestDies: a JVM that ends in the middle.
 func TestDies(t *testing.T) {
-	p := run(t, oneJDK(t), nil)
+	p := run(t, oneJDK(t), nil, "-Djava.io.tmpdir="+t.TempDir()) // it keeps what it had no time to remove
 	r := p.start(Options{})
 	j := p.find()
 	p.cmd.Process.Signal(syscall.SIGSTOP)
