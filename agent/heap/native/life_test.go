@@ -5,12 +5,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -107,6 +109,49 @@ func TestExec(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestFork has a watched process fork: the copy is a process of its own, which was not chosen.
+func TestFork(t *testing.T) {
+	for _, noSession := range []bool{false, true} {
+		t.Run(fmt.Sprintf("no sessions %v", noSession), func(t *testing.T) {
+			r := newRig(t, Options{Rate: testRate, RingBytes: 1 << 22, noSession: noSession})
+			x := r.start(t, nil, compile(t, "truth.c", "gcc", "-O1"), true)
+			x.ask(t, "live", 60)
+			before := r.stacks(t, r.collect(t), profile.TypeInuseSpace, x.cmd.Process.Pid)
+			x.ask(t, "fork", 20)
+			b := r.collect(t)
+			if after := r.stacks(t, b, profile.TypeInuseSpace, x.cmd.Process.Pid); !maps.Equal(before, after) {
+				t.Errorf("before the fork %v were live, after it %v", before, after)
+			}
+			if did := r.stacks(t, b, profile.TypeAllocSpace, x.cmd.Process.Pid); len(did) > 0 {
+				t.Errorf("what the copy allocates counts for the process: %v", did)
+			}
+			sites := x.ask(t, "drop", 0)
+			for name, bytes := range bySite(r.stacks(t, r.collect(t), profile.TypeInuseSpace, x.cmd.Process.Pid), sites) {
+				if name != "" && bytes > 0 {
+					t.Errorf("all is freed, and %.0f bytes of %s are live", bytes, name)
+				}
+			}
+		})
+	}
+}
+
+// TestContainer watches a process with a root directory and namespaces of its own.
+func TestContainer(t *testing.T) {
+	r := newRig(t, Options{Rate: testRate, RingBytes: 1 << 22})
+	path := compile(t, "truth.c", "gcc", "-O1", "-static")
+	r.attr = &syscall.SysProcAttr{Chroot: filepath.Dir(path), Cloneflags: syscall.CLONE_NEWPID | syscall.CLONE_NEWNS}
+	x := r.start(t, nil, "/"+filepath.Base(path), true)
+	sites := x.ask(t, "live", 60)
+	delete(sites, "truth")
+	live := bySite(r.stacks(t, r.collect(t), profile.TypeInuseSpace, x.cmd.Process.Pid), sites)
+	total, want := 0.0, 0.0
+	for name := range sites {
+		total += live[name]
+		want += sites[name].live
+	}
+	near(t, "all live", total, want, testRate)
 }
 
 // TestLost has a ring of one page that nobody reads: most records are lost, and what is live is right all the same

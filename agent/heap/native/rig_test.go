@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -34,6 +35,7 @@ type rig struct {
 	chosen  map[process.PID]bool
 	looks   map[process.PID]int
 	names   map[string][]elf.Symbol // by file
+	attr    *syscall.SysProcAttr    // of what is started
 }
 
 // late lets the table be made before what observes it.
@@ -118,6 +120,7 @@ func (r *rig) start(t testing.TB, env []string, path string, watched bool) *targ
 	x := &target{rig: r, cmd: exec.Command(path)}
 	x.cmd.Env = append(os.Environ(), env...)
 	x.cmd.Stderr = os.Stderr
+	x.cmd.SysProcAttr = r.attr
 	var err error
 	if x.in, err = x.cmd.StdinPipe(); err != nil {
 		t.Fatal(err)

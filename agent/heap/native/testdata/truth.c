@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 #ifdef __GLIBC__
@@ -257,6 +258,17 @@ int main(void)
 			threads();
 		} else if (!strcmp(word, "storm")) {
 			storm(mb);
+		} else if (!strcmp(word, "fork")) {
+			int status = 1;
+			pid_t child = fork();
+
+			if (!child) { /* which has the probes' instructions in its copy of the memory */
+				site_freed(mb);
+				site_small(mb);
+				_exit(0);
+			}
+			if (waitpid(child, &status, 0) != child || status)
+				abort();
 		} else if (!strcmp(word, "exec")) {
 			execl("/proc/self/exe", "truth", NULL);
 		} else if (!strcmp(word, "dlopen")) {
