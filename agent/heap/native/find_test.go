@@ -123,6 +123,24 @@ func TestFindHooks(t *testing.T) {
 	}
 }
 
+// TestPrefixes finds jemalloc as Rust programs have it, in a program of its own and without its dynamic symbols.
+func TestPrefixes(t *testing.T) {
+	hooks, err := findHooks(openDisk(t, compile(t, "prefixed.c", "gcc", "-O1", "-shared", "-fPIC", "-fvisibility=hidden")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, h := range hooks {
+		got = append(got, h.name)
+		if want := h.name == "_rjem_mallocx" || h.name == "_rjem_calloc"; h.leaf != want {
+			t.Errorf("%s: leaf is %v, want %v", h.name, h.leaf, want)
+		}
+	}
+	if want := []string{"_rjem_calloc", "_rjem_mallocx", "_rjem_rallocx", "_rjem_sdallocx"}; !slices.Equal(got, want) {
+		t.Errorf("got %v, want %v", got, want)
+	}
+}
+
 type bytesFile struct{ b []byte }
 
 func (f bytesFile) ReadAt(p []byte, off int64) (int, error) {

@@ -3,6 +3,7 @@ package native
 import (
 	"fmt"
 	"math"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -32,11 +33,14 @@ func TestTruth(t *testing.T) {
 		command      []string
 		preload      string
 		noSession    bool
+		needs        string // a file
 	}{
 		{name: "C, glibc", source: "truth.c", command: []string{"gcc", "-O1"}},
 		{name: "C, glibc, no sessions", source: "truth.c", command: []string{"gcc", "-O1"}, noSession: true},
 		{name: "C, glibc, static", source: "truth.c", command: []string{"gcc", "-O1", "-static"}},
 		{name: "C, jemalloc", source: "truth.c", command: []string{"gcc", "-O1"}, preload: "libjemalloc.so.2"},
+		{name: "C, jemalloc, static", source: "truth.c", needs: "/usr/lib/*/libjemalloc.a", command: []string{"gcc", "-O1", "-rdynamic",
+			"-Wl,--whole-archive", "-l:libjemalloc.a", "-Wl,--no-whole-archive", "-Wl,--no-as-needed", "-lstdc++", "-lm"}},
 		{name: "C, tcmalloc", source: "truth.c", command: gcc, preload: "libtcmalloc_minimal.so.4"},
 		{name: "C, mimalloc", source: "truth.c", command: gcc, preload: "libmimalloc.so.2"},
 		{name: "C, musl, static", source: "truth.c", command: []string{"musl-gcc", "-O1", "-static"}},
@@ -50,6 +54,9 @@ func TestTruth(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			env := preload(t, c.preload)
+			if found, _ := filepath.Glob(c.needs); c.needs != "" && len(found) == 0 {
+				t.Skipf("%s is not installed", c.needs)
+			}
 			path := compile(t, c.source, c.command...)
 			r := newRig(t, Options{Rate: testRate, RingBytes: 1 << 24, noSession: c.noSession})
 			x := r.start(t, env, path, true)
