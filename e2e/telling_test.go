@@ -25,7 +25,7 @@ func TestTelling(t *testing.T) {
 		{"waits", "6", "wall", 5, 10},
 		{"waits", "6", "off_cpu", 5, 10},
 		{"faults", "6", "page_faults", 5, 5},
-		// Of 90 MB there are 5600 samples, 560 at the smallest site: its standard error is 4 %, half a point of the whole.
+		// Of 90 MB there are 5600 samples (of the JVM some 160, one a TLAB), 560 at the smallest site: its standard error is 4 %, half a point of the whole.
 		{"heap-c", "", "inuse_space", 4, 10},
 		{"heap-c", "alloc", "alloc_space", 4, 10},
 		{"heap-static", "", "inuse_space", 4, 10},
@@ -36,7 +36,7 @@ func TestTelling(t *testing.T) {
 		{"heap-go-stripped", "", "inuse_space", 4, 10},
 		{"heap-go-stripped", "alloc", "alloc_space", 4, 10},
 		{"heap-java", "", "inuse_space", 4, 10},
-		{"heap-java", "alloc", "alloc_space", 4, 10},
+		{"heap-java", "alloc", "alloc_space", 10, 10},
 	} {
 		t.Run(c.workload+" "+c.typ, func(t *testing.T) {
 			path, err := workloads.Build(c.workload)

@@ -16,7 +16,9 @@ const (
 	LabelComm        = "comm"
 	LabelThread      = "thread"
 	// LabelReason is what a thread waits for, in off-CPU profiles.
-	LabelReason     = "reason"
+	LabelReason = "reason"
+	// LabelHeap tells the heaps of a process apart, in memory profiles: go, java, or native (malloc and its kin).
+	LabelHeap       = "heap"
 	LabelExecutable = "executable"
 	LabelVersion    = "version"
 )

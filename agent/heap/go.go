@@ -64,7 +64,7 @@ func (h *Heap) walk(c *candidate, j *sampler.Joiner, st *Stats) {
 	if !p.Complete || !p.Consistent {
 		st.Partial++
 	}
-	j.Touch(c.process, profile.TypeInuseSpace, profile.TypeInuseObjects)
+	j.Touch(c.process, "go", profile.TypeInuseSpace, profile.TypeInuseObjects)
 	first := g.before == nil || g.early
 	g.early = p.Early // then the runtime may take back of it
 	if g.before == nil {
@@ -72,7 +72,7 @@ func (h *Heap) walk(c *candidate, j *sampler.Joiner, st *Stats) {
 	}
 	add := func(t profile.Type, stack []cpu.Frame, n int64) {
 		if n > 0 {
-			j.Add(sampler.Sample{Process: c.process, Type: t, Period: p.Rate, Stack: stack, Value: n})
+			j.Add(sampler.Sample{Process: c.process, Heap: "go", Type: t, Period: p.Rate, Stack: stack, Value: n})
 		}
 	}
 	for i := range p.Buckets {

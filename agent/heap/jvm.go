@@ -158,10 +158,13 @@ func (v *jvms) emit(p *process.Process, b *profile.Batch) {
 	}
 	for i := range b.Profiles {
 		one := &b.Profiles[i]
-		one.Labels = profile.NewLabels(slices.Concat(one.Labels, p.Labels())...)
+		ls := slices.Concat(one.Labels, p.Labels())
 		if one.Type == profile.TypeCPU {
 			one.Type = profile.TypeJavaCPU
+		} else {
+			ls = append(ls, profile.Label{Name: profile.LabelHeap, Value: "java"})
 		}
+		one.Labels = profile.NewLabels(ls...)
 	}
 	v.h.emit(b)
 }

@@ -35,6 +35,8 @@ type Sample struct {
 	Period int64
 	// Thread is the thread's name; empty if it is not known.
 	Thread string
+	// Heap is which of the process's heaps it is, in memory profiles.
+	Heap string
 	// Stack has the leaf first. Frames of the kernel side are as it tells them.
 	Stack []cpu.Frame
 	Value int64
@@ -48,10 +50,7 @@ func (j *Joiner) Add(x Sample) {
 	j.s.mu.Lock()
 	defer j.s.mu.Unlock()
 	r := j.running(x.Process)
-	ls := x.Process.Labels()
-	if x.Thread != "" {
-		ls = profile.NewLabels(append(slices.Clone(ls), profile.Label{Name: profile.LabelThread, Value: x.Thread})...)
-	}
+	ls := with(x.Process.Labels(), profile.Label{Name: profile.LabelThread, Value: x.Thread}, profile.Label{Name: profile.LabelHeap, Value: x.Heap})
 	j.b.stack = j.b.stack[:0]
 	for _, f := range x.Stack {
 		j.b.stack = append(j.b.stack, j.b.frame(j.s, r, f))
@@ -59,14 +58,19 @@ func (j *Joiner) Add(x Sample) {
 	j.b.add(j.b.series(x.Type, x.Period, ls), profile.Link{}, j.b.stack, x.Value)
 }
 
-// Touch says that a process was looked at, and that what is added of these types is all there is: none is a value, too.
+// with returns labels with more; those without a value are none.
+func with(ls profile.Labels, more ...profile.Label) profile.Labels {
+	return profile.NewLabels(append(slices.Clone(ls), more...)...)
+}
+
+// Touch says that a heap of a process was looked at, and that what is added of these types is all there is: none is a value, too.
 // Its profiles may be without samples.
-func (j *Joiner) Touch(p *process.Process, types ...profile.Type) {
+func (j *Joiner) Touch(p *process.Process, heap string, types ...profile.Type) {
 	if j.s.opts.Keep != nil && !j.s.opts.Keep(p) {
 		return
 	}
 	for _, t := range types {
-		j.b.series(t, 0, p.Labels())
+		j.b.series(t, 0, with(p.Labels(), profile.Label{Name: profile.LabelHeap, Value: heap}))
 	}
 }
 

@@ -283,7 +283,13 @@ func settings(o Options, major int) string {
 	switch {
 	case !o.Allocations && !o.Live:
 	case major >= 16:
-		event("ObjectAllocationSample", "throttle=150/s", "stackTrace=true")
+		// Of a burst that is throttled and does not go on, most is not told: hence more than the 150 of the default,
+		// and no limit where the stack of each new TLAB is walked anyway.
+		throttle := "1000/s"
+		if o.Live {
+			throttle = "off"
+		}
+		event("ObjectAllocationSample", "throttle="+throttle, "stackTrace=true")
 		event("ObjectAllocationInNewTLAB", fmt.Sprintf("stackTrace=%v", o.Live))
 		event("ThreadAllocationStatistics", "period=beginChunk")
 	default:

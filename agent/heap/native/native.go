@@ -636,7 +636,7 @@ func (p *Profiler) AddTo(j *sampler.Joiner) error {
 	p.mu.Unlock()
 	for i, h := range heaps {
 		if i < living && h.Err == nil && !p.opts.AllocOnly {
-			j.Touch(h.Process, profile.TypeInuseSpace, profile.TypeInuseObjects)
+			j.Touch(h.Process, heapName, profile.TypeInuseSpace, profile.TypeInuseObjects)
 		}
 		for i := range h.Sites {
 			p.addSite(j, h.Process, &h.Sites[i])
@@ -648,6 +648,9 @@ func (p *Profiler) AddTo(j *sampler.Joiner) error {
 	return nil
 }
 
+// heapName tells these profiles from those of runtimes that have a heap of their own.
+const heapName = "native"
+
 func (p *Profiler) addSite(j *sampler.Joiner, proc *process.Process, s *Site) {
 	frames := s.Frames
 	if len(frames) == 0 {
@@ -655,7 +658,7 @@ func (p *Profiler) addSite(j *sampler.Joiner, proc *process.Process, s *Site) {
 	}
 	add := func(t profile.Type, v float64) {
 		if n := int64(math.Round(v)); n > 0 {
-			j.Add(sampler.Sample{Process: proc, Type: t, Period: int64(p.opts.Rate), Stack: frames, Value: n})
+			j.Add(sampler.Sample{Process: proc, Heap: heapName, Type: t, Period: int64(p.opts.Rate), Stack: frames, Value: n})
 		}
 	}
 	add(profile.TypeAllocSpace, s.AllocBytes)
