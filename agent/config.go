@@ -28,7 +28,7 @@ import (
 //	  interval: 15s           # the time between two looks at memory profiles
 //	  go: true                # Go programs, which keep their profile by themselves
 //	  goroutines: true        # also count their goroutines by stack
-//	  native:                 # C, C++ and Rust: probes on allocators, half a microsecond a call
+//	  native:                 # C, C++ and Rust: probes on allocators, 0.6 µs a call
 //	    selector: '{executable=~".*/postgres"}'   # which processes, by their labels; without: none
 //	    sample_bytes: 524288  # bytes allocated to a sample, on average
 //	    alloc_only: false     # leave out what is in use, for half of the cost

@@ -30,8 +30,9 @@ func TestVerifier(t *testing.T) {
 		}
 	}
 	if err := features.HaveProgramHelper(ebpf.PerfEvent, asm.FnLoop); errors.Is(err, ebpf.ErrNotSupported) {
-		t.Log("this kernel has no bpf_loop: cpu_loop is left out")
+		t.Log("this kernel has no bpf_loop: cpu_loop and fault_loop are left out")
 		delete(spec.Programs, "cpu_loop")
+		delete(spec.Programs, "fault_loop")
 	}
 	coll, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{
 		Programs: ebpf.ProgramOptions{LogLevel: ebpf.LogLevelStats},
