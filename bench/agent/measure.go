@@ -4,12 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
+	"strings"
 	"time"
-
-	"github.com/cilium/ebpf"
-	"golang.org/x/sys/unix"
 
 	"github.com/perfuse/perfuse/bench/running"
 	"github.com/perfuse/perfuse/bpf/cpu"
@@ -49,16 +46,11 @@ func measure(ctx context.Context, c config, folder string, rate int) (result, er
 	if err := running.Ready(ctx, server, address); err != nil {
 		return result{}, err
 	}
-	// Counting the programs' time costs some 20 ns a run, and is off when the descriptor is closed.
-	stats, err := ebpf.EnableStats(uint32(unix.BPF_STATS_RUN_TIME))
-	if err != nil {
-		return result{}, fmt.Errorf("switching on the kernel's BPF statistics: %w", err)
-	}
-	defer stats.Close()
-	others, err := programs()
+	stats, err := running.CountBPF()
 	if err != nil {
 		return result{}, err
 	}
+	defer stats.Close()
 	agent, err := running.Start(ctx, c.program, "agent", "--remote-store-address", address, "--remote-store-insecure", "--http-address", "",
 		"--spool-path", filepath.Join(folder, fmt.Sprint("spool-", rate)), "--sampling-rate", fmt.Sprint(rate))
 	if err != nil {
@@ -72,7 +64,7 @@ func measure(ctx context.Context, c config, folder string, rate int) (result, er
 	if err != nil {
 		return result{}, err
 	}
-	bpfBefore, err := bpfTime(others)
+	bpfBefore, err := running.BPFPrograms(agent.PID())
 	if err != nil {
 		return result{}, err
 	}
@@ -84,7 +76,7 @@ func measure(ctx context.Context, c config, folder string, rate int) (result, er
 	if err != nil {
 		return result{}, err
 	}
-	bpfAfter, err := bpfTime(others)
+	bpfAfter, err := running.BPFPrograms(agent.PID())
 	if err != nil {
 		return result{}, err
 	}
@@ -95,67 +87,25 @@ func measure(ctx context.Context, c config, folder string, rate int) (result, er
 	}
 	r := result{rate: rate, rssBytes: rss, startCPU: startCPU}
 	r.agent = (endCPU - startCPU).Seconds() / took.Seconds()
-	total := bpfAfter.all - bpfBefore.all
-	r.bpf = total.Seconds() / took.Seconds()
+	all, sampling, runs := costs(running.SinceBPF(bpfBefore, bpfAfter))
+	r.bpf = all.Seconds() / took.Seconds()
 	// An event ticks Slots times a sample; the ticks that take none are part of what a sample costs.
-	if samples := (bpfAfter.sampleRuns - bpfBefore.sampleRuns) / cpu.Slots; samples > 0 {
-		r.perSample = (bpfAfter.samples - bpfBefore.samples) / time.Duration(samples)
+	if samples := runs / cpu.Slots; samples > 0 {
+		r.perSample = sampling / time.Duration(samples)
 	} else {
 		return r, errors.New("the agent took no sample")
 	}
 	return r, nil
 }
 
-// bpfTimes is what BPF programs have taken: all of them, and those on perf events, which run once a sample.
-type bpfTimes struct {
-	all, samples time.Duration
-	sampleRuns   uint64
-}
-
-// programs lists the BPF programs that run now.
-func programs() (map[ebpf.ProgramID]bool, error) {
-	ids := map[ebpf.ProgramID]bool{}
-	id := ebpf.ProgramID(0)
-	for {
-		var err error
-		if id, err = ebpf.ProgramGetNextID(id); errors.Is(err, os.ErrNotExist) {
-			return ids, nil
-		} else if err != nil {
-			return nil, fmt.Errorf("listing BPF programs: %w", err)
-		}
-		ids[id] = true
-	}
-}
-
-// bpfTime sums the programs that are not in others. Tail calls count as their caller's time.
-func bpfTime(others map[ebpf.ProgramID]bool) (bpfTimes, error) {
-	var t bpfTimes
-	ids, err := programs()
-	if err != nil {
-		return t, err
-	}
-	for id := range ids {
-		if others[id] {
-			continue
-		}
-		p, err := ebpf.NewProgramFromID(id)
-		if errors.Is(err, os.ErrNotExist) {
-			continue // unloaded since
-		}
-		if err != nil {
-			return t, fmt.Errorf("opening BPF program %d: %w", id, err)
-		}
-		stats, err := p.Stats()
-		kind := p.Type()
-		p.Close()
-		if err != nil {
-			return t, fmt.Errorf("reading the statistics of BPF program %d: %w", id, err)
-		}
-		t.all += stats.Runtime
-		if kind == ebpf.PerfEvent {
-			t.samples += stats.Runtime
-			t.sampleRuns += stats.RunCount
+// costs sums what the programs have taken: all of them, and those that sample the CPUs.
+func costs(programs map[string]running.BPFProgram) (all, samples time.Duration, sampleRuns uint64) {
+	for name, p := range programs {
+		all += p.Time
+		if strings.HasPrefix(name, "cpu_") {
+			samples += p.Time
+			sampleRuns += p.Runs
 		}
 	}
-	return t, nil
+	return all, samples, sampleRuns
 }

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -38,6 +39,8 @@ type Process struct {
 func Start(ctx context.Context, program string, args ...string) (*Process, error) {
 	p := &Process{cmd: exec.CommandContext(ctx, program, args...), said: &bytes.Buffer{}, done: make(chan error, 1)}
 	p.cmd.Stdout, p.cmd.Stderr = p.said, p.said
+	// It ends with us, however we end.
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
 	if err := p.cmd.Start(); err != nil {
 		return nil, err
 	}
