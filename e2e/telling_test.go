@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -108,6 +109,36 @@ func TestWakers(t *testing.T) {
 	if got < 0.9*should || got > 1.1*should {
 		t.Errorf("the other thread has ended %.0f ns of waiting, want %.0f ± 10 %%", got, should)
 		t.Logf("the heaviest stacks:\n%s", heaviest(string(folded), 20))
+	}
+}
+
+// TestNothing: what was given back is not in use, and a program that has no memory profile is said to be so.
+func TestNothing(t *testing.T) {
+	needSampler(t)
+	for _, c := range []struct{ workload, argument, said string }{
+		{"heap-c", "free", "nothing was seen"},
+		{"go", "4", "the linker has removed memory profiling"},
+	} {
+		t.Run(c.workload, func(t *testing.T) {
+			path, err := workloads.Build(c.workload)
+			if errors.Is(err, workloads.ErrNoCompiler) {
+				t.Skip(err)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			cmd := exec.CommandContext(t.Context(), program(t, "profilectl"), "record", "--type", "inuse_space", "-o", "folded", "--", path, c.argument)
+			var said strings.Builder
+			cmd.Stderr = &said
+			out, err := cmd.Output()
+			var exit *exec.ExitError
+			if !errors.As(err, &exit) || exit.ExitCode() != 1 || !strings.Contains(said.String(), c.said) {
+				t.Errorf("got %v and %q, want exit code 1 and %q", err, said.String(), c.said)
+			}
+			if strings.Contains(string(out), "keep") {
+				t.Errorf("what was given back is in use:\n%s", out)
+			}
+		})
 	}
 }
 

@@ -88,6 +88,7 @@ type Heap struct {
 	files     map[process.FileID]*file
 	stats     Stats
 	said      map[string]bool // what was logged
+	ended     map[string]int  // see Stats
 }
 
 // candidate is a process that may have a memory profile.
@@ -123,6 +124,8 @@ type Stats struct {
 	Samples *native.Stats `json:"native_samples,omitempty"`
 	// Without counts the processes that have no profile although they could, by reason.
 	Without map[string]int `json:"without,omitempty"`
+	// Ended counts, likewise, those that have ended since the start.
+	Ended map[string]int `json:"ended,omitempty"`
 }
 
 // Limits. A file's layout takes a few hundred bytes, a process two descriptors and its buckets' stacks.
@@ -149,6 +152,7 @@ func New(o Options) *Heap {
 		processes: map[uint32]*candidate{},
 		files:     map[process.FileID]*file{},
 		said:      map[string]bool{},
+		ended:     map[string]int{},
 	}
 	if o.Native.Select != nil {
 		var err error
@@ -270,13 +274,20 @@ func (h *Heap) look(ctx context.Context, known map[uint32]*candidate, last, now 
 		known[c.process.Generation] = c
 	}
 	for g, c := range known {
-		if !alive[g] {
-			c.close()
-			delete(known, g)
+		if alive[g] {
+			continue
+		}
+		c.close()
+		delete(known, g)
+		if c.reason == nil {
+			continue
+		}
+		if why := c.reason.Error(); h.ended[why] > 0 || len(h.ended) < maxSaid {
+			h.ended[why]++
 		}
 	}
 
-	st := Stats{Without: map[string]int{}}
+	st := Stats{Without: map[string]int{}, Ended: maps.Clone(h.ended)}
 	j := h.opts.Sampler.Join(last, now)
 	for _, c := range all {
 		if h.opts.NoGo || h.opts.Keep != nil && !h.opts.Keep(c.process) {
@@ -436,10 +447,17 @@ func (h *Heap) Stats() Stats {
 	return h.stats
 }
 
-// Reasons says, by the program's path, why processes have no profile although they could have, as of the last look.
+// Reasons says why processes have no profile although they could have, those that have ended among them.
 func (s Stats) Reasons() string {
-	var out []string
+	all := maps.Clone(s.Ended)
+	if all == nil {
+		all = map[string]int{}
+	}
 	for reason, n := range s.Without {
+		all[reason] += n
+	}
+	var out []string
+	for reason, n := range all {
 		out = append(out, fmt.Sprintf("%d: %s", n, reason))
 	}
 	slices.Sort(out)

@@ -16,9 +16,9 @@ import (
 
 // A tick looks at every thread, which costs some 700 ns each: with many threads there are fewer of them.
 const (
-	minTick       = 40 * time.Millisecond
+	minTick       = 60 * time.Millisecond
 	maxTick       = 5 * time.Second
-	tickPerThread = 400 * time.Microsecond
+	tickPerThread = 600 * time.Microsecond
 	// stuckTick is when a tick is said to be stuck: a process whose memory is served by another (FUSE, userfaultfd) can
 	// keep whoever reads it waiting. Then only long waits are not seen.
 	stuckTick = 10 * time.Second

@@ -20,8 +20,8 @@
 
 char LICENSE[] SEC("license") = "Dual MIT/GPL";
 
-#define DRAWN 32      /* waits of a thread in a second before the chance halves */
-#define DRAWN_CPU 128 /* the same of a CPU */
+#define DRAWN 16     /* waits of a thread in a second before the chance halves */
+#define DRAWN_CPU 32 /* the same of a CPU */
 
 #define WAKE (SECOND / 50)
 

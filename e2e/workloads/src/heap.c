@@ -1,4 +1,4 @@
-/* Prints what lives at each site, and what was allocated there if its argument is "alloc". */
+/* Prints what lives at each site, or what was allocated there if its argument is "alloc". With "free" nothing lives. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -72,6 +72,10 @@ int main(int argc, char **argv)
 	make(kept);
 	make(gone);
 	drop(gone);
+	if (argc > 1 && !strcmp(argv[1], "free")) {
+		nanosleep(&ready, NULL);
+		drop(kept);
+	}
 	nanosleep(&look, NULL);
 	printf("keep70 %ld\nkeep20 %ld\nkeep10 %ld\n", told[0], told[1], told[2]);
 	return 0;
