@@ -1,6 +1,7 @@
 package goheap
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -156,7 +157,12 @@ type goroutine struct {
 
 	before, after [maxGoroutine]byte
 	buf           [1024]byte // most stacks are shorter
+	parts         []piece    // what was read of the stack
+	seen          []byte     // the bytes of all parts
 }
+
+// piece is a part of a stack.
+type piece struct{ at, size uint64 }
 
 const (
 	absent = iota // never begun, or over
@@ -198,7 +204,7 @@ func (g *goroutine) walk(addr uint64) (state int, err error) {
 	if low >= high || high-low > maxGoroutineStack || sp < low || sp > high {
 		return moving, nil
 	}
-	g.stack, g.key = g.stack[:0], g.key[:0]
+	g.stack, g.key, g.parts, g.seen = g.stack[:0], g.key[:0], g.parts[:0], g.seen[:0]
 	if fp == 0 {
 		pc++ // it has not begun: what follows is the function's first instruction
 	}
@@ -215,6 +221,7 @@ func (g *goroutine) walk(addr uint64) (state int, err error) {
 			if err := g.read(g.buf[:have], at); err != nil {
 				return 0, err
 			}
+			g.parts, g.seen = append(g.parts, piece{at, have}), append(g.seen, g.buf[:have]...)
 		}
 		next := le.Uint64(g.buf[fp-at:])
 		if pc = le.Uint64(g.buf[fp-at+8:]); pc == 0 {
@@ -235,6 +242,17 @@ func (g *goroutine) walk(addr uint64) (state int, err error) {
 		if string(b) != string(a) && !(f[0] == g.sched.status && (le.Uint32(b)^le.Uint32(a)) == statusScan) {
 			return moving, nil
 		}
+	}
+	// It may have run and come to stand at the same place: then its stack is another one.
+	seen := g.seen
+	for _, p := range g.parts {
+		if err := g.read(g.buf[:p.size], p.at); err != nil {
+			return 0, err
+		}
+		if !bytes.Equal(seen[:p.size], g.buf[:p.size]) {
+			return moving, nil
+		}
+		seen = seen[p.size:]
 	}
 	return standing, nil
 }

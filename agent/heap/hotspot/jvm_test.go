@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -123,6 +124,26 @@ type program struct {
 	text bytes.Buffer
 }
 
+// living is a thread that lives as long as the tests do.
+var living = sync.OnceValue(func() chan func() {
+	work := make(chan func())
+	go func() {
+		runtime.LockOSThread()
+		for f := range work {
+			f()
+		}
+	}()
+	return work
+})
+
+// begin starts a program that dies with its parent: to the kernel that is the thread that has started it, and here threads
+// die that have acted for another user.
+func begin(cmd *exec.Cmd) error {
+	done := make(chan error)
+	living() <- func() { done <- cmd.Start() }
+	return <-done
+}
+
 // run starts the workload; prefix are words before the java command, such as unshare's.
 func run(t testing.TB, home string, prefix []string, options ...string) *program {
 	t.Helper()
@@ -143,7 +164,7 @@ func run(t testing.TB, home string, prefix []string, options ...string) *program
 		t.Fatal(err)
 	}
 	p.out = bufio.NewReader(out)
-	if err := p.cmd.Start(); err != nil {
+	if err := begin(p.cmd); err != nil {
 		t.Fatal(err)
 	}
 	p.pid = p.cmd.Process.Pid

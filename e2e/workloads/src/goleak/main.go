@@ -15,7 +15,10 @@ var (
 func remember(i int) { cache[i] = make([]byte, 10<<10) }
 
 //go:noinline
-func forget() { scratch = make([]byte, 64<<10) }
+func forget() {
+	runtime.KeepAlive(scratch)
+	scratch = make([]byte, 64<<10)
+}
 
 func main() {
 	// Nothing else refers to the memory profile, and the linker would leave it out.
