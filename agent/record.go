@@ -242,7 +242,11 @@ func (r *recorder) newHeap(table *process.Table) *heap.Heap {
 		}}
 	}
 	if r.opts.Heap {
-		o.Native = heap.Native{Select: r.family.has, Rate: cmp.Or(r.opts.SampleBytes, 64<<10)}
+		o.Native = heap.Native{
+			Select: r.family.has, Rate: cmp.Or(r.opts.SampleBytes, 64<<10),
+			// Programs that are recorded often do all of their work at once, and what is lost of it should not stay long.
+			RingBytes: 32 << 20, Sweep: 500 * time.Millisecond,
+		}
 	}
 	return heap.New(o)
 }

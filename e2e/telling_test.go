@@ -23,8 +23,8 @@ func TestTelling(t *testing.T) {
 		workload, argument, typ string
 		points, percent         float64
 	}{
-		{"waits", "6", "wall", 5, 10},
-		{"waits", "6", "off_cpu", 5, 10},
+		{"waits", "10", "wall", 5, 10},
+		{"waits", "10", "off_cpu", 5, 10},
 		{"faults", "6", "page_faults", 5, 5},
 		// Of 90 MB there are 5600 samples (of the JVM some 160, one a TLAB), 560 at the smallest site: its standard error is 4 %, half a point of the whole.
 		{"heap-c", "", "inuse_space", 4, 10},

@@ -64,6 +64,9 @@ type Native struct {
 	Rate uint64
 	// AllocOnly leaves out what is in use, for half of the cost.
 	AllocOnly bool
+	// RingBytes and Sweep are as in native.Options. Default: as there.
+	RingBytes uint32
+	Sweep     time.Duration
 }
 
 // JVM says which JVMs are asked, and what.
@@ -158,6 +161,7 @@ func New(o Options) *Heap {
 		var err error
 		if h.native, err = native.New(native.Options{
 			Programs: o.Sampler.Programs(), Open: o.Open, Select: o.Native.Select, Rate: o.Native.Rate, AllocOnly: o.Native.AllocOnly,
+			RingBytes: o.Native.RingBytes, Sweep: o.Native.Sweep,
 			Logger: o.Logger,
 		}); err != nil {
 			level.Warn(o.Logger).Log("msg", "allocators of C, C++ and Rust programs are not probed", "err", err)

@@ -245,7 +245,7 @@ struct thread {
 	__u32 drawn;
 	__u32 weight; /* of this wait, whose key is then set, if it was drawn and has not been counted yet, else 0 */
 	__u32 known;  /* 1: key is this wait's, and its stack is as good as it will be */
-	__u32 pad;
+	__u32 shift; /* with which that second began: a wait is drawn with a chance of 1 to 2^shift */
 	__u64 woken; /* since, of the last wait whose end was looked at */
 	struct sample_key key;
 };

@@ -6,7 +6,7 @@
  *
  * Hook: tp_btf/sched_switch, in the context of the thread that leaves, interrupts off.
  * Cost: two lookups a switch; a wait that is drawn also has its stack walked. A thread has DRAWN waits drawn in a second
- * before the chance halves, and halves again after as many; a CPU likewise.
+ * before the chance halves, and halves again after as many; a CPU likewise. The next second goes on from there.
  * May not: sleep, or page in user memory: what is not there is a stack that ends early.
  *
  * See wait.h for what counts, and waiting.bpf.c for the ticks.
@@ -20,15 +20,15 @@
 
 char LICENSE[] SEC("license") = "Dual MIT/GPL";
 
-#define DRAWN 16     /* waits of a thread in a second before the chance halves */
-#define DRAWN_CPU 32 /* the same of a CPU */
+#define DRAWN 64     /* waits of a thread in a second before the chance halves */
+#define DRAWN_CPU 96 /* the same of a CPU */
 
 #define WAKE (SECOND / 50)
 
 struct cpu {
 	__u64 second;
 	__u32 drawn;
-	__u32 pad;
+	__u32 shift;
 };
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
@@ -68,6 +68,17 @@ static __always_inline bool draw(void *ctx, struct thread *t, __u32 state)
 	return true;
 }
 
+/*
+ * The shift with which a second begins: one less than the one before ended with, so that all of a second is drawn from
+ * alike, and not its beginning most.
+ */
+static __always_inline __u32 begun(__u32 ended, __u64 seconds)
+{
+	if (ended > MAX_SHIFT)
+		ended = MAX_SHIFT;
+	return seconds < ended ? ended - seconds : 0;
+}
+
 static __always_inline void leave(void *ctx, struct task_struct *task, __u32 state, __u64 now)
 {
 	__u32 tid = task->pid, zero = 0, shift;
@@ -87,14 +98,16 @@ static __always_inline void leave(void *ctx, struct task_struct *task, __u32 sta
 	if (!t || !c)
 		return;
 	if (t->second != second) {
+		t->shift = begun(t->shift + t->drawn / DRAWN, second - t->second);
 		t->second = second;
 		t->drawn = 0;
 	}
 	if (c->second != second) {
+		c->shift = begun(c->shift + c->drawn / DRAWN_CPU, second - c->second);
 		c->second = second;
 		c->drawn = 0;
 	}
-	shift = t->drawn / DRAWN + c->drawn / DRAWN_CPU;
+	shift = t->shift + t->drawn / DRAWN + c->shift + c->drawn / DRAWN_CPU;
 	if (shift > MAX_SHIFT)
 		shift = MAX_SHIFT;
 	t->limit = shift ? TICK >> shift : SECOND;

@@ -23,7 +23,7 @@ type offcpuCpu struct {
 	_      structs.HostLayout
 	Second uint64
 	Drawn  uint32
-	Pad    uint32
+	Shift  uint32
 }
 
 type offcpuLabelScratch struct {
@@ -171,7 +171,7 @@ type offcpuThread struct {
 	Drawn  uint32
 	Weight uint32
 	Known  uint32
-	Pad    uint32
+	Shift  uint32
 	Woken  uint64
 	Key    offcpuSampleKey
 }

@@ -139,7 +139,7 @@ type waitingThread struct {
 	Drawn  uint32
 	Weight uint32
 	Known  uint32
-	Pad    uint32
+	Shift  uint32
 	Woken  uint64
 	Key    waitingSampleKey
 }
