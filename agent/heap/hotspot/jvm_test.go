@@ -331,5 +331,5 @@ func recordForever() {
 		_, err = j.Start(context.Background(), Options{Allocations: true, Live: true, Lifetime: 3 * time.Second})
 	}
 	fmt.Println("recording", err)
-	select {}
+	forever()
 }

@@ -8,7 +8,9 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -315,7 +317,15 @@ func mapForever(library string) {
 		_, err = unix.Mmap(int(f.Fd()), 0, 4096, unix.PROT_READ, unix.MAP_PRIVATE)
 	}
 	fmt.Println("mapped", err)
-	select {}
+	forever()
+	runtime.KeepAlive(f)
+}
+
+// forever waits to be killed. A program in which nothing can happen any more would be ended by its runtime.
+func forever() {
+	never := make(chan os.Signal, 1)
+	signal.Notify(never, syscall.SIGUSR2)
+	<-never
 }
 
 // TestNoRecorder: a runtime that was built without jdk.jfr.
