@@ -35,7 +35,7 @@ func SpeedscopeType(unit string) (Type, float64, error) {
 	}
 	switch unit {
 	case "bytes":
-		return Type{Name: "memory", SampleType: "alloc_space", SampleUnit: "bytes", PeriodType: "space", PeriodUnit: "bytes"}, 1, nil
+		return TypeAllocSpace, 1, nil
 	case "none", "":
 		return TypeCPUSamples, 1, nil
 	}

@@ -9,14 +9,6 @@ import (
 	"github.com/perfuse/perfuse/profile"
 )
 
-// The types of what is recorded.
-var (
-	TypeAllocSpace   = profile.Type{Name: "memory", SampleType: "alloc_space", SampleUnit: "bytes", PeriodType: "space", PeriodUnit: "bytes"}
-	TypeAllocObjects = profile.Type{Name: "memory", SampleType: "alloc_objects", SampleUnit: "count", PeriodType: "space", PeriodUnit: "bytes"}
-	TypeInuseSpace   = profile.Type{Name: "memory", SampleType: "inuse_space", SampleUnit: "bytes", PeriodType: "space", PeriodUnit: "bytes"}
-	TypeInuseObjects = profile.Type{Name: "memory", SampleType: "inuse_objects", SampleUnit: "count", PeriodType: "space", PeriodUnit: "bytes"}
-)
-
 var eventNames = []string{
 	"jdk.ExecutionSample", "jdk.CPUTimeSample", "jdk.ObjectAllocationSample", "jdk.ObjectAllocationInNewTLAB",
 	"jdk.ObjectAllocationOutsideTLAB", "jdk.OldObjectSample",
@@ -137,16 +129,16 @@ func (r *Recording) batch(data []byte, classes []Class, cpu cpuTimes) (*profile.
 	}
 	if r.o.Allocations {
 		space, objects := r.alloc.amounts(b, classes)
-		add(space.profile(TypeAllocSpace, span, 0))
-		add(objects.profile(TypeAllocObjects, span, 0))
+		add(space.profile(profile.TypeAllocSpace, span, 0))
+		add(objects.profile(profile.TypeAllocObjects, span, 0))
 	}
 	if r.o.Live {
 		// Whoever dumps a recording has the live samples written again: the last ones are of this moment.
 		last := len(span.Chunks) - 1
 		old = slices.DeleteFunc(old, func(e profile.JFREvent) bool { return e.Chunk != last })
 		space, objects := r.live.amounts(b, classes, old, &r.alloc)
-		add(space.profile(TypeInuseSpace, span, 0))
-		add(objects.profile(TypeInuseObjects, span, 0))
+		add(space.profile(profile.TypeInuseSpace, span, 0))
+		add(objects.profile(profile.TypeInuseObjects, span, 0))
 	}
 	return out, nil
 }

@@ -19,6 +19,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/perfuse/perfuse/profile"
 )
 
 func skipUnlessRoot(t *testing.T) {
@@ -129,7 +131,7 @@ func TestOtherUser(t *testing.T) {
 	p := run(t, home, []string{setpriv, "--reuid=65534", "--regid=65534", "--clear-groups"})
 	r := p.start(Options{Allocations: true, Live: true})
 	p.do("keep 5")
-	ofType(t, dump(t, r, true), TypeInuseSpace)
+	ofType(t, dump(t, r, true), profile.TypeInuseSpace)
 	p.clean()
 	if os.Geteuid() != 0 {
 		t.Errorf("the test runs as %d now", os.Geteuid())
@@ -252,7 +254,7 @@ func TestNamespaces(t *testing.T) {
 	r := p.start(Options{Allocations: true, CPU: true, Live: true})
 	p.do("keep 10")
 	b := dump(t, r, false)
-	if sites := byCaller(b, ofType(t, b, TypeInuseSpace)); sites["byte[] Workload.half"] < 2e6 {
+	if sites := byCaller(b, ofType(t, b, profile.TypeInuseSpace)); sites["byte[] Workload.half"] < 2e6 {
 		t.Errorf("%v", sites)
 	}
 	dump(t, r, true)

@@ -21,7 +21,7 @@ func TestLive(t *testing.T) {
 		p.do("keep-large 20")
 		p.do("churn 500")
 		b := dump(t, r, false)
-		space := ofType(t, b, TypeInuseSpace)
+		space := ofType(t, b, profile.TypeInuseSpace)
 		sites := by(b, space, "Workload.half", "Workload.third", "Workload.fifth", "Workload.nodes", "Workload.large")
 		// Three sites of one class, told apart by some 200 samples: three standard deviations.
 		array := 2_016.0
@@ -30,7 +30,7 @@ func TestLive(t *testing.T) {
 		near(t, "fifth", sites["Workload.fifth"], 6_000*array, 0.45)
 		near(t, "nodes", sites["Workload.nodes"], 500_000*40, 0.1)
 		near(t, "large", sites["Workload.large"], 10*2_000_016, 0.1)
-		objects := by(b, ofType(t, b, TypeInuseObjects), "Workload.half", "Workload.nodes", "Workload.large")
+		objects := by(b, ofType(t, b, profile.TypeInuseObjects), "Workload.half", "Workload.nodes", "Workload.large")
 		near(t, "nodes, objects", objects["Workload.nodes"], 500_000, 0.1)
 		near(t, "half, objects", objects["Workload.half"], 15_000, 0.25)
 		near(t, "large, objects", objects["Workload.large"], 10, 0.25)
@@ -47,7 +47,7 @@ func TestLive(t *testing.T) {
 
 		p.do("free")
 		b = dump(t, r, true)
-		sites = by(b, ofType(t, b, TypeInuseSpace), "Workload.half", "Workload.third", "Workload.fifth", "Workload.nodes", "Workload.large")
+		sites = by(b, ofType(t, b, profile.TypeInuseSpace), "Workload.half", "Workload.third", "Workload.fifth", "Workload.nodes", "Workload.large")
 		for _, name := range []string{"Workload.half", "Workload.third", "Workload.fifth", "Workload.nodes", "Workload.large"} {
 			if sites[name] > 1e6 {
 				t.Errorf("%s still has %d bytes", name, sites[name])
@@ -71,10 +71,10 @@ func TestAllocations(t *testing.T) {
 		second := dump(t, r, true)
 		var space, churned, objects int64
 		for _, b := range []*profile.Batch{first, second} {
-			s := ofType(t, b, TypeAllocSpace)
+			s := ofType(t, b, profile.TypeAllocSpace)
 			space += s.Total()
 			churned += by(b, s, "Workload.churn")["Workload.churn"]
-			objects += by(b, ofType(t, b, TypeAllocObjects), "Workload.churn")["Workload.churn"]
+			objects += by(b, ofType(t, b, profile.TypeAllocObjects), "Workload.churn")["Workload.churn"]
 		}
 		near(t, "alloc_space", space, want, 0.1)
 		near(t, "alloc_space of churn", churned, 3000*100*1016, 0.1)
@@ -93,7 +93,7 @@ func TestLeak(t *testing.T) {
 		first := dump(t, r, false)
 		p.do("leak 4")
 		second := dump(t, r, true)
-		before, after := ofType(t, first, TypeInuseSpace), ofType(t, second, TypeInuseSpace)
+		before, after := ofType(t, first, profile.TypeInuseSpace), ofType(t, second, profile.TypeInuseSpace)
 		growth := map[string]int64{}
 		for name, v := range byCaller(second, after) {
 			growth[name] += v
@@ -171,9 +171,9 @@ func TestCollectors(t *testing.T) {
 			p.do("keep-nodes 50")
 			p.do("churn-threads 300 " + c.threads)
 			b := dump(t, r, true)
-			space := ofType(t, b, TypeInuseSpace)
+			space := ofType(t, b, profile.TypeInuseSpace)
 			near(t, "nodes", by(b, space, "Workload.nodes")["Workload.nodes"], classBytes(t, p, "Workload$Node"), 0.1)
-			churned := by(b, ofType(t, b, TypeAllocSpace), "Workload.churn")["Workload.churn"]
+			churned := by(b, ofType(t, b, profile.TypeAllocSpace), "Workload.churn")["Workload.churn"]
 			// What a thread allocates after its last sample is lost when it ends; here each allocates 1 MB.
 			near(t, "churn", churned, 300*1000*1016, 0.3)
 			p.clean()
