@@ -52,8 +52,7 @@ func (h *Heap) walk(c *candidate, j *sampler.Joiner, st *Stats) {
 	p, err := g.reader.Read(goheap.Limits{})
 	st.Walking += time.Since(start)
 	if errors.Is(err, goheap.ErrGone) {
-		c.close()
-		c.reason = nil
+		c.close() // what was wrong with it stays to be said
 		return
 	}
 	c.reason = err

@@ -47,6 +47,8 @@ type Options struct {
 	Keep func(*process.Process) bool
 	// NoGo leaves out Go programs, NoGoroutines only the counts of their goroutines.
 	NoGo, NoGoroutines bool
+	// MaxGo bounds how many Go programs are looked at: each takes a descriptor and its buckets' stacks. Default 2048.
+	MaxGo int
 	// Native chooses C, C++ and Rust programs, whose allocators are probed; JVM chooses JVMs. Default: none.
 	Native Native
 	JVM    JVM
@@ -73,6 +75,8 @@ type Native struct {
 type JVM struct {
 	// Select chooses processes; nil: none.
 	Select func(*process.Process) bool
+	// MaxProcesses bounds how many are asked. Default 64.
+	MaxProcesses int
 	// Options are the recording's; its Interval is the time between two looks. Default: the same as of the others.
 	hotspot.Options
 }
@@ -101,6 +105,8 @@ type candidate struct {
 	go_    *goProcess
 	looked map[process.FileID]bool // files of it that were tried
 	reason error                   // why it has no profile although it could
+	native error                   // the same of the native profiler
+	isGo   bool
 }
 
 // file is what an executable file was found to be. It does not change.
@@ -112,8 +118,8 @@ type file struct {
 
 // Stats are the room's own numbers.
 type Stats struct {
-	// Go and JVM count processes that have told their memory profile at the last look, Native those whose allocator
-	// is probed.
+	// Go and JVM count processes that have told their memory profile when they were last asked, Native those whose
+	// allocator is probed.
 	Go     int `json:"go"`
 	JVM    int `json:"jvm"`
 	Native int `json:"native"`
@@ -131,17 +137,23 @@ type Stats struct {
 	Ended map[string]int `json:"ended,omitempty"`
 }
 
-// Limits. A file's layout takes a few hundred bytes, a process two descriptors and its buckets' stacks.
+// Limits. A file's layout takes a few hundred bytes.
 const (
-	maxFiles       = 16384
-	maxGoProcesses = 2048
-	maxSaid        = 1000
+	maxFiles = 16384
+	maxGo    = 2048
+	maxSaid  = 1000
 )
 
 // New loads what it takes. Where the kernel cannot have probes on allocators, the log says so, and the rest works.
 func New(o Options) *Heap {
 	if o.Interval == 0 {
 		o.Interval = 15 * time.Second
+	}
+	if o.MaxGo == 0 {
+		o.MaxGo = maxGo
+	}
+	if o.JVM.MaxProcesses == 0 {
+		o.JVM.MaxProcesses = maxJVMs
 	}
 	if o.JVM.Interval == 0 {
 		o.JVM.Interval = o.Interval
@@ -254,6 +266,12 @@ func (h *Heap) Run(ctx context.Context) error {
 	}
 }
 
+// young says whether a process may be a fork that is about to become another program: it has the mappings of its parent,
+// perhaps even its memory, and would be taken for it.
+func young(p *process.Process, now time.Time) bool {
+	return now.Sub(p.StartTime) < 500*time.Millisecond
+}
+
 // all returns the processes, the eldest first.
 func (h *Heap) all() []*candidate {
 	h.mu.Lock()
@@ -283,18 +301,15 @@ func (h *Heap) look(ctx context.Context, known map[uint32]*candidate, last, now 
 		}
 		c.close()
 		delete(known, g)
-		if c.reason == nil {
-			continue
-		}
-		if why := c.reason.Error(); h.ended[why] > 0 || len(h.ended) < maxSaid {
-			h.ended[why]++
+		if why := cmp.Or(c.reason, c.native); why != nil {
+			addReason(h.ended, why)
 		}
 	}
 
 	st := Stats{Without: map[string]int{}, Ended: maps.Clone(h.ended)}
 	j := h.opts.Sampler.Join(last, now)
 	for _, c := range all {
-		if h.opts.NoGo || h.opts.Keep != nil && !h.opts.Keep(c.process) {
+		if h.opts.NoGo || young(c.process, now) || h.opts.Keep != nil && !h.opts.Keep(c.process) {
 			continue
 		}
 		if c.go_ == nil {
@@ -309,19 +324,17 @@ func (h *Heap) look(ctx context.Context, known map[uint32]*candidate, last, now 
 		switch {
 		case c.reason != nil:
 			st.Without[c.reason.Error()]++
-			h.say(c)
+			h.say(c.process, c.reason)
 		case c.go_ != nil:
 			st.Go++
 		}
 	}
 	if h.jvms != nil {
-		if ctx.Err() == nil {
-			h.jvms.look(ctx, all, now)
-		}
-		st.JVM = h.jvms.numbers(st.Without)
+		h.jvms.look(ctx, all, now)
+		h.jvms.without(h.say)
 	}
 	if h.native != nil {
-		h.probed(j, &st)
+		h.probed(known, j, now, &st)
 	}
 	h.mu.Lock()
 	st.Walks += h.stats.Walks
@@ -335,8 +348,8 @@ func (h *Heap) look(ctx context.Context, known map[uint32]*candidate, last, now 
 	}
 }
 
-// probed adds the profiles of probed allocators.
-func (h *Heap) probed(j *sampler.Joiner, st *Stats) {
+// probed adds the profiles of probed allocators. That a Go program has none is no news: it was looked at already.
+func (h *Heap) probed(known map[uint32]*candidate, j *sampler.Joiner, now time.Time, st *Stats) {
 	if err := h.native.AddTo(j); err != nil {
 		level.Warn(h.opts.Logger).Log("msg", "no memory profiles by allocator", "err", err)
 		return
@@ -350,12 +363,16 @@ func (h *Heap) probed(j *sampler.Joiner, st *Stats) {
 		return
 	}
 	for _, one := range heaps {
-		if one.Err != nil {
+		c := known[one.Process.Generation]
+		switch {
+		case one.Err == nil:
+			st.Native++
+		case c == nil || c.isGo || young(c.process, now):
+		default:
+			c.native = one.Err
 			st.Without[one.Err.Error()]++
-			h.say(&candidate{process: one.Process, reason: one.Err})
-			continue
+			h.say(one.Process, one.Err)
 		}
-		st.Native++
 	}
 }
 
@@ -370,14 +387,15 @@ func (h *Heap) find(c *candidate, already int, now time.Time) error {
 			continue // it may be there at the next look; and if it is gone, so is the process
 		}
 		c.looked[m.File] = true
+		c.isGo = c.isGo || f.layout != nil || f.err != nil
 		switch {
 		case f.err != nil:
 			return f.err
 		case f.layout == nil:
 			continue
-		case already >= maxGoProcesses:
+		case already >= h.opts.MaxGo:
 			delete(c.looked, m.File)
-			return fmt.Errorf("there are more than %d Go programs on this node", maxGoProcesses)
+			return fmt.Errorf("there are more than %d Go programs on this node", h.opts.MaxGo)
 		}
 		bias, ok := f.layout.Bias(m.Start, m.Offset)
 		if !ok {
@@ -435,28 +453,44 @@ func (h *Heap) forgetFiles() {
 }
 
 // say logs once for each program why there is no profile.
-func (h *Heap) say(c *candidate) {
-	key := c.process.Executable + "\x00" + c.reason.Error()
+func (h *Heap) say(p *process.Process, reason error) {
+	key := p.Executable + "\x00" + reason.Error()
 	if h.said[key] || len(h.said) >= maxSaid {
 		return
 	}
 	h.said[key] = true
-	level.Info(h.opts.Logger).Log("msg", "no memory profile", "executable", c.process.Executable, "pid", c.process.PID, "reason", c.reason)
+	level.Info(h.opts.Logger).Log("msg", "no memory profile", "executable", p.Executable, "pid", p.PID, "reason", reason)
 }
 
-// Stats returns the numbers as of the last look.
+// addReason counts a reason, unless there are too many.
+func addReason(to map[string]int, why error) {
+	if text := why.Error(); to[text] > 0 || len(to) < maxSaid {
+		to[text]++
+	}
+}
+
+// Stats returns the numbers as of the last look, those of JVMs as of now.
 func (h *Heap) Stats() Stats {
 	h.mu.Lock()
-	defer h.mu.Unlock()
-	return h.stats
+	st := h.stats
+	h.mu.Unlock()
+	if h.jvms != nil {
+		st.Without, st.Ended = cloned(st.Without), cloned(st.Ended)
+		h.jvms.addTo(&st)
+	}
+	return st
+}
+
+// cloned is a copy that can be written to.
+func cloned(m map[string]int) map[string]int {
+	out := map[string]int{}
+	maps.Copy(out, m)
+	return out
 }
 
 // Reasons says why processes have no profile although they could have, those that have ended among them.
 func (s Stats) Reasons() string {
-	all := maps.Clone(s.Ended)
-	if all == nil {
-		all = map[string]int{}
-	}
+	all := cloned(s.Ended)
 	for reason, n := range s.Without {
 		all[reason] += n
 	}

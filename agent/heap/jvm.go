@@ -3,7 +3,7 @@ package heap
 import (
 	"context"
 	"errors"
-	"maps"
+	"fmt"
 	"os"
 	"slices"
 	"strconv"
@@ -18,136 +18,173 @@ import (
 
 // jvms asks the chosen JVMs, each from a goroutine of its own: a JVM answers when it likes.
 type jvms struct {
-	h      *Heap
-	wait   sync.WaitGroup
-	mu     sync.Mutex
-	asked  map[uint32]context.CancelFunc // by generation; nil: it is no JVM
-	errs   map[uint32]error
-	failed map[uint32]time.Time
+	h    *Heap
+	wait sync.WaitGroup
+	// answer bounds a question, stop the last one: an agent that is to end is given some 30 s by most who end it.
+	answer, stop time.Duration
+
+	mu    sync.Mutex
+	known map[uint32]*java // by generation
+	ended map[string]int   // as Stats.Ended
+}
+
+// java is a process that looks like a JVM.
+type java struct {
+	process *process.Process
+	// found is kept while the process lives: it knows whether the JVM had its signal, which is sent once. For ask only.
+	found *hotspot.JVM
+
+	cancel context.CancelFunc // nil: it is not being asked
+	not    bool               // it is no JVM
+	told   bool               // it has told, and nothing went wrong since
+	err    error              // why it does not
+	failed time.Time
+	pause  time.Duration // how long it is left alone after that
 }
 
 const (
 	maxJVMs = 64
-	// jvmTimeout bounds one question.
-	jvmTimeout = 30 * time.Second
-	// jvmRetry is how long a JVM is left alone that did not answer.
+	// jvmRetry is how long a JVM is left alone at most that did not answer. The first pause is an interval: it may
+	// have been about to start.
 	jvmRetry = 5 * time.Minute
 )
 
 func newJVMs(h *Heap) *jvms {
-	return &jvms{h: h, asked: map[uint32]context.CancelFunc{}, errs: map[uint32]error{}, failed: map[uint32]time.Time{}}
+	return &jvms{h: h, answer: 30 * time.Second, stop: 20 * time.Second, known: map[uint32]*java{}, ended: map[string]int{}}
 }
 
-// look begins with JVMs that are new, and ends with those whose process is gone.
+// look begins with JVMs that are new, unless ctx is over, and ends with those whose process is gone.
 func (v *jvms) look(ctx context.Context, all []*candidate, now time.Time) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	alive := map[uint32]bool{}
+	for _, c := range all {
+		alive[c.process.Generation] = true
+	}
 	running := 0
-	for _, cancel := range v.asked {
-		if cancel != nil {
+	for g, j := range v.known {
+		switch {
+		case alive[g] && j.cancel == nil:
+		case alive[g]:
 			running++
+		case j.cancel != nil:
+			j.cancel() // the next look takes it out
+			running++
+		default:
+			delete(v.known, g)
+			if j.err != nil {
+				addReason(v.ended, j.err)
+			}
 		}
 	}
 	for _, c := range all {
-		g := c.process.Generation
-		alive[g] = true
-		if _, ok := v.asked[g]; ok || now.Sub(v.failed[g]) < jvmRetry || !mayBeJVM(c.process) || !v.h.opts.JVM.Select(c.process) {
+		if ctx.Err() != nil {
+			return
+		}
+		j := v.known[c.process.Generation]
+		if j == nil {
+			if young(c.process, now) || !mayBeJVM(c.process) || !v.h.opts.JVM.Select(c.process) {
+				continue
+			}
+			j = &java{process: c.process}
+			v.known[c.process.Generation] = j
+		}
+		if j.cancel != nil || j.not || now.Sub(j.failed) < j.pause {
 			continue
 		}
-		if running >= maxJVMs {
-			v.errs[g] = errTooManyJVMs
+		if running >= v.h.opts.JVM.MaxProcesses {
+			j.err = fmt.Errorf("there are more than %d JVMs on this node", v.h.opts.JVM.MaxProcesses)
 			continue
 		}
 		running++
 		ctx, cancel := context.WithCancel(ctx)
-		v.asked[g] = cancel
-		v.wait.Go(func() { v.ended(c.process, v.ask(ctx, c.process)) })
+		j.cancel = cancel
+		v.wait.Go(func() {
+			defer cancel()
+			v.note(j, v.ask(ctx, j))
+		})
 	}
-	gone := func(g uint32) bool { return !alive[g] }
-	for g, cancel := range v.asked {
-		if gone(g) && cancel != nil {
-			cancel() // ended takes it out
-		} else if gone(g) {
-			delete(v.asked, g)
-		}
-	}
-	maps.DeleteFunc(v.errs, func(g uint32, _ error) bool { return gone(g) })
-	maps.DeleteFunc(v.failed, func(g uint32, _ time.Time) bool { return gone(g) })
 }
-
-var errTooManyJVMs = errors.New("there are more than " + strconv.Itoa(maxJVMs) + " JVMs on this node")
 
 // mayBeJVM spares a look into /proc for every process.
 func mayBeJVM(p *process.Process) bool {
 	return slices.ContainsFunc(p.Mappings(), func(m process.Mapping) bool { return strings.Contains(m.Path, "libjvm.so") })
 }
 
-// ended notes why a JVM is not asked any more.
-func (v *jvms) ended(p *process.Process, err error) {
+// note says why a JVM is not asked any more.
+func (v *jvms) note(j *java, err error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	g := p.Generation
+	j.cancel = nil
 	switch {
-	case err == nil, errors.Is(err, hotspot.ErrGone):
-		delete(v.asked, g)
+	case err == nil:
+	case errors.Is(err, hotspot.ErrGone): // what was wrong with it stays to be said
 	case errors.Is(err, hotspot.ErrNotJVM):
-		v.asked[g] = nil
+		j.not, j.err = true, nil
 	default:
-		delete(v.asked, g)
-		v.errs[g] = err
-		v.failed[g] = time.Now()
+		j.told, j.err = false, err
+		j.failed = time.Now()
+		j.pause = min(max(2*j.pause, v.h.opts.Interval), jvmRetry)
 	}
 }
 
 // ask records in a JVM until ctx ends.
-func (v *jvms) ask(ctx context.Context, p *process.Process) error {
-	jvm, err := hotspot.Find(int(p.PID))
-	if err != nil {
-		return err
+func (v *jvms) ask(ctx context.Context, j *java) (err error) {
+	if j.found == nil {
+		if j.found, err = hotspot.Find(int(j.process.PID)); err != nil {
+			return err
+		}
 	}
 	o := v.h.opts.JVM.Options
-	o.CPU = o.CPU && !keepsFramePointers(int(p.PID))
-	starting, cancel := context.WithTimeout(ctx, jvmTimeout)
-	r, err := jvm.Start(starting, o)
+	o.CPU = o.CPU && !keepsFramePointers(int(j.process.PID))
+	starting, cancel := context.WithTimeout(ctx, v.answer)
+	r, err := j.found.Start(starting, o)
 	cancel()
 	if err != nil {
 		return err
 	}
-	v.known(p)
+	v.answered(j, false)
 	tick := time.NewTicker(o.Interval)
 	defer tick.Stop()
 	for {
 		select {
 		case <-ctx.Done():
-			stopping, cancel := context.WithTimeout(context.WithoutCancel(ctx), jvmTimeout)
+			stopping, cancel := context.WithTimeout(context.WithoutCancel(ctx), v.stop)
 			defer cancel()
 			b, err := r.Stop(stopping)
-			v.emit(p, b)
+			if err == nil {
+				v.answered(j, true)
+			}
+			v.emit(j.process, b)
 			return err
 		case <-tick.C:
 		}
-		dumping, cancel := context.WithTimeout(ctx, jvmTimeout)
+		dumping, cancel := context.WithTimeout(ctx, v.answer)
 		b, err := r.Dump(dumping)
 		cancel()
 		if ctx.Err() != nil {
+			v.emit(j.process, b)
 			continue
 		}
 		if err != nil {
-			stopping, cancel := context.WithTimeout(context.WithoutCancel(ctx), jvmTimeout)
+			stopping, cancel := context.WithTimeout(context.WithoutCancel(ctx), v.stop)
 			defer cancel()
 			_, stopErr := r.Stop(stopping)
 			return errors.Join(err, stopErr)
 		}
-		v.emit(p, b)
+		v.answered(j, true)
+		v.emit(j.process, b)
 	}
 }
 
-// known: whatever was wrong with it, it answers now.
-func (v *jvms) known(p *process.Process) {
+// answered: whatever was wrong with a JVM, it answers now.
+func (v *jvms) answered(j *java, told bool) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	delete(v.errs, p.Generation)
+	j.err = nil
+	if told {
+		j.told, j.pause = true, 0
+	}
 }
 
 // emit gives a batch the process's labels. The CPU time that a JVM tells of has a type of its own: the sampler has
@@ -169,19 +206,30 @@ func (v *jvms) emit(p *process.Process, b *profile.Batch) {
 	v.h.emit(b)
 }
 
-// numbers returns how many JVMs are asked, and why others are not.
-func (v *jvms) numbers(without map[string]int) (n int) {
+// without calls f with each JVM that does not tell, and why.
+func (v *jvms) without(f func(*process.Process, error)) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	for _, cancel := range v.asked {
-		if cancel != nil {
-			n++
+	for _, j := range v.known {
+		if j.err != nil {
+			f(j.process, j.err)
 		}
 	}
-	for _, err := range v.errs {
-		without[err.Error()]++
+}
+
+// addTo adds how many JVMs tell, and why others do not, as of now.
+func (v *jvms) addTo(st *Stats) {
+	v.without(func(_ *process.Process, err error) { st.Without[err.Error()]++ })
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	for _, j := range v.known {
+		if j.told {
+			st.JVM++
+		}
 	}
-	return n
+	for reason, n := range v.ended {
+		st.Ended[reason] += n
+	}
 }
 
 // keepsFramePointers says whether a JVM was told to keep frame pointers: then the sampler sees its stacks whole.
