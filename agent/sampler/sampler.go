@@ -287,11 +287,11 @@ func (s *Sampler) Run(ctx context.Context) error {
 	defer interval.Stop()
 	ticking, stopTicks := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopTicks()
-	ticked := make(chan struct{})
+	ticked, tickNow := make(chan struct{}), make(chan chan struct{})
 	go func() { // not waited for: see stuckTick
 		defer close(ticked)
 		if s.offcpu != nil || s.faults != nil {
-			s.runTicks(ticking)
+			s.runTicks(ticking, tickNow)
 		}
 	}()
 	start := time.Now()
@@ -314,6 +314,8 @@ func (s *Sampler) Run(ctx context.Context) error {
 			case <-ticked:
 			case <-time.After(time.Second):
 			}
+		} else if restarted != nil {
+			tick(tickNow, ticked) // else the first tick credits what was before
 		}
 		b, err := s.drain.flip(start, end, last)
 		if err != nil {
@@ -328,7 +330,7 @@ func (s *Sampler) Run(ctx context.Context) error {
 		if len(b.Profiles) > 0 {
 			s.opts.Sink(b)
 		}
-		if ctx.Err() != nil {
+		if last {
 			return nil
 		}
 		for _, e := range s.allEvents() {

@@ -19,10 +19,11 @@ const (
 	minTick       = 60 * time.Millisecond
 	maxTick       = 5 * time.Second
 	tickPerThread = 600 * time.Microsecond
-	// stuckTick is when a tick is said to be stuck: a process whose memory is served by another (FUSE, userfaultfd) can
-	// keep whoever reads it waiting. Then only long waits are not seen.
-	stuckTick = 10 * time.Second
 )
+
+// stuckTick is when a tick is said to be stuck: a process whose memory is served by another (FUSE) keeps whoever reads it
+// waiting, and unkillable. Then only long waits are not seen.
+var stuckTick = 10 * time.Second
 
 // runTicks does what happens more often than a drain: threads that have waited for long are found, and the counter of page
 // faults gets another frequency, so that no program stays in step with it. Until ctx ends; what is drawn and goes on
@@ -30,12 +31,16 @@ const (
 //
 // A tick need not keep out of a drain's way: of a wait the stack is held longer than an epoch, and what is counted a moment
 // late is in the next one.
-func (s *Sampler) runTicks(ctx context.Context) {
+//
+// Who sends a channel to now has a tick at once; then it is closed.
+func (s *Sampler) runTicks(ctx context.Context, now <-chan chan struct{}) {
 	timer := time.NewTimer(minTick)
 	defer timer.Stop()
 	failed := false
 	for last := false; !last; {
+		var asked chan struct{}
 		select {
+		case asked = <-now:
 		case <-ctx.Done():
 			last = true
 		case <-timer.C:
@@ -53,11 +58,32 @@ func (s *Sampler) runTicks(ctx context.Context) {
 				level.Warn(s.opts.Logger).Log("msg", "long waits are not seen", "err", err)
 			}
 		}
+		if asked != nil {
+			close(asked)
+		}
 		if s.faults != nil {
 			s.faults.jitter()
 		}
 		period := min(max(time.Duration(threads)*tickPerThread, minTick), maxTick)
 		timer.Reset(time.Duration(float64(period) * (0.5 + rand.Float64())))
+	}
+}
+
+// tick asks for a tick and waits for it, unless there are none, or they are stuck.
+func tick(now chan<- chan struct{}, none <-chan struct{}) {
+	late := time.NewTimer(time.Second)
+	defer late.Stop()
+	done := make(chan struct{})
+	select {
+	case now <- done:
+	case <-none:
+		return
+	case <-late.C:
+		return
+	}
+	select {
+	case <-done:
+	case <-late.C:
 	}
 }
 

@@ -1,11 +1,26 @@
 package sampler
 
 import (
+	"bufio"
+	"context"
 	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"reflect"
+	"runtime"
+	"runtime/pprof"
 	"strings"
+	"sync"
+	"syscall"
 	"testing"
 	"time"
+
+	"github.com/go-kit/log"
+	"golang.org/x/sys/unix"
 
 	"github.com/perfuse/perfuse/bpf/cpu"
 	"github.com/perfuse/perfuse/profile"
@@ -149,4 +164,463 @@ func TestHold(t *testing.T) {
 	if len(d.held) != 0 {
 		t.Error("the stack of a CPU sample is held")
 	}
+}
+
+// waiting is a process of the test's own whose waits are known. Its name is its comm.
+type waiting struct {
+	*exec.Cmd
+	in  io.WriteCloser
+	out *bufio.Reader
+}
+
+// startWaiting starts a program that ends with the test; as says what the test's own program is to do.
+func startWaiting(t *testing.T, name, as, path string, args ...string) *waiting {
+	t.Helper()
+	link := filepath.Join(t.TempDir(), name)
+	if err := os.Symlink(path, link); err != nil {
+		t.Fatal(err)
+	}
+	w := &waiting{Cmd: exec.Command(link, args...)}
+	w.Env = append(os.Environ(), "SAMPLER_TEST_WAITS="+as)
+	w.Stderr = os.Stderr
+	var err error
+	if w.in, err = w.StdinPipe(); err != nil {
+		t.Fatal(err)
+	}
+	out, err := w.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.out = bufio.NewReader(out)
+	if err := w.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { w.Process.Kill(); w.Wait() })
+	return w
+}
+
+// waited is the time that a process waited, by a label.
+func waited(b *profile.Batch, comm, label string) map[string]time.Duration {
+	out := map[string]time.Duration{}
+	for i := range b.Profiles {
+		if p := &b.Profiles[i]; p.Type == profile.TypeOffCPU && p.Labels.Get(profile.LabelComm) == comm {
+			out[p.Labels.Get(label)] += time.Duration(p.Total())
+		}
+	}
+	return out
+}
+
+// after waits for n batches of intervals that begin after now, and returns how long they are together.
+func (l *live) after(t *testing.T, n int, f func(*profile.Batch)) (length time.Duration) {
+	t.Helper()
+	began := time.Now().UnixNano()
+	for at := 0; n > 0; {
+		if b := l.next(t, &at); len(b.Profiles) > 0 && b.Profiles[0].TimeNanos >= began {
+			n--
+			length += time.Duration(b.Profiles[0].DurationNanos)
+			f(b)
+		}
+	}
+	return length
+}
+
+// needOffCPU skips a test where waits cannot be measured.
+func (l *live) needOffCPU(t *testing.T) {
+	t.Helper()
+	if err := l.OffCPU(); err != nil {
+		t.Skip(err)
+	}
+}
+
+// TestStopped: a thread that was stopped waits to be continued, whether it was so before we came or became so under our eyes.
+func TestStopped(t *testing.T) {
+	sleep, err := exec.LookPath("sleep")
+	if err != nil {
+		t.Skip("sleep is not installed")
+	}
+	stop := func(name string) {
+		w := startWaiting(t, name, "", sleep, "1000")
+		if err := w.Process.Signal(syscall.SIGSTOP); err != nil {
+			t.Fatal(err)
+		}
+		var status unix.WaitStatus
+		if _, err := unix.Wait4(w.Process.Pid, &status, unix.WUNTRACED, nil); err != nil || !status.Stopped() {
+			t.Fatalf("waiting for %s to be stopped: %v, %v", name, status, err)
+		}
+	}
+	stop("stopped-before")
+	l := newLive(t, Options{OffCPU: true, Interval: time.Second}, nil)
+	l.needOffCPU(t)
+	stop("stopped-under")
+	sums := map[string]map[string]time.Duration{"stopped-before": {}, "stopped-under": {}}
+	length := l.after(t, 4, func(b *profile.Batch) {
+		for comm, sum := range sums {
+			for reason, d := range waited(b, comm, profile.LabelReason) {
+				sum[reason] += d
+			}
+		}
+	})
+	for comm, sum := range sums {
+		t.Logf("in %s %s waits %v", length, comm, sum)
+		// Of a wait that was drawn the first second counts when it has lasted that long; a tick may be late.
+		if d := sum["stopped"] - length; len(sum) != 1 || d < -1500*time.Millisecond || d > 1500*time.Millisecond {
+			t.Errorf("%s waits %v, want %s stopped", comm, sum, length)
+		}
+	}
+}
+
+// TestLabelledWaits: waits that were drawn have the labels that the program gave to what waits.
+func TestLabelledWaits(t *testing.T) {
+	l := newLive(t, Options{OffCPU: true, Interval: time.Second}, nil)
+	l.needOffCPU(t)
+	// What is drawn, and for how much it counts, depends on what else this machine does: at the least, once in a while all is.
+	for round := 1; ; round++ {
+		why := l.labelledWaits(t)
+		if why == "" {
+			return
+		}
+		t.Logf("round %d: %s", round, why)
+		if round == 6 {
+			t.Fatal(why)
+		}
+	}
+}
+
+// labelledWaits holds what a program waits, by label, against what it says itself.
+func (l *live) labelledWaits(t *testing.T) (why string) {
+	t.Helper()
+	w := startWaiting(t, "labelled", "labelled", "/proc/self/exe")
+	sums := map[string]map[string]int64{} // by the user's part of the stack, and label
+	l.after(t, 5, func(b *profile.Batch) {
+		for _, p := range b.Profiles {
+			if p.Type != profile.TypeOffCPU || p.Labels.Get(profile.LabelComm) != "labelled" {
+				continue
+			}
+			for _, s := range p.Samples {
+				stack := ""
+				for _, f := range b.Dictionary.Stacks[s.Stack] {
+					if f := b.Dictionary.Frames[f]; f.Kind == profile.KindNative {
+						stack += fmt.Sprintf("%x ", f.Addr)
+					}
+				}
+				if sums[stack] == nil {
+					sums[stack] = map[string]int64{}
+				}
+				sums[stack][p.Labels.Get("route")] += s.Value
+			}
+		}
+	})
+	if err := w.in.Close(); err != nil {
+		t.Fatal(err)
+	}
+	var ownLong, ownShort float64
+	if _, err := fmt.Fscan(w.out, &ownLong, &ownShort); err != nil {
+		t.Fatal(err)
+	}
+	total, none := map[string]float64{}, 0.0
+	for _, by := range sums {
+		if by["/long"]+by["/short"] == 0 {
+			continue // the runtime's own threads, and rests
+		}
+		if by["/long"] > 0 && by["/short"] > 0 || by["/rest"] > 0 {
+			t.Errorf("one stack has the labels of two: %v", by)
+		}
+		total["/long"] += float64(by["/long"])
+		total["/short"] += float64(by["/short"])
+		none += float64(by[""])
+	}
+	both := total["/long"] + total["/short"]
+	if total["/long"] == 0 || total["/short"] == 0 || none > both/10 {
+		return fmt.Sprintf("%v have labels, %.0f none; of all stacks %v", total, none, sums)
+	}
+	// Of some 70 waits of each kind all are drawn, or one in four if the CPUs are busy: then the share's standard error is 5.4
+	// points.
+	got, want := 100*total["/long"]/both, 100*ownLong/(ownLong+ownShort)
+	t.Logf("/long has %.1f %%, the program says %.1f %%", got, want)
+	if got < want-22 || got > want+22 {
+		return fmt.Sprintf("/long has %.1f %%, the program says %.1f %%", got, want)
+	}
+	return ""
+}
+
+// sleepLabelled is what the test's own program does: a thread waits in system calls for 6, 2 and 60 ms, so seldom that each
+// wait is drawn. At the end it says what the first two took.
+func sleepLabelled() {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_, _ = io.Copy(io.Discard, os.Stdin)
+	}()
+	runtime.LockOSThread()
+	var long, short time.Duration
+	for {
+		long += labelled("/long", sleepLong)
+		short += labelled("/short", sleepShort)
+		labelled("/rest", func() { sleep(60 * time.Millisecond) })
+		select {
+		case <-done:
+			fmt.Println(long.Nanoseconds(), short.Nanoseconds())
+			os.Exit(0)
+		default:
+		}
+	}
+}
+
+//go:noinline
+func sleepLong() { sleep(6 * time.Millisecond) }
+
+//go:noinline
+func sleepShort() { sleep(2 * time.Millisecond) }
+
+func sleep(d time.Duration) {
+	ts := unix.NsecToTimespec(d.Nanoseconds())
+	_ = unix.Nanosleep(&ts, nil) // one that is interrupted is shorter
+}
+
+func labelled(route string, f func()) (took time.Duration) {
+	pprof.Do(context.Background(), pprof.Labels("route", route), func(context.Context) {
+		begin := time.Now()
+		f()
+		took = time.Since(begin)
+	})
+	return took
+}
+
+func TestMain(m *testing.M) {
+	switch os.Getenv("SAMPLER_TEST_WAITS") {
+	case "labelled":
+		sleepLabelled()
+	case "hole":
+		if err := serveHole(); err != nil {
+			fmt.Println("none:", err)
+		}
+		os.Exit(0)
+	}
+	os.Exit(m.Run())
+}
+
+// aHole is a program with a thread that waits, with a page of its stack out of file descriptor 3. What is in it is needed
+// by nobody but by who walks the stack.
+const aHole = `
+#define _GNU_SOURCE
+#include <pthread.h>
+#include <semaphore.h>
+#include <signal.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <unistd.h>
+#define PAGE 4096UL
+static sem_t there;
+static uintptr_t page;
+__attribute__((noinline)) static void hold(void)
+{
+	volatile char room[4 * PAGE];
+	room[0] = room[sizeof(room) - 1] = 1;
+	page = (uintptr_t)__builtin_frame_address(0) & -PAGE;
+	sem_post(&there);
+	for (;;)
+		pause();
+}
+__attribute__((noinline)) static void *outer(void *unused)
+{
+	volatile char room[4 * PAGE];
+	room[0] = room[sizeof(room) - 1] = 1;
+	hold();
+	return unused;
+}
+int main(void)
+{
+	pthread_t thread;
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	sem_init(&there, 0, 0);
+	if (pthread_create(&thread, NULL, outer, NULL))
+		return 1;
+	sem_wait(&there);
+	if (mmap((void *)page, PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_FIXED, 3, 0) != (void *)page)
+		return 1;
+	puts("ready");
+	fflush(stdout);
+	pause();
+	return 0;
+}
+`
+
+// serveHole is what the test's own program does: it serves a file that can be opened and mapped, and read by nobody, to the
+// program in its first argument. It ends with its standard input: then whoever waits for the file has an error.
+func serveHole() error {
+	path := os.Args[1]
+	fuse, err := os.OpenFile("/dev/fuse", os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	at := path + ".file"
+	if err := os.WriteFile(at, nil, 0o600); err != nil {
+		return err
+	}
+	if err := unix.Mount("hole", at, "fuse", unix.MS_NOSUID|unix.MS_NODEV, fmt.Sprintf("fd=%d,rootmode=100600,user_id=0,group_id=0", fuse.Fd())); err != nil {
+		return fmt.Errorf("mounting a FUSE file system: %w", err)
+	}
+	go answerFUSE(int(fuse.Fd()))
+	file, err := os.OpenFile(at, os.O_RDWR, 0)
+	if err := errors.Join(err, unix.Unmount(at, unix.MNT_DETACH)); err != nil {
+		return err
+	}
+	if _, err := file.Stat(); err != nil { // which has the kernel ask how large it is
+		return err
+	}
+	runtime.LockOSThread() // with this thread the program dies
+	cmd := exec.Command(path)
+	cmd.Stdout, cmd.Stderr, cmd.ExtraFiles = os.Stdout, os.Stderr, []*os.File{file}
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	time.AfterFunc(time.Minute, func() { os.Exit(1) }) // whatever happens
+	_, _ = io.Copy(io.Discard, os.Stdin)
+	return nil
+}
+
+// answerFUSE answers as little of FUSE as it takes to open and map a file, and never a read.
+func answerFUSE(fuse int) {
+	const (
+		forget, getattr, open, read, interrupt, hello, batchForget = 2, 3, 14, 15, 36, 26, 42
+		header                                                     = 40
+	)
+	in := make([]byte, 1<<20)
+	for {
+		n, err := unix.Read(fuse, in)
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil || n < header {
+			return
+		}
+		var out []byte
+		word := func(values ...uint32) {
+			for _, v := range values {
+				out = binary.NativeEndian.AppendUint32(out, v)
+			}
+		}
+		failed := int32(0)
+		switch binary.NativeEndian.Uint32(in[4:]) {
+		case forget, batchForget, interrupt, read:
+			continue
+		case hello:
+			// Version 7.31, no readahead, no features; 64 bytes.
+			word(7, 31, 0, 0, 1, 4096, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0)
+		case getattr:
+			// Valid for an hour; inode 1, one page, one block, no times, mode, one link, root's, blocks of a page.
+			word(3600, 0, 0, 0, 1, 0, 4096, 0, 8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, unix.S_IFREG|0o600, 1, 0, 0, 0, 4096, 0)
+		case open:
+			word(1, 0, 0, 0)
+		default:
+			failed = -int32(unix.ENOSYS)
+		}
+		reply := binary.NativeEndian.AppendUint32(nil, uint32(16+len(out)))
+		reply = binary.NativeEndian.AppendUint32(reply, uint32(failed))
+		reply = append(append(reply, in[8:16]...), out...)
+		if _, err := unix.Write(fuse, reply); err != nil {
+			return
+		}
+	}
+}
+
+// TestStuck: a process whose memory does not answer keeps the ticks waiting. That is said, all else goes on, the sampler
+// ends as fast as ever, and the ticks end when the memory answers.
+func TestStuck(t *testing.T) {
+	source := filepath.Join(t.TempDir(), "hole.c")
+	if err := os.WriteFile(source, []byte(aHole), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	gcc, err := exec.LookPath("gcc")
+	if err != nil {
+		t.Skip("gcc is not installed")
+	}
+	path := filepath.Join(t.TempDir(), "hole")
+	// Statically: nobody's probe on a library has to wait for its memory.
+	if text, err := exec.Command(gcc, "-O1", "-static", "-pthread", "-o", path, source).CombinedOutput(); err != nil {
+		t.Fatalf("building the program: %v\n%s", err, text)
+	}
+	hole := startWaiting(t, "hole", "hole", "/proc/self/exe", path)
+	line, err := hole.out.ReadString('\n')
+	if why, ok := strings.CutPrefix(line, "none: "); ok {
+		t.Skipf("a process's memory cannot be served here: %s", why)
+	}
+	if err != nil || line != "ready\n" {
+		t.Fatalf("the program says %q: %v", line, err)
+	}
+	defer func(before time.Duration) { stuckTick = before }(stuckTick)
+	stuckTick = time.Second
+	var ended time.Time
+	t.Run("goes on", func(t *testing.T) {
+		w := startWaiting(t, "labelled", "labelled", "/proc/self/exe")
+		busy := startWaiting(t, "busy", "", "/bin/sh", "-c", "while :; do :; done")
+		said := &lines{more: make(chan struct{})}
+		l := newLive(t, Options{OffCPU: true, Interval: time.Second, Logger: log.NewLogfmtLogger(said)}, nil)
+		l.needOffCPU(t)
+		select {
+		case <-said.more:
+		case <-time.After(20 * time.Second):
+			t.Fatal("nothing is said")
+		}
+		ran, slept := int64(0), time.Duration(0)
+		l.after(t, 3, func(b *profile.Batch) {
+			for i := range b.Profiles {
+				if p := &b.Profiles[i]; p.Type == profile.TypeCPUSamples && p.Labels.Get(profile.LabelComm) == "busy" {
+					ran += p.Total()
+				}
+			}
+			slept += waited(b, "labelled", profile.LabelReason)["sleep"]
+		})
+		if ran == 0 || slept == 0 {
+			t.Errorf("%d samples of what runs, %s of what waits", ran, slept)
+		}
+		busy.Process.Kill()
+		w.Process.Kill()
+		if !ticking() {
+			t.Error("no tick is stuck")
+		}
+		ended = time.Now()
+	})
+	if t.Skipped() || t.Failed() {
+		return
+	}
+	if took := time.Since(ended); took > 8*time.Second {
+		t.Errorf("it took %s to end", took)
+	}
+	if !ticking() {
+		t.Error("no tick is stuck any more")
+	}
+	if err := hole.in.Close(); err != nil {
+		t.Fatal(err)
+	}
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.After(20 * time.Second); ticking(); {
+		select {
+		case <-tick.C:
+		case <-deadline:
+			t.Fatal("the memory answers, and the tick still waits")
+		}
+	}
+}
+
+// ticking says whether a sampler's ticks run in this process.
+func ticking() bool {
+	stacks := make([]byte, 1<<20)
+	return strings.Contains(string(stacks[:runtime.Stack(stacks, true)]), "runTicks")
+}
+
+// lines closes more when ticks are said to be stuck.
+type lines struct {
+	once sync.Once
+	more chan struct{}
+}
+
+func (l *lines) Write(line []byte) (int, error) {
+	if strings.Contains(string(line), "a process's memory does not answer") {
+		l.once.Do(func() { close(l.more) })
+	}
+	return len(line), nil
 }
