@@ -35,7 +35,7 @@ import (
 //	  jvm:                    # JVMs, by their Flight Recorder
 //	    selector: '{comm="java"}'
 //	    live: false           # also what is in use: a full collection every interval
-//	    cpu: true             # also CPU time by method, of JVMs that keep no frame pointers
+//	    cpu: true             # also CPU time by method, of JVMs that keep no frame pointers (of others the methods' names)
 //	bpf_fs: /sys/fs/bpf       # where agents on a node share which request a thread serves
 //	relabel_configs:          # Prometheus' rules over the labels of each process
 //	  - source_labels: [executable]

@@ -131,7 +131,7 @@ func (r *recorder) run(ctx context.Context) (*Recording, error) {
 		observers = append(observers, r.family) // the others ask it
 	}
 	observers = append(observers, late)
-	if r.opts.Heap || r.opts.JavaCPU || r.opts.Goroutines {
+	if r.wantsHeap() {
 		observers = append(observers, lateHeap)
 	}
 	table, err := process.New(process.Options{Observers: observers, Logger: r.opts.Logger})
@@ -169,7 +169,7 @@ func (r *recorder) run(ctx context.Context) (*Recording, error) {
 		}
 	}
 	late.Observer = r.sampler
-	if r.opts.Heap || r.opts.JavaCPU || r.opts.Goroutines {
+	if r.wantsHeap() {
 		r.heap = r.newHeap(table)
 		defer r.heap.Close()
 		lateHeap.Observer = r.heap
@@ -226,6 +226,11 @@ func (r *recorder) run(ctx context.Context) (*Recording, error) {
 // is a full collection.
 const jvmInterval = 5 * time.Second
 
+// wantsHeap: of processes that were named, JVMs also tell the names of their methods.
+func (r *recorder) wantsHeap() bool {
+	return r.opts.Heap || r.opts.JavaCPU || r.opts.Goroutines || r.family != nil
+}
+
 // newHeap chooses whose memory is recorded.
 func (r *recorder) newHeap(table *process.Table) *heap.Heap {
 	o := heap.Options{
@@ -235,12 +240,10 @@ func (r *recorder) newHeap(table *process.Table) *heap.Heap {
 		return heap.New(o)
 	}
 	o.Keep = r.family.has
-	if r.opts.Heap || r.opts.JavaCPU {
-		o.JVM = heap.JVM{Select: r.family.has, Options: hotspot.Options{
-			Allocations: r.opts.Heap, Live: r.opts.Heap, CPU: r.opts.JavaCPU,
-			Interval: jvmInterval,
-		}}
-	}
+	o.JVM = heap.JVM{Select: r.family.has, AlwaysCPU: true, Options: hotspot.Options{
+		Allocations: r.opts.Heap, Live: r.opts.Heap, CPU: r.opts.JavaCPU,
+		Interval: jvmInterval,
+	}}
 	if r.opts.Heap {
 		o.Native = heap.Native{
 			Select: r.family.has, Rate: cmp.Or(r.opts.SampleBytes, 64<<10),

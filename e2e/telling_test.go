@@ -178,3 +178,46 @@ func valueOf(t *testing.T, folded, function string) float64 {
 	}
 	return sum
 }
+
+// TestJava: the sampler names the compiled methods of a JVM that keeps frame pointers.
+func TestJava(t *testing.T) {
+	needSampler(t)
+	path, err := workloads.Build("hot-java")
+	if errors.Is(err, workloads.ErrNoCompiler) {
+		t.Skip(err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := filepath.Join(t.TempDir(), "out.folded")
+	want := tellings(t, profilectl(t, "record", "--type", "cpu", "--sampling-rate", "299", "-o", out, "--",
+		"java", "-XX:+PreserveFramePointer", "-XX:CompileCommand=quiet", "-XX:CompileCommand=dontinline,Hot.*", "-cp", path, "Hot"))
+	text, err := os.ReadFile(out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var measured strings.Builder
+	for line := range strings.Lines(string(text)) {
+		if strings.Contains(line, "JavaCalls::call_helper;") && strings.Contains(line, ";Hot.measured;") {
+			measured.WriteString(line)
+		}
+	}
+	var sum, got float64
+	for name, v := range want {
+		sum += v
+		got += valueOf(t, measured.String(), name)
+	}
+	for name, v := range want {
+		is, should := 100*valueOf(t, measured.String(), name)/got, 100*v/sum
+		t.Logf("%s %.1f %%, the program says %.1f %%", name, is, should)
+		if is < should-6 || is > should+6 { // of 1700 samples: five standard deviations
+			t.Errorf("%s has %.1f %% of the samples, want %.1f ± 6", name, is, should)
+		}
+	}
+	if off := 100 * (got/sum - 1); off < -10 || off > 10 {
+		t.Errorf("the sum is off by %.1f %%, want at most 10", off)
+	}
+	if t.Failed() {
+		t.Logf("the heaviest stacks:\n%s", heaviest(string(text), 20))
+	}
+}

@@ -138,8 +138,14 @@ func (s *jfrStacks) frame(r *jfrReader, class *jfrClass) error {
 	return nil
 }
 
-// generated are the parts of hidden classes' names that differ from run to run.
-var generated = regexp.MustCompile(`[/+.](0x[0-9a-f]+|[0-9]+)$|\$\$Lambda\$[0-9]+`)
+// hidden is what differs from run to run in the names of hidden classes.
+var hidden = regexp.MustCompile(`(\$\$Lambda)\$?[0-9]*|[/+.](0x[0-9a-f]+|[0-9]+)$`)
+
+// JavaClass turns a JVM's name of a class into that of Java's source, the same in each run: "shop/Cart$$Lambda$14/0x000080001" is
+// "shop.Cart$$Lambda".
+func JavaClass(name string) string {
+	return strings.ReplaceAll(hidden.ReplaceAllString(name, "$1"), "/", ".")
+}
 
 // method returns a method's function.
 func (s *jfrStacks) method(id uint64) (FunctionIndex, error) {
@@ -173,13 +179,7 @@ func (s *jfrStacks) method(id uint64) (FunctionIndex, error) {
 		return 0, err
 	}
 	if className != "" {
-		className = generated.ReplaceAllStringFunc(className, func(m string) string {
-			if strings.HasPrefix(m, "$") {
-				return "$$Lambda"
-			}
-			return ""
-		})
-		name = strings.ReplaceAll(className, "/", ".") + "." + name
+		name = JavaClass(className) + "." + name
 	}
 	if name == "" {
 		name = foldedEmpty

@@ -77,8 +77,11 @@ type JVM struct {
 	Select func(*process.Process) bool
 	// MaxProcesses bounds how many are asked. Default 64.
 	MaxProcesses int
-	// Options are the recording's; its Interval is the time between two looks. Default: the same as of the others.
+	// Options are the recording's; its Interval is the time between two looks. Default: the same as of the others. CPU is
+	// left out of JVMs that keep frame pointers, unless AlwaysCPU is set: the sampler has it, and is told the
+	// names of their methods. Without any of what a recording can have there is none.
 	hotspot.Options
+	AlwaysCPU bool
 }
 
 // Heap implements process.Observer: the process table must be told of it before it runs.

@@ -1,6 +1,7 @@
 package heap
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -11,9 +12,12 @@ import (
 	"sync"
 	"time"
 
+	"github.com/go-kit/log/level"
+
 	"github.com/perfuse/perfuse/agent/heap/hotspot"
 	"github.com/perfuse/perfuse/agent/process"
 	"github.com/perfuse/perfuse/profile"
+	"github.com/perfuse/perfuse/symbolize/jit"
 )
 
 // jvms asks the chosen JVMs, each from a goroutine of its own: a JVM answers when it likes.
@@ -44,6 +48,8 @@ type java struct {
 
 const (
 	maxJVMs = 64
+	// codeMapTimeout bounds a list of compiled methods, which takes a JVM some milliseconds.
+	codeMapTimeout = 5 * time.Second
 	// jvmRetry is how long a JVM is left alone at most that did not answer. The first pause is an interval: it may
 	// have been about to start.
 	jvmRetry = 5 * time.Minute
@@ -119,7 +125,7 @@ func (v *jvms) note(j *java, err error) {
 	switch {
 	case err == nil:
 	case errors.Is(err, hotspot.ErrGone): // what was wrong with it stays to be said
-	case errors.Is(err, hotspot.ErrNotJVM):
+	case errors.Is(err, hotspot.ErrNotJVM), errors.Is(err, errNothingToAsk):
 		j.not, j.err = true, nil
 	default:
 		j.told, j.err = false, err
@@ -128,6 +134,8 @@ func (v *jvms) note(j *java, err error) {
 	}
 }
 
+var errNothingToAsk = errors.New("there is nothing to ask it")
+
 // ask records in a JVM until ctx ends.
 func (v *jvms) ask(ctx context.Context, j *java) (err error) {
 	if j.found == nil {
@@ -135,8 +143,26 @@ func (v *jvms) ask(ctx context.Context, j *java) (err error) {
 			return err
 		}
 	}
+	sampled := keepsFramePointers(int(j.process.PID)) // the sampler sees its stacks whole
 	o := v.h.opts.JVM.Options
-	o.CPU = o.CPU && !keepsFramePointers(int(j.process.PID))
+	o.CPU = o.CPU && (!sampled || v.h.opts.JVM.AlwaysCPU)
+	record := o.Allocations || o.Live || o.CPU
+	switch {
+	case !record && !sampled:
+		return errNothingToAsk
+	case !record:
+		return v.name(ctx, j)
+	case sampled:
+		naming, stop := context.WithCancel(ctx)
+		var wait sync.WaitGroup
+		defer wait.Wait()
+		defer stop()
+		wait.Go(func() {
+			if err := v.name(naming, j); err != nil && !errors.Is(err, hotspot.ErrGone) && naming.Err() == nil {
+				level.Warn(v.h.opts.Logger).Log("msg", "the compiled methods of a JVM have no names", "pid", j.process.PID, "err", err)
+			}
+		})
+	}
 	starting, cancel := context.WithTimeout(ctx, v.answer)
 	r, err := j.found.Start(starting, o)
 	cancel()
@@ -174,6 +200,43 @@ func (v *jvms) ask(ctx context.Context, j *java) (err error) {
 		}
 		v.answered(j, true)
 		v.emit(j.process, b)
+	}
+}
+
+// name keeps the sampler told of what code the JVM has compiled, until ctx ends. It asks only if samples were in such code.
+func (v *jvms) name(ctx context.Context, j *java) error {
+	tick := time.NewTicker(v.h.opts.Interval)
+	defer tick.Stop()
+	for known := false; ; {
+		if !known || v.h.opts.Sampler.UsesCode(j.process) {
+			// Not given up half-way: the JVM would write its file after it was removed.
+			asking, cancel := context.WithTimeout(context.WithoutCancel(ctx), codeMapTimeout)
+			text, err := j.found.CodeMap(asking)
+			cancel()
+			switch {
+			case ctx.Err() != nil:
+				return nil
+			case errors.Is(err, os.ErrExist): // it writes one itself, which the sampler reads
+				<-ctx.Done()
+				return nil
+			case err != nil:
+				return err
+			}
+			m, err := jit.Read(bytes.NewReader(text))
+			if err != nil {
+				return err
+			}
+			v.h.opts.Sampler.NameCode(j.process, m)
+			if !known {
+				known = true
+				v.answered(j, false)
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
 	}
 }
 
@@ -232,7 +295,7 @@ func (v *jvms) addTo(st *Stats) {
 	}
 }
 
-// keepsFramePointers says whether a JVM was told to keep frame pointers: then the sampler sees its stacks whole.
+// keepsFramePointers says whether a JVM was told to keep frame pointers.
 func keepsFramePointers(pid int) bool {
 	for _, name := range []string{"cmdline", "environ"} {
 		b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/" + name)

@@ -81,6 +81,7 @@ func (s *Sampler) kernelName(addr profile.Addr) (name, module string, ok bool) {
 func (b *builder) anonymousFrame(s *Sampler, r *running, addr uint64) profile.Frame {
 	m := b.dict.Mapping(profile.Mapping{File: "//anon"})
 	if r != nil {
+		r.jitUsed = true
 		if names := r.jitNames(time.Now()); names != nil {
 			if name, ok := names.Lookup(profile.Addr(addr)); ok {
 				return b.named(profile.KindJIT, m, name)
@@ -100,4 +101,21 @@ func (r *running) jitNames(now time.Time) *jit.Map {
 		}
 	}
 	return r.jit
+}
+
+// UsesCode says whether samples of a process were in code without a file since it was last named.
+func (s *Sampler) UsesCode(p *process.Process) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r := s.processes[p.Generation]
+	return r != nil && r.jitUsed
+}
+
+// NameCode names a process's code without a file from now on, instead of what was known of it.
+func (s *Sampler) NameCode(p *process.Process, m *jit.Map) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if r := s.processes[p.Generation]; r != nil {
+		r.jit, r.jitUsed = m, false
+	}
 }

@@ -18,6 +18,7 @@ type running struct {
 	span     span     // where they lie in the kernel's array
 	jit      *jit.Map // names for code without a file, opened when first asked
 	jitTried time.Time
+	jitUsed  bool      // since NameCode there were frames in code without a file
 	ended    time.Time // zero: it runs
 }
 

@@ -108,7 +108,7 @@ var Labelled = []Workload{
 }
 
 // Telling are programs that measure themselves: they print lines of a function's name and what it took or did.
-// That of heap-java is a folder of classes.
+// Those of Java are folders of classes.
 var Telling = []Workload{
 	{Name: "waits", Compiler: "gcc", Steps: command("gcc -pthread " + optimised + " src/waits.c -o OUT")},
 	{Name: "faults", Compiler: "gcc", Steps: command("gcc " + optimised + " src/faults.c -o OUT")},
@@ -119,6 +119,7 @@ var Telling = []Workload{
 	{Name: "heap-go", Compiler: "go", Steps: command("go build -o OUT ./e2e/workloads/src/goheap")},
 	{Name: "heap-go-stripped", Compiler: "go", Steps: [][]string{{"go", "build", "-ldflags=-s -w", "-o", "OUT", "./e2e/workloads/src/goheap"}}},
 	{Name: "heap-java", Compiler: "javac", Steps: command("javac -d OUT src/Heap.java")},
+	{Name: "hot-java", Compiler: "javac", Steps: command("javac -d OUT src/Hot.java")},
 }
 
 // Leaking are programs whose function remember keeps 1 MB more each second. That of leak-java is a folder of classes.

@@ -81,6 +81,17 @@ func OpenFile(path string) (*Map, error) {
 	return m, nil
 }
 
+// Read reads a perf map that is complete: nothing is appended to it.
+func Read(r io.Reader) (*Map, error) {
+	m := &Map{now: time.Now}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if _, err := m.take(bufio.NewReaderSize(r, 64<<10)); err != nil {
+		return nil, fmt.Errorf("reading perf map: %w", err)
+	}
+	return m, nil
+}
+
 // innermostPID takes the last number of the NSpid line: the pid in the process's own pid namespace.
 func innermostPID(status []byte, fallback int) int {
 	for line := range bytes.Lines(status) {
@@ -105,7 +116,7 @@ func (m *Map) Lookup(addr profile.Addr) (name string, ok bool) {
 	if name, ok = m.find(uint64(addr)); ok {
 		return name, true
 	}
-	if m.now().Sub(m.checked) < recheck {
+	if m.path == "" || m.now().Sub(m.checked) < recheck {
 		return "", false
 	}
 	if err := m.read(); err != nil {
@@ -170,7 +181,13 @@ func (m *Map) read() error {
 	if size <= m.offset {
 		return nil
 	}
-	b := bufio.NewReaderSize(io.NewSectionReader(f, m.offset, size-m.offset), 64<<10)
+	n, err := m.take(bufio.NewReaderSize(io.NewSectionReader(f, m.offset, size-m.offset), 64<<10))
+	m.offset += n
+	return err
+}
+
+// take reads whole lines, up to the end or to a line without an end, which is still being written. It returns how many bytes they have.
+func (m *Map) take(b *bufio.Reader) (taken int64, err error) {
 	for {
 		line, err := b.ReadSlice('\n')
 		n := int64(len(line))
@@ -180,11 +197,13 @@ func (m *Map) read() error {
 			more, err = b.ReadSlice('\n')
 			n += int64(len(more))
 		}
-		if err != nil {
-			// A line without an end is still being written; it is read next time.
-			return nil
+		if err == io.EOF {
+			return taken, nil
 		}
-		m.offset += n
+		if err != nil {
+			return taken, err
+		}
+		taken += n
 		e, ok := parseLine(line)
 		if long || !ok || len(m.entries)+len(m.fresh) >= maxEntries || m.names+len(e.name) > maxNames {
 			m.dropped++
@@ -216,7 +235,21 @@ func parseLine(line []byte) (entry, bool) {
 	if len(name) > maxNameBytes {
 		name = name[:maxNameBytes]
 	}
-	return entry{start, start + size, strings.ToValidUTF8(string(name), "\uFFFD")}, true
+	return entry{start, start + size, javaMethod(strings.ToValidUTF8(string(name), "\uFFFD"))}, true
+}
+
+// javaMethod makes of "int java.lang.String.indexOf(int, int)", as HotSpot names its code, what Java's own profiles say:
+// java.lang.String.indexOf. Other names stay.
+func javaMethod(name string) string {
+	before, ok := strings.CutSuffix(name, ")")
+	before, _, inside := strings.Cut(before, "(")
+	kind, method, typed := strings.Cut(before, " ")
+	if !ok || !inside || !typed || kind == "" || strings.Contains(kind, ":") || !strings.Contains(method, ".") ||
+		strings.HasPrefix(method, "/") || strings.ContainsAny(method, " :[]") {
+		return name
+	}
+	dot := strings.LastIndexByte(method, '.')
+	return profile.JavaClass(method[:dot]) + method[dot:]
 }
 
 func parseHex(b []byte) (uint64, bool) {

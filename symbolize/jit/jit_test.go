@@ -177,3 +177,30 @@ func FuzzMap(f *testing.F) {
 		}
 	})
 }
+
+func TestJavaMethods(t *testing.T) {
+	for _, c := range []struct{ name, want string }{
+		{"void Workload.churn()", "Workload.churn"},
+		{"java.lang.AbstractStringBuilder java.lang.AbstractStringBuilder.append(java.lang.String)", "java.lang.AbstractStringBuilder.append"},
+		{"int[] java.util.Arrays.copyOf(int[], int)", "java.util.Arrays.copyOf"},
+		{"java.lang.Object Main$$Lambda$14/0x0000000800c03000.get()", "Main$$Lambda.get"},
+		{"void com.foo.Bar.<init>()", "com.foo.Bar.<init>"},
+		{"I2C/C2I adapters", "I2C/C2I adapters"},
+		{"Interpreter", "Interpreter"},
+		{"LazyCompile:~fib /app/a.js:1", "LazyCompile:~fib /app/a.js:1"},
+		{"void [System.Private.CoreLib] System.Threading.Thread::Start()", "void [System.Private.CoreLib] System.Threading.Thread::Start()"},
+		{"Function:~(anonymous) /app/a.js:1 (x.y)", "Function:~(anonymous) /app/a.js:1 (x.y)"},
+		{"py::f:/app/my (old).py(1)", "py::f:/app/my (old).py(1)"},
+	} {
+		m, err := Read(strings.NewReader("1000 10 " + c.name + "\n2000 10 unfinished"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, ok := m.Lookup(0x1008); !ok || got != c.want {
+			t.Errorf("%q: got %q, want %q", c.name, got, c.want)
+		}
+		if _, ok := m.Lookup(0x2000); ok {
+			t.Error("an unfinished line is an entry")
+		}
+	}
+}

@@ -50,6 +50,9 @@ func (j *JVM) command(ctx context.Context, command string) (string, error) {
 		err = gone
 	}
 	name, _, _ := strings.Cut(command, " ")
+	if errors.Is(err, errUnknownCommand) && strings.HasPrefix(name, "JFR.") {
+		err = fmt.Errorf("%w (%w)", ErrNoRecorder, err)
+	}
 	return text, fmt.Errorf("%s in process %d: %w", name, j.PID, err)
 }
 
@@ -108,12 +111,17 @@ func parseAnswer(answer string) (string, error) {
 func commandError(text string) error {
 	line := firstLine(text)
 	switch {
-	case strings.Contains(text, "Unknown diagnostic command"), strings.Contains(text, "jdk.jfr not found"),
+	case strings.Contains(text, "Unknown diagnostic command"):
+		return fmt.Errorf("%w (it says %q)", errUnknownCommand, line)
+	case strings.Contains(text, "jdk.jfr not found"),
 		strings.Contains(text, "Flight Recorder can not be enabled"), strings.Contains(text, "Flight Recorder is disabled"):
 		return fmt.Errorf("%w (it says %q)", ErrNoRecorder, line)
 	}
 	return fmt.Errorf("it says %q", line)
 }
+
+// errUnknownCommand: of those that are used here, what old JVMs and such without the recorder lack.
+var errUnknownCommand = errors.New("it does not know the command")
 
 // firstLine is the first line of a text that says something, at most 200 bytes of it.
 func firstLine(text string) string {

@@ -91,9 +91,23 @@ func (x *exchange) write(file, text string) error {
 }
 
 // read returns the content of a file that the JVM wrote.
-func (x *exchange) read(file string, limit int64) (data []byte, err error) {
-	err = x.j.asOwner(func() error {
-		f, err := openIn(x.dir, file, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, unix.RESOLVE_BENEATH|unix.RESOLVE_NO_XDEV)
+func (x *exchange) read(file string, limit int64) ([]byte, error) {
+	data, err := x.j.readOwn(x.dir, file, limit)
+	if errors.Is(err, errTooLarge) {
+		err = fmt.Errorf("%w: lower the recording's maximum or the interval", err)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("reading the recording of process %d: %w", x.j.PID, err)
+	}
+	return data, nil
+}
+
+var errTooLarge = errors.New("the file is too large")
+
+// readOwn returns the content of a file that must be the JVM's own.
+func (j *JVM) readOwn(dir *os.File, file string, limit int64) (data []byte, err error) {
+	err = j.asOwner(func() error {
+		f, err := openIn(dir, file, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, unix.RESOLVE_BENEATH|unix.RESOLVE_NO_XDEV)
 		if err != nil {
 			return err
 		}
@@ -103,10 +117,10 @@ func (x *exchange) read(file string, limit int64) (data []byte, err error) {
 			return err
 		}
 		switch {
-		case st.Mode&unix.S_IFMT != unix.S_IFREG || int(st.Uid) != x.j.uid || st.Nlink > 1:
+		case st.Mode&unix.S_IFMT != unix.S_IFREG || int(st.Uid) != j.uid || st.Nlink > 1:
 			return errors.New("it is not a file that the JVM wrote")
 		case st.Size > limit:
-			return fmt.Errorf("it has %d bytes, more than %d: lower the recording's maximum or the interval", st.Size, limit)
+			return fmt.Errorf("%w: it has %d bytes, more than %d", errTooLarge, st.Size, limit)
 		}
 		data = make([]byte, 0, st.Size+1)
 		for int64(len(data)) <= limit {
@@ -123,10 +137,7 @@ func (x *exchange) read(file string, limit int64) (data []byte, err error) {
 		}
 		return nil
 	})
-	if err != nil {
-		return nil, fmt.Errorf("reading the recording of process %d: %w", x.j.PID, err)
-	}
-	return data, nil
+	return data, err
 }
 
 // maxListed bounds how much of a foreign /tmp is looked at.

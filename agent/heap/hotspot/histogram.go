@@ -4,10 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/perfuse/perfuse/profile"
 )
 
 // Class is what a class has on the heap.
@@ -104,9 +105,6 @@ var primitives = map[byte]string{
 	'B': "byte", 'C': "char", 'D': "double", 'F': "float", 'I': "int", 'J': "long", 'S': "short", 'Z': "boolean",
 }
 
-// hidden is what differs from run to run in the names of hidden classes.
-var hidden = regexp.MustCompile(`(\$\$Lambda)\$?[0-9]*|[/+.](0x[0-9a-f]+|[0-9]+)$`)
-
 // className turns the JVM's name of a class into that of Java's source: "[Ljava/lang/String;" is "java.lang.String[]".
 func className(name string) string {
 	dimensions := 0
@@ -125,6 +123,5 @@ func className(name string) string {
 		}
 	}
 	name = strings.ToValidUTF8(name[:min(len(name), 1024)], "�")
-	name = hidden.ReplaceAllString(name, "$1")
-	return strings.ReplaceAll(name, "/", ".") + strings.Repeat("[]", dimensions)
+	return profile.JavaClass(name) + strings.Repeat("[]", dimensions)
 }

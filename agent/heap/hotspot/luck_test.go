@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"slices"
 	"strconv"
@@ -445,4 +446,49 @@ func TestSweep(t *testing.T) {
 	}
 	x.dir.Close()
 	x.temp.Close()
+}
+
+// TestCodeMap: compiled methods are told with their addresses, nothing is left, and what is somebody else's is left alone.
+func TestCodeMap(t *testing.T) {
+	eachJDK(t, func(t *testing.T, home string) {
+		p := run(t, home, nil, "-XX:CompileCommand=quiet", "-XX:CompileCommand=dontinline,Workload.seventy")
+		p.do("burn 1 300")
+		j := p.find()
+		file := fmt.Sprintf("/tmp/perf-%d.map", j.NamespacePID)
+		data, err := j.CodeMap(context.Background())
+		if majorVersion(j.Version) < 17 {
+			if !errors.Is(err, ErrNoCodeMap) {
+				t.Errorf("got %v, want %v", err, ErrNoCodeMap)
+			}
+			return
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !regexp.MustCompile(`(?m)^0x[0-9a-f]+ 0x[0-9a-f]+ void Workload\.seventy\(\)$`).Match(data) {
+			t.Errorf("Workload.seventy is not in\n%.2000s", data)
+		}
+		if _, err := os.Stat(file); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("its file: %v, want none", err)
+		}
+		for _, put := range []func() error{
+			func() error { return os.WriteFile(file, []byte("mine"), 0o600) },
+			func() error { return os.Symlink("/etc/hostname", file) },
+		} {
+			if err := put(); err != nil {
+				t.Fatal(err)
+			}
+			before, _ := os.ReadFile(file)
+			if _, err := j.CodeMap(context.Background()); !errors.Is(err, os.ErrExist) {
+				t.Errorf("beside another's file: %v, want %v", err, os.ErrExist)
+			}
+			if after, _ := os.ReadFile(file); string(after) != string(before) {
+				t.Errorf("another's file has become %q", after)
+			}
+			if err := os.Remove(file); err != nil {
+				t.Error(err)
+			}
+		}
+		p.clean()
+	})
 }

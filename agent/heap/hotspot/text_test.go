@@ -74,7 +74,7 @@ func TestAnswers(t *testing.T) {
 		{"", "", ErrRefused},
 		{"101\n", "", ErrRefused},
 		{"HTTP/1.1 400\n", "", ErrRefused},
-		{"-1\njava.lang.IllegalArgumentException: Unknown diagnostic command\n", "java.lang.IllegalArgumentException: Unknown diagnostic command\n", ErrNoRecorder},
+		{"-1\njava.lang.IllegalArgumentException: Unknown diagnostic command\n", "java.lang.IllegalArgumentException: Unknown diagnostic command\n", errUnknownCommand},
 	} {
 		text, err := parseAnswer(c.answer)
 		if text != c.text || !errors.Is(err, c.err) {
