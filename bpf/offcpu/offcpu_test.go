@@ -10,7 +10,8 @@ import (
 	"github.com/perfuse/perfuse/bpf/cpu"
 )
 
-// TestLoad loads and attaches the programs beside those of package cpu, and runs a tick.
+// TestLoad loads and attaches the programs beside those of package cpu, prints what the verifier had to walk through, and runs
+// a tick.
 func TestLoad(t *testing.T) {
 	if err := rlimit.RemoveMemlock(); err != nil {
 		t.Logf("raising the memlock limit: %v", err)
@@ -35,6 +36,17 @@ func TestLoad(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer p.Close()
+	for _, coll := range p.colls {
+		for name, program := range coll.Programs {
+			info, err := program.Info()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if n, ok := info.VerifiedInstructions(); ok {
+				t.Logf("%s: %d instructions verified", name, n)
+			}
+		}
+	}
 	for _, last := range []bool{false, true} {
 		n, err := p.Tick(last)
 		if err != nil {
