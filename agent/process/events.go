@@ -84,13 +84,9 @@ func eventAttr(wakeupBytes int) unix.PerfEventAttr {
 // followCPUs opens rings for CPUs that came online and closes those of CPUs that went. It says whether
 // anything changed: records may have been missed then.
 func (e *events) followCPUs() (changed bool, err error) {
-	text, err := os.ReadFile(e.online)
+	cpus, err := listCPUs(e.online)
 	if err != nil {
-		return false, fmt.Errorf("listing CPUs: %w", err)
-	}
-	cpus, err := parseCPUList(string(text))
-	if err != nil {
-		return false, fmt.Errorf("listing CPUs: %w", err)
+		return false, err
 	}
 	for i := 0; i < len(e.rings); {
 		if r := e.rings[i]; !slices.Contains(cpus, r.cpu) {
@@ -163,6 +159,27 @@ func (e *events) mute(on bool) {
 	for _, b := range e.bells {
 		unix.IoctlSetInt(b.fd, unix.PERF_EVENT_IOC_PAUSE_OUTPUT, arg) // cannot fail on a mapped event
 	}
+}
+
+// OnlineCPUs lists the CPUs that run now.
+func OnlineCPUs() ([]int, error) {
+	cpus, err := listCPUs(onlineCPUs)
+	if err == nil && len(cpus) == 0 {
+		err = fmt.Errorf("listing CPUs: %s names none", onlineCPUs)
+	}
+	return cpus, err
+}
+
+func listCPUs(file string) ([]int, error) {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return nil, fmt.Errorf("listing CPUs: %w", err)
+	}
+	cpus, err := parseCPUList(string(text))
+	if err != nil {
+		return nil, fmt.Errorf("listing CPUs: %w", err)
+	}
+	return cpus, nil
 }
 
 // parseCPUList reads the kernel's notation 0-3,7.

@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/perfuse/perfuse/agent/process"
 	"github.com/perfuse/perfuse/bpf/cpu"
 )
 
@@ -25,7 +26,7 @@ type events struct {
 // openClock prefers hardware cycles, whose interrupt sees code that runs with interrupts off, and falls
 // back to the software clock, which every machine has.
 func openClock(program, rate int) (*events, error) {
-	cpus, err := onlineCPUs()
+	cpus, err := process.OnlineCPUs()
 	if err != nil {
 		return nil, err
 	}
@@ -85,7 +86,7 @@ func openEvents(program int, attr unix.PerfEventAttr, cycles bool) (*events, err
 
 // follow opens events on CPUs that came online and closes those of CPUs that left.
 func (e *events) follow() error {
-	cpus, err := onlineCPUs()
+	cpus, err := process.OnlineCPUs()
 	if err != nil {
 		return err
 	}
@@ -148,32 +149,4 @@ func (e *events) close() {
 
 func perfEvent(cpu int, attr *unix.PerfEventAttr) (int, error) {
 	return unix.PerfEventOpen(attr, -1, cpu, -1, unix.PERF_FLAG_FD_CLOEXEC)
-}
-
-func onlineCPUs() ([]int, error) {
-	b, err := os.ReadFile("/sys/devices/system/cpu/online")
-	if err != nil {
-		return nil, fmt.Errorf("listing CPUs: %w", err)
-	}
-	return parseCPUs(strings.TrimSpace(string(b)))
-}
-
-// parseCPUs reads the kernel's list form, as in 0-3,5.
-func parseCPUs(list string) ([]int, error) {
-	var out []int
-	for _, r := range strings.Split(list, ",") {
-		lo, hi, ok := strings.Cut(r, "-")
-		if !ok {
-			hi = lo
-		}
-		a, err1 := strconv.Atoi(lo)
-		b, err2 := strconv.Atoi(hi)
-		if err1 != nil || err2 != nil || a < 0 || b < a || b > 1<<16 {
-			return nil, fmt.Errorf("parsing the CPU list %q", list)
-		}
-		for c := a; c <= b; c++ {
-			out = append(out, c)
-		}
-	}
-	return out, nil
 }

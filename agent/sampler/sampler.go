@@ -122,7 +122,7 @@ func newSampler(o Options, verify func([]deferred, map[cpu.Key]seen)) (*Sampler,
 	}
 	// Needed before 5.11 only, and harmless to lack after it.
 	limitErr := rlimit.RemoveMemlock()
-	cpus, err := onlineCPUs()
+	cpus, err := process.OnlineCPUs()
 	if err != nil {
 		return nil, err
 	}
