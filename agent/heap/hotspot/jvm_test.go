@@ -282,7 +282,7 @@ func by(b *profile.Batch, p *profile.Profile, names ...string) map[string]int64 
 func near(t *testing.T, what string, got int64, want, tolerance float64) {
 	t.Helper()
 	off := float64(got)/want - 1
-	t.Logf("%s: %d, of %.0f: %+.1f %%", what, got, want, 100*off)
+	t.Logf("%s: %d, of %.0f: %+.1f %%, within %.0f %%", what, got, want, 100*off, 100*tolerance)
 	if off < -tolerance || off > tolerance {
 		t.Errorf("%s: %d, want %.0f within %.0f %%", what, got, want, 100*tolerance)
 	}
@@ -311,7 +311,10 @@ func (p *program) clean() {
 	if text := jcmd(p.t, p.pid, "JFR.check"); strings.Contains(text, ours(os.Getpid())) {
 		p.t.Errorf("JFR.check: %s", text)
 	}
-	for _, pattern := range []string{fmt.Sprintf("%s%d-*", exchangePrefix, os.Getpid()), ".attach_pid*"} {
+	pid := p.find().NamespacePID
+	for _, pattern := range []string{
+		fmt.Sprintf("%s%d-*", exchangePrefix, os.Getpid()), fmt.Sprintf(".attach_pid%d", pid), fmt.Sprintf("perf-%d.map", pid),
+	} {
 		left, err := filepath.Glob(fmt.Sprintf("/proc/%d/root/tmp/%s", p.pid, pattern))
 		if err != nil || len(left) > 0 {
 			p.t.Errorf("left behind: %q, %v", left, err)

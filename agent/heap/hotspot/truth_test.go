@@ -107,7 +107,8 @@ func TestLeak(t *testing.T) {
 		if most != "byte[] Workload.leak" {
 			t.Errorf("what grew most: %q by %d; the leak by %d", most, growth[most], growth["byte[] Workload.leak"])
 		}
-		near(t, "growth", growth["byte[] Workload.leak"], 4*500*2_016, 0.6)
+		// 4 MB are a few TLABs: how much of the class's growth is the leak's is a rough estimate yet, that it is most is not.
+		near(t, "growth", growth["byte[] Workload.leak"], 4*500*2_016, 0.9)
 		p.clean()
 	})
 }
@@ -131,7 +132,7 @@ func TestCPU(t *testing.T) {
 		p := run(t, home, nil)
 		for _, c := range []struct {
 			name, command string
-		}{{"one thread", "burn 1 150"}, {"eight threads", "burn 8 20"}} {
+		}{{"one thread", "burn 1 300"}, {"eight threads", "burn 8 40"}} {
 			t.Run(c.name, func(t *testing.T) {
 				r := p.start(Options{CPU: true})
 				before, err := r.j.cpuTimes()
@@ -147,7 +148,8 @@ func TestCPU(t *testing.T) {
 				cpu := ofType(t, b, profile.TypeCPU)
 				sites := by(b, cpu, "Workload.seventy", "Workload.thirty")
 				both := float64(sites["Workload.seventy"] + sites["Workload.thirty"])
-				near(t, "seventy", sites["Workload.seventy"], 0.7*both, 0.12)
+				// Some 225 samples: four standard deviations.
+				near(t, "seventy", sites["Workload.seventy"], 0.7*both, 0.18)
 				near(t, "CPU time", cpu.Total(), float64(after.since(before).java()), 0.1)
 				// What the recorder's own thread was too late to sample is said to be that, and little on an idle machine.
 				near(t, "of it by method", int64(both), float64(cpu.Total()), 0.35)
