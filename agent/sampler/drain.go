@@ -160,6 +160,8 @@ func (d *drain) accept(raw []byte) {
 
 // flip ends the epoch and returns its samples, the last time without keeping any for later.
 func (d *drain) flip(start, end time.Time, last bool) (*profile.Batch, error) {
+	release, _ := d.s.holdTicks()
+	defer func() { release() }()
 	old := d.epoch
 	d.epoch ^= 1
 	for _, e := range d.s.epochs {
@@ -167,7 +169,7 @@ func (d *drain) flip(start, end time.Time, last bool) (*profile.Batch, error) {
 			return nil, fmt.Errorf("setting the epoch: %w", err)
 		}
 	}
-	// Programs run with preemption off: after a grace period of the kernel none still uses the old epoch.
+	// Programs run with preemption off, but for ticks: after a grace period of the kernel none still uses the old epoch.
 	if _, _, errno := unix.Syscall(unix.SYS_MEMBARRIER, membarrierGlobal, 0, 0); errno != 0 {
 		return nil, fmt.Errorf("waiting for running programs: %w", errno)
 	}
@@ -180,6 +182,8 @@ func (d *drain) flip(start, end time.Time, last bool) (*profile.Batch, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading counts: %w", err)
 	}
+	release()
+	release = func() {}
 	d.mu.Lock()
 	stacks := d.stacks[old]
 	d.stacks[old] = make(map[cpu.Key]seen, len(stacks))

@@ -43,8 +43,6 @@ type Options struct {
 	OffCPU bool
 	// Wakers also says who ends the waits.
 	Wakers bool
-	// PID restricts sampling to one process, in the kernel. Default 0: all.
-	PID process.PID
 	// Sync waits until the process table knows what the kernel has reported so far. Default: no wait.
 	Sync func(context.Context) error
 	// Keep decides which processes are reported; nil is one that nothing is known of. Default: all.
@@ -93,6 +91,7 @@ type Sampler struct {
 
 	drain   drain
 	restart chan chan struct{}
+	ticking chan struct{} // full while a tick runs or must not
 
 	// verify is a test that wants to see every sample again.
 	verify func(copies []deferred, stacks map[cpu.Key]seen)
@@ -144,7 +143,6 @@ func newSampler(o Options, verify func([]deferred, map[cpu.Key]seen)) (*Sampler,
 	p, err := cpu.Load(cpu.Options{
 		Verify:    verify != nil,
 		Spans:     spans,
-		OnlyPID:   uint32(o.PID),
 		Stacks:    uint32(stacks),
 		RingBytes: ringBytes,
 	})
@@ -160,6 +158,7 @@ func newSampler(o Options, verify func([]deferred, map[cpu.Key]seen)) (*Sampler,
 		spans:     newArena(p.Mappings.MaxEntries()),
 		epochs:    []*ebpf.Variable{p.Epoch},
 		restart:   make(chan chan struct{}),
+		ticking:   make(chan struct{}, 1),
 	}
 	s.files = newFiles(p, newTables(p, o.TableBytes), o.Open, o.Found)
 	if err := s.attach(); err != nil {
@@ -167,7 +166,7 @@ func newSampler(o Options, verify func([]deferred, map[cpu.Key]seen)) (*Sampler,
 		return nil, Explain(err, nil)
 	}
 	if o.OffCPU {
-		if s.offcpu, s.offcpuErr = offcpu.Load(p, offcpu.Options{OnlyPID: uint32(o.PID), RingBytes: ringBytes, Wakers: o.Wakers}); s.offcpuErr == nil {
+		if s.offcpu, s.offcpuErr = offcpu.Load(p, offcpu.Options{RingBytes: ringBytes, Wakers: o.Wakers}); s.offcpuErr == nil {
 			s.epochs = append(s.epochs, s.offcpu.Epochs[:]...)
 		} else {
 			level.Warn(o.Logger).Log("msg", "what threads wait for is not measured", "err", s.offcpuErr)
@@ -287,11 +286,11 @@ func (s *Sampler) Run(ctx context.Context) error {
 	defer interval.Stop()
 	ticking, stopTicks := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopTicks()
-	ticked, tickNow := make(chan struct{}), make(chan chan struct{})
+	ticked := make(chan struct{})
 	go func() { // not waited for: see stuckTick
 		defer close(ticked)
-		if s.offcpu != nil || s.faults != nil {
-			s.runTicks(ticking, tickNow)
+		if s.offcpu != nil {
+			s.runTicks(ticking)
 		}
 	}()
 	start := time.Now()
@@ -300,23 +299,26 @@ func (s *Sampler) Run(ctx context.Context) error {
 		select {
 		case restarted = <-s.restart:
 		case <-jitter.C:
-			s.events.jitter()
+			for _, e := range s.allEvents() {
+				e.jitter()
+			}
 			continue
 		case <-ctx.Done():
 		case <-interval.C:
 		}
-		end := time.Now()
 		last := ctx.Err() != nil
-		s.catchUp(last)
-		if last {
+		if last { // the last tick counts waits up to now
 			stopTicks()
 			select {
 			case <-ticked:
 			case <-time.After(time.Second):
 			}
-		} else if restarted != nil {
-			tick(tickNow, ticked) // else the first tick credits what was before
 		}
+		end := time.Now()
+		if restarted != nil {
+			s.beginWaits()
+		}
+		s.catchUp(last)
 		b, err := s.drain.flip(start, end, last)
 		if err != nil {
 			return fmt.Errorf("draining samples: %w", err)
@@ -338,6 +340,24 @@ func (s *Sampler) Run(ctx context.Context) error {
 				level.Warn(s.opts.Logger).Log("msg", "some CPUs are not sampled", "err", err)
 			}
 		}
+	}
+}
+
+var errStuck = errors.New("a tick is stuck: a process's memory does not answer")
+
+// beginWaits leaves out what was waited before now.
+func (s *Sampler) beginWaits() {
+	if s.offcpu == nil {
+		return
+	}
+	release, held := s.holdTicks()
+	defer release()
+	err := errStuck
+	if held {
+		err = s.offcpu.Begin()
+	}
+	if err != nil {
+		level.Warn(s.opts.Logger).Log("msg", "waits count from before the recording", "err", err)
 	}
 }
 

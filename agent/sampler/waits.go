@@ -19,71 +19,56 @@ const (
 	minTick       = 60 * time.Millisecond
 	maxTick       = 5 * time.Second
 	tickPerThread = 600 * time.Microsecond
+	// longTick is far longer than a tick takes that is not stuck.
+	longTick = 200 * time.Millisecond
 )
 
-// stuckTick is when a tick is said to be stuck: a process whose memory is served by another (FUSE) keeps whoever reads it
-// waiting, and unkillable. Then only long waits are not seen.
+// stuckTick is when a tick is said to be stuck: a process whose memory is served by another (FUSE, userfaultfd) keeps whoever
+// reads it waiting, and unkillable. Then only long waits are not seen.
 var stuckTick = 10 * time.Second
 
-// runTicks does what happens more often than a drain: threads that have waited for long are found, and the counter of page
-// faults gets another frequency, so that no program stays in step with it. Until ctx ends; what is drawn and goes on
-// is counted then.
+// runTicks finds threads that have waited for long, more often than there are drains. Until ctx ends; what is drawn and goes
+// on is counted then.
 //
-// A tick need not keep out of a drain's way: of a wait the stack is held longer than an epoch, and what is counted a moment
-// late is in the next one.
-//
-// Who sends a channel to now has a tick at once; then it is closed.
-func (s *Sampler) runTicks(ctx context.Context, now <-chan chan struct{}) {
+// A tick may sleep, so that no grace period waits for it: it keeps out of a drain's way.
+func (s *Sampler) runTicks(ctx context.Context) {
 	timer := time.NewTimer(minTick)
 	defer timer.Stop()
 	failed := false
 	for last := false; !last; {
-		var asked chan struct{}
 		select {
-		case asked = <-now:
 		case <-ctx.Done():
 			last = true
 		case <-timer.C:
 		}
-		threads := 0
-		if s.offcpu != nil {
-			stuck := time.AfterFunc(stuckTick, func() {
-				level.Warn(s.opts.Logger).Log("msg", "long waits are not seen: a process's memory does not answer")
-			})
-			var err error
-			threads, err = s.offcpu.Tick(last)
-			stuck.Stop()
-			if err != nil && !failed {
-				failed = true
-				level.Warn(s.opts.Logger).Log("msg", "long waits are not seen", "err", err)
-			}
-		}
-		if asked != nil {
-			close(asked)
-		}
-		if s.faults != nil {
-			s.faults.jitter()
+		stuck := time.AfterFunc(stuckTick, func() {
+			level.Warn(s.opts.Logger).Log("msg", "long waits are not seen: a process's memory does not answer")
+		})
+		s.ticking <- struct{}{}
+		threads, err := s.offcpu.Tick(last)
+		<-s.ticking
+		stuck.Stop()
+		if err != nil && !failed {
+			failed = true
+			level.Warn(s.opts.Logger).Log("msg", "long waits are not seen", "err", err)
 		}
 		period := min(max(time.Duration(threads)*tickPerThread, minTick), maxTick)
 		timer.Reset(time.Duration(float64(period) * (0.5 + rand.Float64())))
 	}
 }
 
-// tick asks for a tick and waits for it, unless there are none, or they are stuck.
-func tick(now chan<- chan struct{}, none <-chan struct{}) {
-	late := time.NewTimer(time.Second)
-	defer late.Stop()
-	done := make(chan struct{})
-	select {
-	case now <- done:
-	case <-none:
-		return
-	case <-late.C:
-		return
+// holdTicks keeps ticks off until release is called. One that is stuck is not waited for: then held is false.
+func (s *Sampler) holdTicks() (release func(), held bool) {
+	if s.offcpu == nil {
+		return func() {}, false
 	}
+	patience := time.NewTimer(longTick)
+	defer patience.Stop()
 	select {
-	case <-done:
-	case <-late.C:
+	case s.ticking <- struct{}{}:
+		return func() { <-s.ticking }, true
+	case <-patience.C:
+		return func() {}, false
 	}
 }
 

@@ -122,8 +122,6 @@ var Drops = [...]string{
 
 // Options are fixed when the programs are loaded. The zero value works.
 type Options struct {
-	// OnlyPID samples one process, SkipPID all but one; 0: all.
-	OnlyPID, SkipPID uint32
 	// Stacks is how many distinct stacks an epoch may have. Default 16384.
 	Stacks uint32
 	// RingBytes is the size of the buffer for new stacks, a power of two. Default 1 MiB.
@@ -173,8 +171,6 @@ func Load(o Options) (*Programs, error) {
 	spec.Maps["counts_odd"].MaxEntries = o.Stacks
 	spec.Maps["stacks"].MaxEntries = o.RingBytes
 	for name, v := range map[string]any{
-		"only_tgid":         o.OnlyPID,
-		"self_tgid":         o.SkipPID,
 		"ring_wakeup_bytes": o.RingBytes / 2,
 		"verify":            o.Verify,
 	} {

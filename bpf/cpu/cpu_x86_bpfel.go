@@ -281,9 +281,7 @@ const (
 	cpuVarExportRecordKind = "export_record_kind"
 	cpuVarExportState      = "export_state"
 	cpuVarExportStop       = "export_stop"
-	cpuVarOnlyTgid         = "only_tgid"
 	cpuVarRingWakeupBytes  = "ring_wakeup_bytes"
-	cpuVarSelfTgid         = "self_tgid"
 	cpuVarSpansEnabled     = "spans_enabled"
 	cpuVarThreadSize       = "thread_size"
 	cpuVarVerify           = "verify"
@@ -375,9 +373,7 @@ type cpuVariableSpecs struct {
 	ExportRecordKind *ebpf.VariableSpec `ebpf:"export_record_kind"`
 	ExportState      *ebpf.VariableSpec `ebpf:"export_state"`
 	ExportStop       *ebpf.VariableSpec `ebpf:"export_stop"`
-	OnlyTgid         *ebpf.VariableSpec `ebpf:"only_tgid"`
 	RingWakeupBytes  *ebpf.VariableSpec `ebpf:"ring_wakeup_bytes"`
-	SelfTgid         *ebpf.VariableSpec `ebpf:"self_tgid"`
 	SpansEnabled     *ebpf.VariableSpec `ebpf:"spans_enabled"`
 	ThreadSize       *ebpf.VariableSpec `ebpf:"thread_size"`
 	Verify           *ebpf.VariableSpec `ebpf:"verify"`
@@ -455,9 +451,7 @@ type cpuVariables struct {
 	ExportRecordKind *ebpf.Variable `ebpf:"export_record_kind"`
 	ExportState      *ebpf.Variable `ebpf:"export_state"`
 	ExportStop       *ebpf.Variable `ebpf:"export_stop"`
-	OnlyTgid         *ebpf.Variable `ebpf:"only_tgid"`
 	RingWakeupBytes  *ebpf.Variable `ebpf:"ring_wakeup_bytes"`
-	SelfTgid         *ebpf.Variable `ebpf:"self_tgid"`
 	SpansEnabled     *ebpf.Variable `ebpf:"spans_enabled"`
 	ThreadSize       *ebpf.Variable `ebpf:"thread_size"`
 	Verify           *ebpf.Variable `ebpf:"verify"`

@@ -9,8 +9,6 @@
 #include "golabels.h"
 
 /* Settings, fixed at load time. */
-const volatile __u32 self_tgid = 0; /* do not sample this process; 0: sample all */
-const volatile __u32 only_tgid = 0; /* sample only this process; 0: all */
 const volatile bool spans_enabled = false;
 
 /* Which span a thread serves; other agents read and write it too. */
@@ -74,8 +72,7 @@ static __always_inline bool begin(void *ctx, struct bpf_perf_event_data *regs, s
 	__u32 tgid = pid_tgid >> 32, executable;
 
 	/* Whoever wakes another may be anyone, an interrupt of the idle task too. */
-	if (event != EVENT_WAKE &&
-	    (tgid == 0 || (self_tgid && tgid == self_tgid) || (only_tgid && tgid != only_tgid)))
+	if (event != EVENT_WAKE && tgid == 0)
 		return false;
 	reset(s, event, tgid, value);
 	bpf_get_current_comm(rec->key.comm, sizeof(rec->key.comm));

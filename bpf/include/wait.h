@@ -23,10 +23,21 @@ struct {
 	__uint(max_entries, 1);
 } threads SEC(".maps");
 
+/* When measuring began, CLOCK_MONOTONIC: what was before is in no count. */
+volatile __u64 begun_at = 0;
+
+/* What of a wait counts by drawing, up to a moment. */
+static __always_inline __u64 first_part(__u64 since, __u64 limit, __u64 now)
+{
+	__u64 from = since < begun_at ? begun_at : since, to = now - since < limit ? now : since + limit;
+
+	return to > from ? to - from : 0;
+}
+
 /* What a task's state says of how it left the CPU. Stopped and traced tasks wait. */
 static __always_inline __u32 state_of(__u32 state)
 {
-	return !(state & 0xff) ? STATE_RUNNABLE : state & TASK_UNINTERRUPTIBLE ? STATE_UNINTERRUPTIBLE : STATE_INTERRUPTIBLE;
+	return !state ? STATE_RUNNABLE : state & TASK_UNINTERRUPTIBLE ? STATE_UNINTERRUPTIBLE : STATE_INTERRUPTIBLE;
 }
 
 /* Whether the agent was only behind: the same stack walked again may be whole. */

@@ -126,14 +126,12 @@ static __always_inline void arrive(struct task_struct *task, __u64 now)
 {
 	__u32 tid = task->pid, weight;
 	struct thread *t = bpf_map_lookup_elem(&threads, &tid);
-	__u64 waited;
 
 	if (!t || !t->since)
 		return;
-	waited = now - t->since;
 	weight = __sync_lock_test_and_set(&t->weight, 0); /* a tick may be about to count it, too */
 	if (weight)
-		add(&t->key, (waited < t->limit ? waited : t->limit) * weight, epoch & 1);
+		add(&t->key, first_part(t->since, t->limit, now) * weight, epoch & 1);
 	t->since = 0;
 }
 
@@ -158,6 +156,18 @@ int sched_switch(__u64 *ctx)
 	return 0;
 }
 
+/* A thread that is not its process's first takes the first one's id when it execs: its own is nobody's any more. */
+SEC("tp_btf/sched_process_exec")
+int sched_process_exec(__u64 *ctx)
+{
+	struct task_struct *task = (void *)ctx[0];
+	__u32 before = ctx[1];
+
+	if (before != (__u32)task->pid)
+		bpf_map_delete_elem(&threads, &before);
+	return 0;
+}
+
 SEC("tp_btf/sched_waking")
 int sched_waking(__u64 *ctx)
 {
@@ -169,7 +179,7 @@ int sched_waking(__u64 *ctx)
 	struct process *p;
 	struct scratch *s;
 
-	if (!t || (only_tgid && tgid != only_tgid))
+	if (!t)
 		return 0;
 	since = t->since;
 	if (!since || t->woken == since)

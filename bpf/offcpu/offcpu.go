@@ -14,14 +14,13 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
+	"golang.org/x/sys/unix"
 
 	"github.com/perfuse/perfuse/bpf/cpu"
 )
 
 // Options are fixed when the programs are loaded. The zero value works.
 type Options struct {
-	// OnlyPID looks at one process, SkipPID at all but one; 0: all.
-	OnlyPID, SkipPID uint32
 	// Threads is how many threads can be followed. Default 32768.
 	Threads uint32
 	// Wakers also looks who ends the waits.
@@ -36,6 +35,7 @@ type Programs struct {
 	Epochs [2]*ebpf.Variable
 
 	elapsed, last, visited *ebpf.Variable
+	begun                  [2]*ebpf.Variable
 	colls                  []*ebpf.Collection
 	links                  []link.Link
 	iter                   *link.Iter
@@ -71,6 +71,7 @@ func Load(p *cpu.Programs, o Options) (_ *Programs, err error) {
 			return nil, err
 		}
 		out.Epochs[len(out.colls)] = coll.Variables["epoch"]
+		out.begun[len(out.colls)] = coll.Variables["begun_at"]
 		out.colls = append(out.colls, coll)
 		threads = coll.Maps["threads"]
 	}
@@ -100,10 +101,8 @@ func load(spec *ebpf.CollectionSpec, p *cpu.Programs, threads *ebpf.Map, o Optio
 		replace["threads"] = threads
 		spec.Maps["waits"].MaxEntries = o.Threads
 	}
-	for name, v := range map[string]uint32{"only_tgid": o.OnlyPID, "self_tgid": o.SkipPID, "ring_wakeup_bytes": o.RingBytes / 2} {
-		if err := spec.Variables[name].Set(v); err != nil {
-			return nil, fmt.Errorf("setting %s: %w", name, err)
-		}
+	if err := spec.Variables["ring_wakeup_bytes"].Set(o.RingBytes / 2); err != nil {
+		return nil, fmt.Errorf("setting ring_wakeup_bytes: %w", err)
 	}
 	coll, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{MapReplacements: replace})
 	var refused *ebpf.VerifierError
@@ -115,6 +114,21 @@ func load(spec *ebpf.CollectionSpec, p *cpu.Programs, threads *ebpf.Map, o Optio
 		return nil, fmt.Errorf("loading the off-CPU programs, which want Linux 5.18 or later: %w", err)
 	}
 	return coll, nil
+}
+
+// Begin leaves out of all counts what was before now.
+func (p *Programs) Begin() error {
+	var now unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &now); err != nil {
+		return fmt.Errorf("reading the clock: %w", err)
+	}
+	for _, v := range p.begun {
+		if err := v.Set(uint64(now.Nano())); err != nil {
+			return fmt.Errorf("setting when measuring began: %w", err)
+		}
+	}
+	p.before = time.Now()
+	return nil
 }
 
 // Tick credits all threads that have waited for long with the time since the tick before. The last tick also counts

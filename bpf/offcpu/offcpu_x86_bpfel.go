@@ -180,36 +180,36 @@ type offcpuThread struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	offcpuMapBlocks           = "blocks"
-	offcpuMapChunks           = "chunks"
-	offcpuMapCountsEven       = "counts_even"
-	offcpuMapCountsOdd        = "counts_odd"
-	offcpuMapCpus             = "cpus"
-	offcpuMapDrops            = "drops"
-	offcpuMapLabelScratches   = "label_scratches"
-	offcpuMapMappings         = "mappings"
-	offcpuMapObjects          = "objects"
-	offcpuMapProcesses        = "processes"
-	offcpuMapRules            = "rules"
-	offcpuMapScratches        = "scratches"
-	offcpuMapStacks           = "stacks"
-	offcpuMapStops            = "stops"
-	offcpuMapThreads          = "threads"
-	offcpuMapTracesCtxV1      = "traces_ctx_v1"
-	offcpuProgSchedSwitch     = "sched_switch"
-	offcpuProgSchedWaking     = "sched_waking"
-	offcpuVarEpoch            = "epoch"
-	offcpuVarExportDrop       = "export_drop"
-	offcpuVarExportEvent      = "export_event"
-	offcpuVarExportFrameKind  = "export_frame_kind"
-	offcpuVarExportRecordKind = "export_record_kind"
-	offcpuVarExportState      = "export_state"
-	offcpuVarExportStop       = "export_stop"
-	offcpuVarOnlyTgid         = "only_tgid"
-	offcpuVarRingWakeupBytes  = "ring_wakeup_bytes"
-	offcpuVarSelfTgid         = "self_tgid"
-	offcpuVarSpansEnabled     = "spans_enabled"
-	offcpuVarThreadSize       = "thread_size"
+	offcpuMapBlocks            = "blocks"
+	offcpuMapChunks            = "chunks"
+	offcpuMapCountsEven        = "counts_even"
+	offcpuMapCountsOdd         = "counts_odd"
+	offcpuMapCpus              = "cpus"
+	offcpuMapDrops             = "drops"
+	offcpuMapLabelScratches    = "label_scratches"
+	offcpuMapMappings          = "mappings"
+	offcpuMapObjects           = "objects"
+	offcpuMapProcesses         = "processes"
+	offcpuMapRules             = "rules"
+	offcpuMapScratches         = "scratches"
+	offcpuMapStacks            = "stacks"
+	offcpuMapStops             = "stops"
+	offcpuMapThreads           = "threads"
+	offcpuMapTracesCtxV1       = "traces_ctx_v1"
+	offcpuProgSchedProcessExec = "sched_process_exec"
+	offcpuProgSchedSwitch      = "sched_switch"
+	offcpuProgSchedWaking      = "sched_waking"
+	offcpuVarBegunAt           = "begun_at"
+	offcpuVarEpoch             = "epoch"
+	offcpuVarExportDrop        = "export_drop"
+	offcpuVarExportEvent       = "export_event"
+	offcpuVarExportFrameKind   = "export_frame_kind"
+	offcpuVarExportRecordKind  = "export_record_kind"
+	offcpuVarExportState       = "export_state"
+	offcpuVarExportStop        = "export_stop"
+	offcpuVarRingWakeupBytes   = "ring_wakeup_bytes"
+	offcpuVarSpansEnabled      = "spans_enabled"
+	offcpuVarThreadSize        = "thread_size"
 )
 
 // loadOffcpu returns the embedded CollectionSpec for offcpu.
@@ -254,8 +254,9 @@ type offcpuSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type offcpuProgramSpecs struct {
-	SchedSwitch *ebpf.ProgramSpec `ebpf:"sched_switch"`
-	SchedWaking *ebpf.ProgramSpec `ebpf:"sched_waking"`
+	SchedProcessExec *ebpf.ProgramSpec `ebpf:"sched_process_exec"`
+	SchedSwitch      *ebpf.ProgramSpec `ebpf:"sched_switch"`
+	SchedWaking      *ebpf.ProgramSpec `ebpf:"sched_waking"`
 }
 
 // offcpuMapSpecs contains maps before they are loaded into the kernel.
@@ -284,6 +285,7 @@ type offcpuMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type offcpuVariableSpecs struct {
+	BegunAt          *ebpf.VariableSpec `ebpf:"begun_at"`
 	Epoch            *ebpf.VariableSpec `ebpf:"epoch"`
 	ExportDrop       *ebpf.VariableSpec `ebpf:"export_drop"`
 	ExportEvent      *ebpf.VariableSpec `ebpf:"export_event"`
@@ -291,9 +293,7 @@ type offcpuVariableSpecs struct {
 	ExportRecordKind *ebpf.VariableSpec `ebpf:"export_record_kind"`
 	ExportState      *ebpf.VariableSpec `ebpf:"export_state"`
 	ExportStop       *ebpf.VariableSpec `ebpf:"export_stop"`
-	OnlyTgid         *ebpf.VariableSpec `ebpf:"only_tgid"`
 	RingWakeupBytes  *ebpf.VariableSpec `ebpf:"ring_wakeup_bytes"`
-	SelfTgid         *ebpf.VariableSpec `ebpf:"self_tgid"`
 	SpansEnabled     *ebpf.VariableSpec `ebpf:"spans_enabled"`
 	ThreadSize       *ebpf.VariableSpec `ebpf:"thread_size"`
 }
@@ -361,6 +361,7 @@ func (m *offcpuMaps) Close() error {
 //
 // It can be passed to loadOffcpuObjects or ebpf.CollectionSpec.LoadAndAssign.
 type offcpuVariables struct {
+	BegunAt          *ebpf.Variable `ebpf:"begun_at"`
 	Epoch            *ebpf.Variable `ebpf:"epoch"`
 	ExportDrop       *ebpf.Variable `ebpf:"export_drop"`
 	ExportEvent      *ebpf.Variable `ebpf:"export_event"`
@@ -368,9 +369,7 @@ type offcpuVariables struct {
 	ExportRecordKind *ebpf.Variable `ebpf:"export_record_kind"`
 	ExportState      *ebpf.Variable `ebpf:"export_state"`
 	ExportStop       *ebpf.Variable `ebpf:"export_stop"`
-	OnlyTgid         *ebpf.Variable `ebpf:"only_tgid"`
 	RingWakeupBytes  *ebpf.Variable `ebpf:"ring_wakeup_bytes"`
-	SelfTgid         *ebpf.Variable `ebpf:"self_tgid"`
 	SpansEnabled     *ebpf.Variable `ebpf:"spans_enabled"`
 	ThreadSize       *ebpf.Variable `ebpf:"thread_size"`
 }
@@ -379,12 +378,14 @@ type offcpuVariables struct {
 //
 // It can be passed to loadOffcpuObjects or ebpf.CollectionSpec.LoadAndAssign.
 type offcpuPrograms struct {
-	SchedSwitch *ebpf.Program `ebpf:"sched_switch"`
-	SchedWaking *ebpf.Program `ebpf:"sched_waking"`
+	SchedProcessExec *ebpf.Program `ebpf:"sched_process_exec"`
+	SchedSwitch      *ebpf.Program `ebpf:"sched_switch"`
+	SchedWaking      *ebpf.Program `ebpf:"sched_waking"`
 }
 
 func (p *offcpuPrograms) Close() error {
 	return _OffcpuClose(
+		p.SchedProcessExec,
 		p.SchedSwitch,
 		p.SchedWaking,
 	)

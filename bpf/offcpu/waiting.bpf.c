@@ -27,9 +27,6 @@ volatile bool last = false; /* count what was drawn and has not ended, too */
 /* Set by a run. */
 volatile __u64 visited = 0; /* threads */
 
-const volatile __u32 only_tgid = 0;
-const volatile __u32 self_tgid = 0;
-
 /* The waits that were not drawn but met here. */
 struct met {
 	__u64 since;
@@ -112,13 +109,12 @@ int waiting(struct bpf_iter__task *ctx)
 	struct task_struct *task = ctx->task;
 	struct sample_key key;
 	struct thread *t;
-	__u64 since, waited;
-	__u32 tid, tgid, weight, known;
+	__u64 since, waited, now;
+	__u32 tid, weight, known;
 
 	if (!task)
 		return 0;
-	tgid = task->tgid;
-	if (task->flags & PF_KTHREAD || !task->mm || tgid == self_tgid || (only_tgid && tgid != only_tgid))
+	if (task->flags & PF_KTHREAD || !task->mm)
 		return 0;
 	visited++;
 	tid = task->pid;
@@ -131,7 +127,8 @@ int waiting(struct bpf_iter__task *ctx)
 	since = t->since;
 	if (!since)
 		return 0;
-	waited = bpf_ktime_get_ns() - since;
+	now = bpf_ktime_get_ns();
+	waited = now - since;
 	if ((__s64)waited < 0 || (waited <= t->limit && !last))
 		return 0;
 	known = t->known;
@@ -141,7 +138,7 @@ int waiting(struct bpf_iter__task *ctx)
 	/* The first part is counted now if it has ended: such a wait can last for days. */
 	weight = __sync_lock_test_and_set(&t->weight, 0);
 	if (weight)
-		add(&key, (waited < t->limit ? waited : t->limit) * weight, epoch & 1);
+		add(&key, first_part(since, t->limit, now) * weight, epoch & 1);
 	if (waited <= t->limit)
 		return 0;
 	if (!known && !find(task, tid, since, &key))

@@ -163,6 +163,7 @@ const (
 	waitingMapThreads          = "threads"
 	waitingMapWaits            = "waits"
 	waitingProgWaiting         = "waiting"
+	waitingVarBegunAt          = "begun_at"
 	waitingVarElapsed          = "elapsed"
 	waitingVarEpoch            = "epoch"
 	waitingVarExportDrop       = "export_drop"
@@ -172,9 +173,7 @@ const (
 	waitingVarExportState      = "export_state"
 	waitingVarExportStop       = "export_stop"
 	waitingVarLast             = "last"
-	waitingVarOnlyTgid         = "only_tgid"
 	waitingVarRingWakeupBytes  = "ring_wakeup_bytes"
-	waitingVarSelfTgid         = "self_tgid"
 	waitingVarThreadSize       = "thread_size"
 	waitingVarVisited          = "visited"
 )
@@ -248,6 +247,7 @@ type waitingMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type waitingVariableSpecs struct {
+	BegunAt          *ebpf.VariableSpec `ebpf:"begun_at"`
 	Elapsed          *ebpf.VariableSpec `ebpf:"elapsed"`
 	Epoch            *ebpf.VariableSpec `ebpf:"epoch"`
 	ExportDrop       *ebpf.VariableSpec `ebpf:"export_drop"`
@@ -257,9 +257,7 @@ type waitingVariableSpecs struct {
 	ExportState      *ebpf.VariableSpec `ebpf:"export_state"`
 	ExportStop       *ebpf.VariableSpec `ebpf:"export_stop"`
 	Last             *ebpf.VariableSpec `ebpf:"last"`
-	OnlyTgid         *ebpf.VariableSpec `ebpf:"only_tgid"`
 	RingWakeupBytes  *ebpf.VariableSpec `ebpf:"ring_wakeup_bytes"`
-	SelfTgid         *ebpf.VariableSpec `ebpf:"self_tgid"`
 	ThreadSize       *ebpf.VariableSpec `ebpf:"thread_size"`
 	Visited          *ebpf.VariableSpec `ebpf:"visited"`
 }
@@ -323,6 +321,7 @@ func (m *waitingMaps) Close() error {
 //
 // It can be passed to loadWaitingObjects or ebpf.CollectionSpec.LoadAndAssign.
 type waitingVariables struct {
+	BegunAt          *ebpf.Variable `ebpf:"begun_at"`
 	Elapsed          *ebpf.Variable `ebpf:"elapsed"`
 	Epoch            *ebpf.Variable `ebpf:"epoch"`
 	ExportDrop       *ebpf.Variable `ebpf:"export_drop"`
@@ -332,9 +331,7 @@ type waitingVariables struct {
 	ExportState      *ebpf.Variable `ebpf:"export_state"`
 	ExportStop       *ebpf.Variable `ebpf:"export_stop"`
 	Last             *ebpf.Variable `ebpf:"last"`
-	OnlyTgid         *ebpf.Variable `ebpf:"only_tgid"`
 	RingWakeupBytes  *ebpf.Variable `ebpf:"ring_wakeup_bytes"`
-	SelfTgid         *ebpf.Variable `ebpf:"self_tgid"`
 	ThreadSize       *ebpf.Variable `ebpf:"thread_size"`
 	Visited          *ebpf.Variable `ebpf:"visited"`
 }
