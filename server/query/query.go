@@ -170,8 +170,11 @@ func (m *Merged) average(mean float64) {
 	for i := range m.Batch.Profiles {
 		p := &m.Batch.Profiles[i]
 		kept := p.Samples[:0]
+		rest := 0. // what rounding has left over: thousands of small stacks would else be none, or twice as much
 		for _, s := range p.Samples {
-			if s.Value = int64(math.Round(float64(s.Value) * scale)); s.Value != 0 {
+			exact := float64(s.Value)*scale + rest
+			s.Value = int64(math.Round(exact))
+			if rest = exact - float64(s.Value); s.Value != 0 {
 				kept = append(kept, s)
 			}
 		}
@@ -183,7 +186,8 @@ func (m *Merged) average(mean float64) {
 // mean is what a selection of levels holds, on average over the time in which it holds anything: a merge has the sum
 // over all times at which somebody looked, which means nothing by itself. The time is cut into steps that are longer
 // than the time between two looks, so that what follows one another (a program and its next version) does not
-// count as being there together.
+// count as being there together. Steps that lie in the range in part do not count if others do: a series whose look was
+// just before or after is missing there.
 func (e *Engine) mean(ctx context.Context, sel storage.Selection) (float64, error) {
 	const forever = 1 << 62 // one step, which ends in 2116
 	step := time.Duration(forever)
@@ -196,15 +200,32 @@ func (e *Engine) mean(ctx context.Context, sel storage.Selection) (float64, erro
 	if err != nil {
 		return 0, fmt.Errorf("averaging: %w", err)
 	}
-	sum, n := 0., 0
+	var all, whole stepMean
 	for _, t := range series {
 		for _, p := range t.Points {
-			sum += float64(p.Value)
-			n++
+			all.add(p.Value)
+			if step < forever && p.TimeNanos >= sel.Start.UnixNano() && p.TimeNanos+step.Nanoseconds() <= sel.End.UnixNano() {
+				whole.add(p.Value)
+			}
 		}
 	}
-	return sum / float64(max(n, 1)), nil
+	if whole.n > 0 {
+		return whole.mean(), nil
+	}
+	return all.mean(), nil
 }
+
+type stepMean struct {
+	sum float64
+	n   int
+}
+
+func (m *stepMean) add(v int64) {
+	m.sum += float64(v)
+	m.n++
+}
+
+func (m *stepMean) mean() float64 { return m.sum / float64(max(m.n, 1)) }
 
 // A mean is taken over so many steps, each of so long at least.
 const (
