@@ -263,6 +263,7 @@ func (h *Heap) Run(ctx context.Context) error {
 		if ctx.Err() != nil {
 			if h.jvms != nil {
 				h.jvms.wait.Wait()
+				h.jvms.flush(last, time.Now())
 			}
 			return nil
 		}
@@ -334,6 +335,7 @@ func (h *Heap) look(ctx context.Context, known map[uint32]*candidate, last, now 
 	}
 	if h.jvms != nil {
 		h.jvms.look(ctx, all, now)
+		h.jvms.flush(last, now)
 		h.jvms.without(h.say)
 	}
 	if h.native != nil {

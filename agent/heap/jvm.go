@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"slices"
 	"strconv"
@@ -20,7 +21,8 @@ import (
 	"github.com/perfuse/perfuse/symbolize/jit"
 )
 
-// jvms asks the chosen JVMs, each from a goroutine of its own: a JVM answers when it likes.
+// jvms asks the chosen JVMs, each from a goroutine of its own: a JVM answers when it likes. What they have told comes out at each
+// look, all of them together: several with the same labels are one series.
 type jvms struct {
 	h    *Heap
 	wait sync.WaitGroup
@@ -30,6 +32,8 @@ type jvms struct {
 	mu    sync.Mutex
 	known map[uint32]*java // by generation
 	ended map[string]int   // as Stats.Ended
+	// amounts are what was told since the last look.
+	amounts []*profile.Batch
 }
 
 // java is a process that looks like a JVM.
@@ -44,6 +48,9 @@ type java struct {
 	err    error              // why it does not
 	failed time.Time
 	pause  time.Duration // how long it is left alone after that
+	// levels are the newest that it has told, and when.
+	levels   *profile.Batch
+	levelsAt time.Time
 }
 
 const (
@@ -181,7 +188,7 @@ func (v *jvms) ask(ctx context.Context, j *java) (err error) {
 			if err == nil {
 				v.answered(j, true)
 			}
-			v.emit(j.process, b)
+			v.take(j, b)
 			return err
 		case <-tick.C:
 		}
@@ -189,7 +196,7 @@ func (v *jvms) ask(ctx context.Context, j *java) (err error) {
 		b, err := r.Dump(dumping)
 		cancel()
 		if ctx.Err() != nil {
-			v.emit(j.process, b)
+			v.take(j, b)
 			continue
 		}
 		if err != nil {
@@ -199,7 +206,7 @@ func (v *jvms) ask(ctx context.Context, j *java) (err error) {
 			return errors.Join(err, stopErr)
 		}
 		v.answered(j, true)
-		v.emit(j.process, b)
+		v.take(j, b)
 	}
 }
 
@@ -250,23 +257,52 @@ func (v *jvms) answered(j *java, told bool) {
 	}
 }
 
-// emit gives a batch the process's labels. The CPU time that a JVM tells of has a type of its own: the sampler has
-// counted the same time, with other stacks.
-func (v *jvms) emit(p *process.Process, b *profile.Batch) {
-	if b == nil || len(b.Profiles) == 0 {
+// take keeps what a JVM has told until the next look, with the process's labels. The CPU time that a JVM tells of has a type of
+// its own: the sampler has counted the same time, with other stacks.
+func (v *jvms) take(j *java, b *profile.Batch) {
+	if b == nil {
 		return
 	}
-	for i := range b.Profiles {
-		one := &b.Profiles[i]
-		ls := slices.Concat(one.Labels, p.Labels())
+	levels, amounts := &profile.Batch{Dictionary: b.Dictionary}, &profile.Batch{Dictionary: b.Dictionary}
+	for _, one := range b.Profiles {
+		ls := slices.Concat(one.Labels, j.process.Labels())
 		if one.Type == profile.TypeCPU {
 			one.Type = profile.TypeJavaCPU
 		} else {
 			ls = append(ls, profile.Label{Name: profile.LabelHeap, Value: "java"})
 		}
 		one.Labels = profile.NewLabels(ls...)
+		if one.Type.Level() {
+			levels.Profiles = append(levels.Profiles, one)
+		} else {
+			amounts.Profiles = append(amounts.Profiles, one)
+		}
 	}
-	v.h.emit(b)
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	j.levels, j.levelsAt = levels, time.Now()
+	v.amounts = append(v.amounts, amounts)
+}
+
+// flush emits what was told between two looks, and of levels the newest of each JVM that lives.
+func (v *jvms) flush(last, now time.Time) {
+	v.mu.Lock()
+	all := v.amounts
+	v.amounts = nil
+	holds := 3 * max(v.h.opts.JVM.Interval, v.h.opts.Interval)
+	for _, g := range slices.Sorted(maps.Keys(v.known)) {
+		if j := v.known[g]; j.levels != nil && now.Sub(j.levelsAt) < holds {
+			all = append(all, j.levels)
+		}
+	}
+	v.mu.Unlock()
+	b := profile.Merge(all...)
+	for i := range b.Profiles {
+		b.Profiles[i].TimeNanos, b.Profiles[i].DurationNanos = last.UnixNano(), now.Sub(last).Nanoseconds()
+	}
+	if len(b.Profiles) > 0 {
+		v.h.emit(b)
+	}
 }
 
 // without calls f with each JVM that does not tell, and why.

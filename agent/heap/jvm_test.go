@@ -189,3 +189,23 @@ func TestJVMStopped(t *testing.T) {
 	})
 	p.clean()
 }
+
+// TestTwoJVMs: of two with the same labels the levels add up; when one ends, what the other has is left.
+func TestTwoJVMs(t *testing.T) {
+	o := Options{Interval: 200 * time.Millisecond}
+	o.JVM.Live = true
+	r := newJVMRig(t, o)
+	words := javaProgram(t)
+	r.run()
+	first, second := r.start(words...), r.start(words...)
+	r.works(first)
+	r.works(second)
+	first.do("keep 10")
+	second.do("keep 20")
+	r.until("both are in the sum", func() bool { return r.lastOf("java", profile.TypeInuseSpace) > 30e6 })
+	second.kill()
+	r.until("one is left", func() bool {
+		n := r.lastOf("java", profile.TypeInuseSpace)
+		return n > 10e6 && n < 20e6
+	})
+}

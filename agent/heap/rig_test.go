@@ -32,6 +32,7 @@ type rig struct {
 	mu   sync.Mutex
 	mine map[process.PID]bool
 	told map[string]int64 // values that came, by heap and type
+	last map[string]int64 // the newest, likewise
 	said bytes.Buffer
 	end  func() // ends Run
 }
@@ -44,7 +45,7 @@ func newRig(t *testing.T, o Options) *rig {
 	if os.Geteuid() != 0 {
 		t.Skip("following every process needs root")
 	}
-	r := &rig{t: t, mine: map[process.PID]bool{}, told: map[string]int64{}}
+	r := &rig{t: t, mine: map[process.PID]bool{}, told: map[string]int64{}, last: map[string]int64{}}
 	first, second := &late{}, &late{}
 	var err error
 	if r.table, err = process.New(process.Options{Observers: []process.Observer{first, second}}); err != nil {
@@ -129,7 +130,9 @@ func (r *rig) accept(b *profile.Batch) {
 	defer r.mu.Unlock()
 	for i := range b.Profiles {
 		p := &b.Profiles[i]
-		r.told[p.Labels.Get(profile.LabelHeap)+" "+p.Type.String()] += p.Total()
+		key := p.Labels.Get(profile.LabelHeap) + " " + p.Type.String()
+		r.told[key] += p.Total()
+		r.last[key] = p.Total()
 	}
 }
 
@@ -138,6 +141,13 @@ func (r *rig) toldOf(heap string, t profile.Type) int64 {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.told[heap+" "+t.String()]
+}
+
+// lastOf is what came of a type from a kind of heap last.
+func (r *rig) lastOf(heap string, t profile.Type) int64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.last[heap+" "+t.String()]
 }
 
 // until waits for a state of other processes, of which nobody tells.
