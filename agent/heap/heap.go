@@ -99,6 +99,7 @@ type Heap struct {
 	stats     Stats
 	said      map[string]bool // what was logged
 	ended     map[string]int  // see Stats
+	skipped   uint32          // the first process that had no turn in the last look; 0: all had
 }
 
 // candidate is a process that may have a memory profile.
@@ -127,8 +128,10 @@ type Stats struct {
 	JVM    int `json:"jvm"`
 	Native int `json:"native"`
 	// Walks through Go programs, and their time; Partial ones met a limit or a collection.
-	Walks   uint64        `json:"walks"`
-	Partial uint64        `json:"partial"`
+	Walks   uint64 `json:"walks"`
+	Partial uint64 `json:"partial"`
+	// Skipped are those that had no turn, since a look took too long.
+	Skipped uint64        `json:"skipped"`
 	Walking time.Duration `json:"walking_nanoseconds"`
 	// Counting is the time that goroutines took.
 	Counting time.Duration `json:"counting_nanoseconds"`
@@ -145,6 +148,8 @@ const (
 	maxFiles = 16384
 	maxGo    = 2048
 	maxSaid  = 1000
+	// minLook is what a look may take in addition to half of the interval.
+	minLook = time.Second
 )
 
 // New loads what it takes. Where the kernel cannot have probes on allocators, the log says so, and the rest works.
@@ -312,12 +317,28 @@ func (h *Heap) look(ctx context.Context, known map[uint32]*candidate, last, now 
 
 	st := Stats{Without: map[string]int{}, Ended: maps.Clone(h.ended)}
 	j := h.opts.Sampler.Join(last, now)
+	opened := 0 // also of programs that tell nothing: they may begin to, and have goroutines
 	for _, c := range all {
+		if c.go_ != nil {
+			opened++
+		}
+	}
+	// Those that had no turn in the last look come first.
+	first := max(0, slices.IndexFunc(all, func(c *candidate) bool { return c.process.Generation == h.skipped }))
+	h.skipped = 0
+	for _, c := range slices.Concat(all[first:], all[:first]) {
 		if h.opts.NoGo || young(c.process, now) || h.opts.Keep != nil && !h.opts.Keep(c.process) {
 			continue
 		}
+		if c.go_ != nil && time.Since(now) > h.opts.Interval/2+minLook {
+			st.Skipped++
+			h.skipped = cmp.Or(h.skipped, c.process.Generation)
+			continue
+		}
 		if c.go_ == nil {
-			c.reason = h.find(c, st.Go, now)
+			if c.reason = h.find(c, opened, now); c.go_ != nil {
+				opened++
+			}
 		}
 		if c.go_ != nil {
 			h.walk(c, j, &st)
@@ -344,6 +365,7 @@ func (h *Heap) look(ctx context.Context, known map[uint32]*candidate, last, now 
 	h.mu.Lock()
 	st.Walks += h.stats.Walks
 	st.Partial += h.stats.Partial
+	st.Skipped += h.stats.Skipped
 	st.Walking += h.stats.Walking
 	st.Counting += h.stats.Counting
 	h.stats = st

@@ -64,6 +64,20 @@ func TestTooManyGo(t *testing.T) {
 	}
 }
 
+// TestTooManyRemoved: those that tell nothing are held open, too, and count.
+func TestTooManyRemoved(t *testing.T) {
+	removed := build(t, "removed", "go", "build", "-o", "OUT", "./goheap/testdata/removed")
+	r := newRig(t, Options{Interval: 10 * time.Millisecond, MaxGo: 2})
+	r.run()
+	for range 4 {
+		r.start(removed)
+	}
+	r.until("two are too many", func() bool { return r.Stats().Without["there are more than 2 Go programs on this node"] == 2 })
+	if got := openMemories(t); got != 2 {
+		t.Errorf("the memory of %d processes is open, want 2", got)
+	}
+}
+
 // TestReasons: a program that has no profile has a reason, alive and afterwards, and of one program there is one line.
 func TestReasons(t *testing.T) {
 	removed := build(t, "removed", "go", "build", "-o", "OUT", "./goheap/testdata/removed")
