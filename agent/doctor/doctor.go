@@ -22,6 +22,7 @@ import (
 
 	"github.com/perfuse/perfuse/agent/process"
 	"github.com/perfuse/perfuse/bpf/cpu"
+	"github.com/perfuse/perfuse/bpf/memory"
 	"github.com/perfuse/perfuse/bpf/offcpu"
 	"github.com/perfuse/perfuse/symbolize/kernel"
 )
@@ -59,6 +60,7 @@ func Run() []Check {
 		sampling(limitErr),
 		waits(),
 		pageFaults(),
+		allocators(),
 		clock(),
 		processRecords(),
 		kernelSymbols(),
@@ -205,10 +207,37 @@ func waits() Check {
 	defer p.Close()
 	o, err := offcpu.Load(p, offcpu.Options{RingBytes: 1 << 20, Wakers: true})
 	if err != nil {
-		return Check{name, Note, "waits are not measured: " + reason(err), "wants Linux 5.18 or newer"}
+		remedy := "set off_cpu: false to leave it out"
+		if errors.Is(err, ebpf.ErrNotSupported) {
+			remedy = "use Linux 5.18 or newer, or set off_cpu: false"
+		}
+		return Check{name, Note, "waits are not measured: " + reason(err), remedy}
 	}
 	o.Close()
 	return Check{name, OK, "tp_btf/sched_switch and the iterator over tasks: waits, and who ends them", ""}
+}
+
+// allocators loads the programs that sample the heap of C, C++ and Rust programs.
+func allocators() Check {
+	const name = "native heap"
+	p, err := cpu.Load(cpu.Options{})
+	if err != nil {
+		return Check{name, Note, "not tried, since CPU sampling does not load", ""}
+	}
+	defer p.Close()
+	m, err := memory.Load(p, memory.Options{})
+	if err != nil {
+		remedy := "see privileges"
+		if errors.Is(err, ebpf.ErrNotSupported) {
+			remedy = "use Linux 5.17 or newer; Go programs and JVMs tell their heaps all the same"
+		}
+		return Check{name, Note, "allocators cannot be probed: " + reason(err), remedy}
+	}
+	defer m.Close()
+	if m.Session == nil {
+		return Check{name, OK, "uprobes, two an allocator's function: Linux 6.13 has sessions, which need one and also serve operator new", ""}
+	}
+	return Check{name, OK, "uprobe sessions", ""}
 }
 
 func pageFaults() Check {

@@ -39,6 +39,7 @@ type drain struct {
 	again []deferred
 	// held are the stacks of waits, whose time may be counted in a later epoch than the one in which they began.
 	held       map[cpu.Key]held
+	heldStacks map[uint64]*heldStack // by the keys' stack: requests wait at the same places
 	heldFrames int
 	// told are the frames of the stacks of an epoch.
 	told   [2]int
@@ -62,9 +63,14 @@ type seen struct {
 
 // held is a stack that may be counted again.
 type held struct {
-	seen
+	time   uint64          // as of seen
 	labels []profile.Label // that the program gave
 	used   time.Time
+}
+
+type heldStack struct {
+	frames []cpu.Frame
+	keys   int
 }
 
 // Bounds on the stacks of an epoch, and on those that are held: 16 bytes a frame. What is beyond has no stack, and counts
@@ -72,13 +78,14 @@ type held struct {
 const (
 	maxToldFrames = 4 << 20
 	maxHeldFrames = 2 << 20
+	maxHeld       = 1 << 18
 )
 
 // holdFor is far longer than a thread that waits stays uncounted: a tick or two.
 const holdFor = 30 * time.Second
 
 func (d *drain) init(s *Sampler) {
-	d.held = map[cpu.Key]held{}
+	d.held, d.heldStacks = map[cpu.Key]held{}, map[uint64]*heldStack{}
 	d.s = s
 	d.stacks = [2]map[cpu.Key]seen{{}, {}}
 	d.labels = [2]map[uint64][]profile.Label{{}, {}}
@@ -205,12 +212,24 @@ func (d *drain) flip(start, end time.Time, last bool) (*profile.Batch, error) {
 // hold keeps the stacks and labels of waits, and puts those among the others that were counted now but told before.
 func (d *drain) hold(counted map[cpu.Key]uint64, stacks map[cpu.Key]seen, labels map[uint64][]profile.Label, now time.Time) {
 	for k, st := range stacks {
-		if k.Event == cpu.EventWait && d.heldFrames < maxHeldFrames {
-			if _, ok := d.held[k]; !ok {
-				d.heldFrames += len(st.frames)
-			}
-			d.held[k] = held{st, labels[k.Labels], now}
+		if k.Event != cpu.EventWait {
+			continue
 		}
+		_, known := d.held[k]
+		stack := d.heldStacks[k.Stack]
+		switch {
+		case known:
+		case len(d.held) >= maxHeld:
+			continue
+		case stack != nil:
+			stack.keys++
+		case d.heldFrames < maxHeldFrames:
+			d.heldStacks[k.Stack] = &heldStack{st.frames, 1}
+			d.heldFrames += len(st.frames)
+		default:
+			continue
+		}
+		d.held[k] = held{st.time, labels[k.Labels], now}
 	}
 	for k, n := range counted {
 		if k.Event != cpu.EventWait {
@@ -219,7 +238,7 @@ func (d *drain) hold(counted map[cpu.Key]uint64, stacks map[cpu.Key]seen, labels
 		if h, ok := d.held[k]; ok {
 			h.used = now
 			d.held[k] = h
-			stacks[k] = h.seen
+			stacks[k] = seen{h.time, d.heldStacks[k.Stack].frames}
 			if k.Labels != 0 && labels[k.Labels] == nil {
 				labels[k.Labels] = h.labels
 			}
@@ -230,8 +249,13 @@ func (d *drain) hold(counted map[cpu.Key]uint64, stacks map[cpu.Key]seen, labels
 	}
 	for k, h := range d.held {
 		if now.Sub(h.used) > holdFor {
-			d.heldFrames -= len(h.frames)
 			delete(d.held, k)
+			if stack := d.heldStacks[k.Stack]; stack.keys > 1 {
+				stack.keys--
+			} else {
+				d.heldFrames -= len(stack.frames)
+				delete(d.heldStacks, k.Stack)
+			}
 		}
 	}
 }

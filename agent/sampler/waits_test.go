@@ -136,7 +136,7 @@ func TestWaiterOf(t *testing.T) {
 // TestHold: a wait that begins in one epoch and counts in later ones has its stack and its labels there, until nobody
 // waits for long.
 func TestHold(t *testing.T) {
-	d := drain{held: map[cpu.Key]held{}}
+	d := drain{held: map[cpu.Key]held{}, heldStacks: map[uint64]*heldStack{}}
 	k := cpu.Key{Event: cpu.EventWait, Stack: 1, Labels: 5}
 	st := seen{frames: kernelFrames(0x1010)}
 	label := []profile.Label{{Name: "tenant", Value: "a"}}
