@@ -3,6 +3,7 @@ package sampler
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -46,13 +47,14 @@ func (s *Sampler) runTicks(ctx context.Context) {
 		})
 		s.ticking <- struct{}{}
 		threads, err := s.offcpu.Tick(last)
+		period := min(max(time.Duration(threads)*tickPerThread, minTick), maxTick)
+		err = errors.Join(err, s.offcpu.SetPeriod(period))
 		<-s.ticking
 		stuck.Stop()
 		if err != nil && !failed {
 			failed = true
 			level.Warn(s.opts.Logger).Log("msg", "long waits are not seen", "err", err)
 		}
-		period := min(max(time.Duration(threads)*tickPerThread, minTick), maxTick)
 		timer.Reset(time.Duration(float64(period) * (0.5 + rand.Float64())))
 	}
 }

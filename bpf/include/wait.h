@@ -13,7 +13,6 @@
 #include "wire.h"
 
 #define SECOND 1000000000ULL
-#define TICK (SECOND / 16) /* about; the agent adapts it to the number of threads */
 #define MAX_SHIFT 8 /* one wait in 256 at least is drawn */
 
 struct {

@@ -25,6 +25,9 @@ char LICENSE[] SEC("license") = "Dual MIT/GPL";
 
 #define WAKE (SECOND / 50)
 
+/* The time between two ticks, about. */
+volatile __u64 tick = SECOND / 16;
+
 struct cpu {
 	__u64 second;
 	__u32 drawn;
@@ -110,7 +113,7 @@ static __always_inline void leave(void *ctx, struct task_struct *task, __u32 sta
 	shift = t->shift + t->drawn / DRAWN + c->shift + c->drawn / DRAWN_CPU;
 	if (shift > MAX_SHIFT)
 		shift = MAX_SHIFT;
-	t->limit = shift ? TICK >> shift : SECOND;
+	t->limit = shift ? tick >> shift : tick > SECOND ? tick : SECOND;
 	t->weight = 0;
 	t->known = 0;
 	t->since = now;

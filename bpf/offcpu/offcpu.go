@@ -36,6 +36,7 @@ type Programs struct {
 
 	elapsed, last, visited *ebpf.Variable
 	begun                  [2]*ebpf.Variable
+	tick                   *ebpf.Variable
 	colls                  []*ebpf.Collection
 	links                  []link.Link
 	iter                   *link.Iter
@@ -76,6 +77,7 @@ func Load(p *cpu.Programs, o Options) (_ *Programs, err error) {
 		threads = coll.Maps["threads"]
 	}
 	vars := out.colls[1].Variables
+	out.tick = out.colls[0].Variables["tick"]
 	out.elapsed, out.last, out.visited = vars["elapsed"], vars["last"], vars["visited"]
 	for name, program := range out.colls[0].Programs {
 		l, err := link.AttachTracing(link.TracingOptions{Program: program})
@@ -128,6 +130,14 @@ func (p *Programs) Begin() error {
 		}
 	}
 	p.before = time.Now()
+	return nil
+}
+
+// SetPeriod says how long it is between two ticks from now on: so much of long waits is left to them.
+func (p *Programs) SetPeriod(d time.Duration) error {
+	if err := p.tick.Set(uint64(d)); err != nil {
+		return fmt.Errorf("setting the time between two ticks: %w", err)
+	}
 	return nil
 }
 

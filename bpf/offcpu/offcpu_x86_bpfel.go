@@ -210,6 +210,7 @@ const (
 	offcpuVarRingWakeupBytes   = "ring_wakeup_bytes"
 	offcpuVarSpansEnabled      = "spans_enabled"
 	offcpuVarThreadSize        = "thread_size"
+	offcpuVarTick              = "tick"
 )
 
 // loadOffcpu returns the embedded CollectionSpec for offcpu.
@@ -296,6 +297,7 @@ type offcpuVariableSpecs struct {
 	RingWakeupBytes  *ebpf.VariableSpec `ebpf:"ring_wakeup_bytes"`
 	SpansEnabled     *ebpf.VariableSpec `ebpf:"spans_enabled"`
 	ThreadSize       *ebpf.VariableSpec `ebpf:"thread_size"`
+	Tick             *ebpf.VariableSpec `ebpf:"tick"`
 }
 
 // offcpuObjects contains all objects after they have been loaded into the kernel.
@@ -372,6 +374,7 @@ type offcpuVariables struct {
 	RingWakeupBytes  *ebpf.Variable `ebpf:"ring_wakeup_bytes"`
 	SpansEnabled     *ebpf.Variable `ebpf:"spans_enabled"`
 	ThreadSize       *ebpf.Variable `ebpf:"thread_size"`
+	Tick             *ebpf.Variable `ebpf:"tick"`
 }
 
 // offcpuPrograms contains all programs after they have been loaded into the kernel.
