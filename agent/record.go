@@ -146,6 +146,7 @@ func (r *recorder) run(ctx context.Context) (*Recording, error) {
 		Wakers:   r.opts.Wakers,
 		// Someone waits for the answer, and it is short.
 		FaultRate: 499,
+		Draws:     1000,
 		BPFFS:     cpu.DefaultBPFFS,
 		Open:      table.Open,
 		Lookup:    table.Lookup,

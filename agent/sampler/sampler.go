@@ -41,6 +41,9 @@ type Options struct {
 	FaultRate int
 	// OffCPU also measures what threads wait for, if the kernel can: see [Sampler.OffCPU].
 	OffCPU bool
+	// Draws is how many waits of a CPU are looked at in a second before it is every second one, then every fourth, and so
+	// on. Default 96.
+	Draws int
 	// Wakers also says who ends the waits.
 	Wakers bool
 	// Sync waits until the process table knows what the kernel has reported so far. Default: no wait.
@@ -166,7 +169,7 @@ func newSampler(o Options, verify func([]deferred, map[cpu.Key]seen)) (*Sampler,
 		return nil, Explain(err, nil)
 	}
 	if o.OffCPU {
-		if s.offcpu, s.offcpuErr = offcpu.Load(p, offcpu.Options{RingBytes: ringBytes, Wakers: o.Wakers}); s.offcpuErr == nil {
+		if s.offcpu, s.offcpuErr = offcpu.Load(p, offcpu.Options{Draws: uint32(o.Draws), RingBytes: ringBytes, Wakers: o.Wakers}); s.offcpuErr == nil {
 			s.epochs = append(s.epochs, s.offcpu.Epochs[:]...)
 		} else {
 			level.Warn(o.Logger).Log("msg", "what threads wait for is not measured", "err", s.offcpuErr)

@@ -5,8 +5,8 @@
  * Time off the CPU: what threads wait for.
  *
  * Hook: tp_btf/sched_switch, in the context of the thread that leaves, interrupts off.
- * Cost: two lookups a switch; a wait that is drawn also has its stack walked. A thread has DRAWN waits drawn in a second
- * before the chance halves, and halves again after as many; a CPU likewise. The next second goes on from there.
+ * Cost: two lookups a switch; a wait that is drawn also has its stack walked. A CPU has `draws` waits drawn in a
+ * second before the chance halves, and halves again after as many; a thread likewise. The next second goes on from there.
  * May not: sleep, or page in user memory: what is not there is a stack that ends early.
  *
  * See wait.h for what counts, and waiting.bpf.c for the ticks.
@@ -20,8 +20,8 @@
 
 char LICENSE[] SEC("license") = "Dual MIT/GPL";
 
-#define DRAWN 64     /* waits of a thread in a second before the chance halves */
-#define DRAWN_CPU 96 /* the same of a CPU */
+const volatile __u32 draws = 96; /* waits of a CPU in a second before the chance halves */
+#define THREAD_DRAWS (draws * 2 / 3) /* the same of a thread */
 
 #define WAKE (SECOND / 50)
 
@@ -101,16 +101,16 @@ static __always_inline void leave(void *ctx, struct task_struct *task, __u32 sta
 	if (!t || !c)
 		return;
 	if (t->second != second) {
-		t->shift = begun(t->shift + t->drawn / DRAWN, second - t->second);
+		t->shift = begun(t->shift + t->drawn / THREAD_DRAWS, second - t->second);
 		t->second = second;
 		t->drawn = 0;
 	}
 	if (c->second != second) {
-		c->shift = begun(c->shift + c->drawn / DRAWN_CPU, second - c->second);
+		c->shift = begun(c->shift + c->drawn / draws, second - c->second);
 		c->second = second;
 		c->drawn = 0;
 	}
-	shift = t->shift + t->drawn / DRAWN + c->shift + c->drawn / DRAWN_CPU;
+	shift = t->shift + t->drawn / THREAD_DRAWS + c->shift + c->drawn / draws;
 	if (shift > MAX_SHIFT)
 		shift = MAX_SHIFT;
 	t->limit = shift ? tick >> shift : tick > SECOND ? tick : SECOND;

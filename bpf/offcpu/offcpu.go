@@ -25,6 +25,8 @@ type Options struct {
 	Threads uint32
 	// Wakers also looks who ends the waits.
 	Wakers bool
+	// Draws is how many waits of a CPU are drawn in a second before the chance halves. Default 96.
+	Draws uint32
 	// RingBytes is the size of the ring of stacks.
 	RingBytes uint32
 }
@@ -61,6 +63,11 @@ func Load(p *cpu.Programs, o Options) (_ *Programs, err error) {
 	iter, err := loadWaiting()
 	if err != nil {
 		return nil, fmt.Errorf("reading the embedded programs: %w", err)
+	}
+	if o.Draws != 0 {
+		if err := sched.Variables["draws"].Set(max(o.Draws, 2)); err != nil {
+			return nil, fmt.Errorf("setting draws: %w", err)
+		}
 	}
 	if !o.Wakers {
 		delete(sched.Programs, "sched_waking")

@@ -200,6 +200,7 @@ const (
 	offcpuProgSchedSwitch      = "sched_switch"
 	offcpuProgSchedWaking      = "sched_waking"
 	offcpuVarBegunAt           = "begun_at"
+	offcpuVarDraws             = "draws"
 	offcpuVarEpoch             = "epoch"
 	offcpuVarExportDrop        = "export_drop"
 	offcpuVarExportEvent       = "export_event"
@@ -287,6 +288,7 @@ type offcpuMapSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type offcpuVariableSpecs struct {
 	BegunAt          *ebpf.VariableSpec `ebpf:"begun_at"`
+	Draws            *ebpf.VariableSpec `ebpf:"draws"`
 	Epoch            *ebpf.VariableSpec `ebpf:"epoch"`
 	ExportDrop       *ebpf.VariableSpec `ebpf:"export_drop"`
 	ExportEvent      *ebpf.VariableSpec `ebpf:"export_event"`
@@ -364,6 +366,7 @@ func (m *offcpuMaps) Close() error {
 // It can be passed to loadOffcpuObjects or ebpf.CollectionSpec.LoadAndAssign.
 type offcpuVariables struct {
 	BegunAt          *ebpf.Variable `ebpf:"begun_at"`
+	Draws            *ebpf.Variable `ebpf:"draws"`
 	Epoch            *ebpf.Variable `ebpf:"epoch"`
 	ExportDrop       *ebpf.Variable `ebpf:"export_drop"`
 	ExportEvent      *ebpf.Variable `ebpf:"export_event"`
