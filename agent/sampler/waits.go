@@ -24,9 +24,9 @@ const (
 	longTick = 200 * time.Millisecond
 )
 
-// stuckTick is when a tick is said to be stuck: a process whose memory is served by another (FUSE, userfaultfd) keeps whoever
+// stuckTick is when a tick is said to be stuck: memory that was swapped out to a disk that does not answer keeps whoever
 // reads it waiting, and unkillable. Then only long waits are not seen.
-var stuckTick = 10 * time.Second
+const stuckTick = 10 * time.Second
 
 // runTicks finds threads that have waited for long, more often than there are drains. Until ctx ends; what is drawn and goes
 // on is counted then.

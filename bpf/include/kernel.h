@@ -75,6 +75,14 @@ struct thread_struct {
 	unsigned long fsbase;
 };
 
+struct file;
+
+struct vm_area_struct {
+	unsigned long vm_start;
+	unsigned long vm_end;
+	struct file *vm_file;
+};
+
 struct task_struct {
 	void *stack;
 	unsigned int flags;

@@ -7,11 +7,15 @@
  * Hook: an iterator over all tasks, run by the agent; it may sleep. Only one runs at a time.
  * Cost: a lookup a thread, and for each wait that it meets for the first time a walk of its stack. The thread does not
  * run, so its stack and its registers are as it left them; should it wake meanwhile, the walk is thrown away.
- * May not: write anything but its own maps. It may page in user memory.
+ * May not: write anything but its own maps. It may page in user memory, but only such without a file: what serves a
+ * file's pages (FUSE) may take as long as it likes, meanwhile the process's address space is locked, and everybody who
+ * waits for that lock waits with us.
  */
 #include "../include/kernel.h"
 
-#define READ_USER(task, to, size, from) bpf_copy_from_user_task(to, size, from, task, 0)
+static long page_in(struct task_struct *task, void *to, __u32 size, const void *from);
+
+#define READ_USER(task, to, size, from) page_in(task, to, size, from)
 #define TASK_REGS(task) bpf_task_pt_regs(task)
 #define SCRATCH_MAP BPF_MAP_TYPE_ARRAY
 
@@ -43,6 +47,31 @@ struct walk {
 	struct task_struct *task;
 };
 
+/* Where the stack lies that is being walked, if it is memory without a file. Only one walk runs at a time. */
+static __u64 stack_start, stack_end;
+
+static long found(struct task_struct *task, struct vm_area_struct *vma, void *unused)
+{
+	if (!vma->vm_file) {
+		stack_start = vma->vm_start;
+		stack_end = vma->vm_end;
+	}
+	return 0;
+}
+
+static long page_in(struct task_struct *task, void *to, __u32 size, const void *from)
+{
+	__u64 start = (__u64)from, end = start + size;
+
+	if (start < stack_start || end > stack_end || end < start) {
+		stack_start = stack_end = 0;
+		bpf_find_vma(task, start, found, NULL, 0);
+		if (start < stack_start || end > stack_end || end < start)
+			return -1;
+	}
+	return bpf_copy_from_user_task(to, size, from, task, 0);
+}
+
 static long walk_step(__u32 i, struct walk *w)
 {
 	__u32 zero = 0;
@@ -65,6 +94,7 @@ static __always_inline bool find(struct task_struct *task, __u32 tid, __u64 sinc
 	}
 	if (!s)
 		return false;
+	stack_start = stack_end = 0;
 	reset(s, EVENT_WAIT, task->tgid, 0);
 	bpf_probe_read_kernel_str(s->record.key.comm, sizeof(s->record.key.comm), task->comm);
 	s->record.key.state = state_of(task->__state);
