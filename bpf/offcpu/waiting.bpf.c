@@ -47,7 +47,15 @@ struct walk {
 	struct task_struct *task;
 };
 
-/* Where the stack lies that is being walked, if it is memory without a file. Only one walk runs at a time. */
+/*
+ * Only one iterator runs at a time, so what it works on need not be on the stack, of which Linux 6.1 has too little: the
+ * wait's key, what is remembered of it, and a thread that was not known.
+ */
+static struct sample_key wait_key;
+static struct met new_wait;
+static struct thread new_thread;
+
+/* Where the stack lies that is being walked, if it is memory without a file. */
 static __u64 stack_start, stack_end;
 
 static long found(struct task_struct *task, struct vm_area_struct *vma, void *unused)
@@ -81,15 +89,15 @@ static long walk_step(__u32 i, struct walk *w)
 }
 
 /* Finds the key of a wait that was not drawn, by a walk if it is met for the first time. */
-static __always_inline bool find(struct task_struct *task, __u32 tid, __u64 since, struct sample_key *key)
+static __always_inline bool find(struct task_struct *task, __u32 tid, __u64 since)
 {
-	struct met *m = bpf_map_lookup_elem(&waits, &tid), new = { .since = since };
+	struct met *m = bpf_map_lookup_elem(&waits, &tid);
 	__u32 zero = 0, e = epoch & 1;
 	struct scratch *s = bpf_map_lookup_elem(&scratches, &zero);
 	struct walk w = { .task = task };
 
 	if (m && m->since == since) {
-		*key = m->key;
+		wait_key = m->key;
 		return true;
 	}
 	if (!s)
@@ -107,11 +115,12 @@ static __always_inline bool find(struct task_struct *task, __u32 tid, __u64 sinc
 	s->record.epoch = e;
 	if (!counted(&s->record.key, e) && !send(&s->record))
 		return false;
-	*key = s->record.key;
+	wait_key = s->record.key;
 	if (may_complete(s->unwind.stop))
 		return true;
-	new.key = *key;
-	if (bpf_map_update_elem(&waits, &tid, &new, BPF_ANY))
+	new_wait.since = since;
+	new_wait.key = wait_key;
+	if (bpf_map_update_elem(&waits, &tid, &new_wait, BPF_ANY))
 		count(&drops, DROP_THREADS);
 	return true;
 }
@@ -119,11 +128,12 @@ static __always_inline bool find(struct task_struct *task, __u32 tid, __u64 sinc
 /* A thread that was there before we were and has not run since. */
 static __always_inline struct thread *adopt(struct task_struct *task, __u32 tid)
 {
-	struct thread new = { .since = bpf_ktime_get_ns() }, *t;
+	struct thread *t;
 
+	new_thread.since = bpf_ktime_get_ns(); /* all else of it stays 0 */
 	if (task->on_cpu)
 		return NULL;
-	if (bpf_map_update_elem(&threads, &tid, &new, BPF_NOEXIST))
+	if (bpf_map_update_elem(&threads, &tid, &new_thread, BPF_NOEXIST))
 		return NULL;
 	t = bpf_map_lookup_elem(&threads, &tid);
 	if (t && task->on_cpu) {
@@ -137,7 +147,6 @@ SEC("iter.s/task")
 int waiting(struct bpf_iter__task *ctx)
 {
 	struct task_struct *task = ctx->task;
-	struct sample_key key;
 	struct thread *t;
 	__u64 since, waited, now;
 	__u32 tid, weight, known;
@@ -162,18 +171,18 @@ int waiting(struct bpf_iter__task *ctx)
 	if ((__s64)waited < 0 || (waited <= t->limit && !last))
 		return 0;
 	known = t->known;
-	key = t->key;
+	wait_key = t->key;
 	if (t->since != since)
 		return 0;
 	/* The first part is counted now if it has ended: such a wait can last for days. */
 	weight = __sync_lock_test_and_set(&t->weight, 0);
 	if (weight)
-		add(&key, first_part(since, t->limit, now) * weight, epoch & 1);
+		add(&wait_key, first_part(since, t->limit, now) * weight, epoch & 1);
 	if (waited <= t->limit)
 		return 0;
-	if (!known && !find(task, tid, since, &key))
+	if (!known && !find(task, tid, since))
 		return 0;
 	if (t->since == since) /* else it ran while its stack was walked */
-		add(&key, elapsed, epoch & 1);
+		add(&wait_key, elapsed, epoch & 1);
 	return 0;
 }
