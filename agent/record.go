@@ -398,6 +398,7 @@ func (r *recorder) finish(ctx context.Context, rec *Recording) error {
 	for _, n := range stats.Drops {
 		rec.Lost += int64(n)
 	}
+	rec.Lost += int64(stats.Malformed)
 	if r.heap != nil {
 		rec.Heap = r.heap.Stats()
 	}

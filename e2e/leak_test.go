@@ -64,8 +64,7 @@ func TestLeak(t *testing.T) {
 				"--before", stamp(began)+".."+stamp(middle), "--after", stamp(middle)+".."+stamp(time.Now()))
 			var diff struct {
 				Functions []struct {
-					Name   string `json:"name"`
-					Change int64  `json:"change"`
+					Name string `json:"name"`
 				} `json:"functions"`
 			}
 			if err := json.Unmarshal([]byte(out), &diff); err != nil {
