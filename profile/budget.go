@@ -1,6 +1,7 @@
 package profile
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"math"
@@ -10,6 +11,9 @@ import (
 type budget struct {
 	bytes int64 // of memory
 	steps int64 // values read, for formats in which a value may take no bytes
+	// ctx, if there is one, ends the reading; it is asked now and then.
+	ctx   context.Context
+	spent uint
 }
 
 // What a profile's parts take of memory, their places in the tables that find them again included.
@@ -36,6 +40,9 @@ func (b *budget) spend(bytes, steps int64) error {
 		return fmt.Errorf("%w: it would take more memory than allowed", ErrTooLarge)
 	case b.steps < 0:
 		return errTooManyValues
+	}
+	if b.spent++; b.ctx != nil && b.spent%4096 == 0 {
+		return b.ctx.Err()
 	}
 	return nil
 }

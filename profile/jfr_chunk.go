@@ -156,6 +156,7 @@ func (p *jfrPool) find(data []byte, id uint64) (*jfrReader, bool) {
 type jfrChunk struct {
 	data                      []byte
 	startNanos, durationNanos int64
+	startTicks                uint64
 	ticksPerSecond            uint64
 
 	budget  *budget
@@ -188,8 +189,8 @@ func openJFRChunk(data []byte, budget *budget) (c *jfrChunk, rest []byte, err er
 	c = &jfrChunk{
 		data: data[:size], budget: budget,
 		startNanos: int64(binary.BigEndian.Uint64(data[32:])), durationNanos: int64(binary.BigEndian.Uint64(data[40:])),
-		ticksPerSecond: binary.BigEndian.Uint64(data[56:]),
-		classes:        map[uint64]*jfrClass{}, byName: map[string]*jfrClass{}, pools: map[string]*jfrPool{},
+		startTicks: binary.BigEndian.Uint64(data[48:]), ticksPerSecond: binary.BigEndian.Uint64(data[56:]),
+		classes: map[uint64]*jfrClass{}, byName: map[string]*jfrClass{}, pools: map[string]*jfrPool{},
 	}
 	if c.startNanos < 0 || c.durationNanos < 0 || c.startNanos+c.durationNanos < 0 {
 		return nil, nil, errors.New("a chunk's time is out of range")
@@ -208,16 +209,17 @@ func openJFRChunk(data []byte, budget *budget) (c *jfrChunk, rest []byte, err er
 	return c, data[size:], nil
 }
 
-// events calls f for every event of the chunk with a reader of its fields, which lies in the whole chunk.
+// events calls f for every event of the chunk with a reader of its fields, which lies in the whole chunk and stands for that call.
 func (c *jfrChunk) events(f func(class uint64, r *jfrReader) error) error {
 	r := &jfrReader{data: c.data, at: jfrHeaderSize}
+	body := &jfrReader{}
 	for r.at < len(c.data) {
 		start := r.at
 		size := r.number()
 		if r.broken || size == 0 || size > uint64(len(c.data)-start) {
 			return errNotJFR
 		}
-		body := &jfrReader{data: c.data[:start+int(size)], at: r.at}
+		*body = jfrReader{data: c.data[:start+int(size)], at: r.at}
 		class := body.number()
 		if body.broken {
 			return errNotJFR

@@ -1,9 +1,11 @@
 package profile
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 )
 
 // JFREvent is one event of a recording. What the event does not have is zero.
@@ -34,26 +36,34 @@ type JFREvent struct {
 type JFREventOptions struct {
 	// Events are the names of those that are read.
 	Events []string
-	// AfterNanos leaves out chunks that began at this time or before it; 0: none.
-	AfterNanos int64
-	// MaxBytes bounds the memory that reading takes beside data itself; 0: 512 MiB.
+	// Skip are chunks that are left out.
+	Skip []JFRChunk
+	// MaxBytes bounds the memory that reading takes beside data itself, with 32 bytes for what f may keep of each event; 0: 512 MiB.
 	MaxBytes int64
 }
+
+// JFRChunk tells a chunk from all others of a JVM: when it began by the clock, which somebody may set, and by the JVM's own, which nobody can.
+type JFRChunk struct {
+	StartNanos int64
+	StartTicks uint64
+}
+
+// jfrEventCost is what an event may take of memory that is not its stack.
+const jfrEventCost = 32
 
 // JFRSpan is the time that a recording's chunks were written in, those that were left out not counted.
 type JFRSpan struct {
 	StartNanos, EndNanos int64
-	// Chunks are when each began.
-	Chunks []int64
+	Chunks               []JFRChunk
 }
 
-// ReadJFR calls f for each event of a recording that o asks for, in the order in which they were written. Their stacks go to d. f may keep
-// nothing of the event but copies. [ParseJFR] makes profiles instead.
-func ReadJFR(data []byte, d *Dictionary, o JFREventOptions, f func(*JFREvent) error) (span JFRSpan, err error) {
+// ReadJFR calls f for each event of a recording that o asks for, in the order in which they were written, until ctx is over. Their stacks go
+// to d. f may keep nothing of the event but copies. [ParseJFR] makes profiles instead.
+func ReadJFR(ctx context.Context, data []byte, d *Dictionary, o JFREventOptions, f func(*JFREvent) error) (span JFRSpan, err error) {
 	if o.MaxBytes <= 0 {
 		o.MaxBytes = 512 << 20
 	}
-	b := budget{bytes: o.MaxBytes, steps: 16*int64(len(data)) + 1<<16}
+	b := budget{bytes: o.MaxBytes, steps: 16*int64(len(data)) + 1<<16, ctx: ctx}
 	if len(data) == 0 {
 		return span, errors.New("reading JFR: no data")
 	}
@@ -63,14 +73,18 @@ func ReadJFR(data []byte, d *Dictionary, o JFREventOptions, f func(*JFREvent) er
 			return span, fmt.Errorf("reading JFR: chunk %d: %w", n, err)
 		}
 		data = rest
-		if o.AfterNanos > 0 && c.startNanos <= o.AfterNanos {
+		if err := b.spend(jfrEventCost, 1); err != nil {
+			return span, fmt.Errorf("reading JFR: chunk %d: %w", n, err)
+		}
+		id := JFRChunk{c.startNanos, c.startTicks}
+		if slices.Contains(o.Skip, id) {
 			continue
 		}
 		if len(span.Chunks) == 0 {
 			span.StartNanos = c.startNanos
 		}
 		span.EndNanos = max(span.EndNanos, c.startNanos+c.durationNanos)
-		span.Chunks = append(span.Chunks, c.startNanos)
+		span.Chunks = append(span.Chunks, id)
 		if err := c.read(d, o.Events, len(span.Chunks)-1, f); err != nil {
 			return span, fmt.Errorf("reading JFR: chunk %d: its events: %w", n, err)
 		}
@@ -87,43 +101,49 @@ func (c *jfrChunk) read(d *Dictionary, names []string, chunk int, f func(*JFREve
 		}
 	}
 	classes := map[[2]uint64]string{} // by id, and whether it is an object's
+	// One for all events: recordings have millions.
+	var e JFREvent
+	var stack uint64
+	var class [2]uint64
+	set := func(name string, v jfrValue) {
+		n := int64(min(v.number, math.MaxInt64))
+		switch name {
+		case "startTime":
+			e.StartNanos = ticksToNanos(v.number, c.ticksPerSecond)
+		case "allocationTime":
+			e.AllocatedNanos = ticksToNanos(v.number, c.ticksPerSecond)
+		case "stackTrace":
+			stack = v.number
+		case "objectClass":
+			class = [2]uint64{v.number, 0}
+		case "object":
+			class = [2]uint64{v.number, 1}
+		case "allocationSize", "objectSize":
+			e.Bytes = n
+		case "weight", "tlabSize":
+			e.Weight = n
+		case "eventThread", "thread":
+			e.Thread = v.number
+		case "allocated":
+			e.Allocated = n
+		case "arrayElements":
+			if n <= math.MaxInt32 { // the least int: no array
+				e.Elements = n
+			}
+		case "samplingPeriod":
+			e.PeriodNanos = ticksToNanos(v.number, c.ticksPerSecond)
+		}
+	}
 	return c.events(func(id uint64, r *jfrReader) error {
 		name, ok := wanted[id]
 		if !ok {
 			return nil
 		}
-		e := JFREvent{Name: name, Chunk: chunk}
-		var stack uint64
-		var class [2]uint64
-		if err := c.values(r, c.classes[id], 0, func(name string, v jfrValue) {
-			n := int64(min(v.number, math.MaxInt64))
-			switch name {
-			case "startTime":
-				e.StartNanos = ticksToNanos(v.number, c.ticksPerSecond)
-			case "allocationTime":
-				e.AllocatedNanos = ticksToNanos(v.number, c.ticksPerSecond)
-			case "stackTrace":
-				stack = v.number
-			case "objectClass":
-				class = [2]uint64{v.number, 0}
-			case "object":
-				class = [2]uint64{v.number, 1}
-			case "allocationSize", "objectSize":
-				e.Bytes = n
-			case "weight", "tlabSize":
-				e.Weight = n
-			case "eventThread", "thread":
-				e.Thread = v.number
-			case "allocated":
-				e.Allocated = n
-			case "arrayElements":
-				if n <= math.MaxInt32 { // the least int: no array
-					e.Elements = n
-				}
-			case "samplingPeriod":
-				e.PeriodNanos = ticksToNanos(v.number, c.ticksPerSecond)
-			}
-		}); err != nil {
+		if err := c.budget.spend(jfrEventCost, 1); err != nil {
+			return err
+		}
+		e, stack, class = JFREvent{Name: name, Chunk: chunk}, 0, [2]uint64{}
+		if err := c.values(r, c.classes[id], 0, set); err != nil {
 			return err
 		}
 		var err error

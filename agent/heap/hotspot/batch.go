@@ -1,6 +1,7 @@
 package hotspot
 
 import (
+	"context"
 	"fmt"
 	"math"
 	"slices"
@@ -14,10 +15,30 @@ var eventNames = []string{
 	"jdk.ObjectAllocationOutsideTLAB", "jdk.OldObjectSample",
 }
 
+// What a batch may take beside what its recording does. A real one has some 100 live objects and 10 000 sites.
+const (
+	maxOld       = 1 << 15 // live objects: old-object-queue-size
+	maxMoments   = 1 << 18
+	maxChunks    = 256 // that are known to have been read
+	maxClasses   = 1 << 16
+	maxSiteBytes = 128 << 20 // stacks of sites, each with its class
+)
+
+// decoding is held by who decodes: recordings are decoded one after the other, so that those of many JVMs take no more memory than one.
+var decoding = make(chan struct{}, 1)
+
+// decodeTimeout bounds how long one JVM keeps the others waiting. 64 MiB take some 2 s.
+const decodeTimeout = 10 * time.Second
+
 // builder makes the samples of a batch.
 type builder struct {
 	d       *profile.Dictionary
 	classes map[string]profile.FrameIndex
+	room    int // of maxSiteBytes
+}
+
+func newBuilder() *builder {
+	return &builder{d: profile.NewDictionary(), classes: map[string]profile.FrameIndex{}, room: maxSiteBytes}
 }
 
 // class returns a frame that stands for a class, the leaf of the stacks that allocate its objects.
@@ -32,8 +53,16 @@ func (b *builder) class(name string) profile.FrameIndex {
 
 // site returns the stack of an allocation site with the class that it allocates.
 func (b *builder) site(class string, stack profile.StackIndex) profile.StackIndex {
+	if b.room -= 256 + 4*len(b.d.Stacks[stack]); b.room < 0 {
+		return b.rest(class)
+	}
 	s := make(profile.Stack, 0, len(b.d.Stacks[stack])+1)
 	return b.d.Stack(append(append(s, b.class(class)), b.d.Stacks[stack]...))
+}
+
+// rest returns the stack of all of a class's sites that are too many.
+func (b *builder) rest(class string) profile.StackIndex {
+	return b.d.Stack(profile.Stack{b.class(class), b.reason("of more sites than are told apart")})
 }
 
 // reason returns a frame that stands for why there is no stack.
@@ -64,55 +93,93 @@ func (a amounts) profile(t profile.Type, span profile.JFRSpan, period int64) (p 
 	return p, len(p.Samples) > 0
 }
 
+// decode makes profiles of a recording, when it is its turn, until ctx is over.
+func (r *Recording) decode(ctx context.Context, data []byte, classes []Class, cpu cpuTimes) (*profile.Batch, error) {
+	select {
+	case decoding <- struct{}{}:
+		defer func() { <-decoding }()
+	case <-ctx.Done():
+		return nil, fmt.Errorf("the recording of process %d: others are decoded: %w", r.j.PID, ctx.Err())
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, decodeTimeout, errSlow)
+	defer cancel()
+	b, err := r.batch(ctx, data, classes, cpu)
+	if err != nil && context.Cause(ctx) != nil {
+		err = context.Cause(ctx)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("the recording of process %d: %w", r.j.PID, err)
+	}
+	return b, nil
+}
+
+var errSlow = fmt.Errorf("decoding it takes longer than %v: lower the recording's maximum or the interval", decodeTimeout)
+
 // batch makes profiles of a recording.
-func (r *Recording) batch(data []byte, classes []Class, cpu cpuTimes) (*profile.Batch, error) {
-	b := &builder{d: profile.NewDictionary(), classes: map[string]profile.FrameIndex{}}
+func (r *Recording) batch(ctx context.Context, data []byte, classes []Class, cpu cpuTimes) (*profile.Batch, error) {
+	b := newBuilder()
 	out := &profile.Batch{Dictionary: b.d}
 	executed, timed := amounts{}, amounts{}
 	moments := map[int64]bool{} // periods with samples
 	var old []profile.JFREvent
 	r.alloc.begin()
-	if r.read == 0 {
+	defer r.alloc.end()
+	o := profile.JFREventOptions{MaxBytes: 4 * r.o.MaxBytes, Skip: r.read}
+	if len(r.read) == 0 {
 		// First: a recording's events are not in the order of time.
-		if _, err := profile.ReadJFR(data, b.d, profile.JFREventOptions{Events: []string{"jdk.ThreadAllocationStatistics"}}, func(e *profile.JFREvent) error {
+		o.Events = []string{"jdk.ThreadAllocationStatistics"}
+		if _, err := profile.ReadJFR(ctx, data, b.d, o, func(e *profile.JFREvent) error {
 			if e.Chunk == 0 {
 				r.alloc.thread(e)
 			}
 			return nil
 		}); err != nil {
-			return nil, fmt.Errorf("the recording of process %d: %w", r.j.PID, err)
+			return nil, err
 		}
 	}
 	names := map[string]string{}
-	span, err := profile.ReadJFR(data, b.d, profile.JFREventOptions{Events: eventNames, AfterNanos: r.read, MaxBytes: 4 * r.o.MaxBytes}, func(e *profile.JFREvent) error {
+	o.Events = eventNames
+	span, err := profile.ReadJFR(ctx, data, b.d, o, func(e *profile.JFREvent) error {
 		if e.Class != "" {
 			name, ok := names[e.Class]
 			if !ok {
-				name = className(e.Class)
-				names[e.Class] = name
+				name = otherSites
+				if len(names) < maxClasses {
+					name = className(e.Class)
+					names[e.Class] = name
+				}
 			}
 			e.Class = name
 		}
 		switch e.Name {
 		case "jdk.ExecutionSample":
 			executed[e.Stack]++
-			moments[e.StartNanos/int64(r.o.Period)] = true
+			if len(moments) < maxMoments {
+				moments[e.StartNanos/int64(r.o.Period)] = true
+			}
 		case "jdk.CPUTimeSample":
 			timed[e.Stack] += float64(e.PeriodNanos)
 		case "jdk.OldObjectSample":
-			old = append(old, *e)
+			// Whoever dumps a recording has the live samples written again: the last ones are of this moment.
+			if len(old) > 0 && old[0].Chunk != e.Chunk {
+				old = old[:0]
+			}
+			if len(old) < maxOld {
+				old = append(old, *e)
+			}
 		default:
 			r.alloc.event(e, r.major >= 16)
 		}
 		return nil
 	})
 	if err != nil {
-		return nil, fmt.Errorf("the recording of process %d: %w", r.j.PID, err)
+		return nil, err
 	}
 	if len(span.Chunks) == 0 {
 		return out, nil
 	}
-	r.read = span.Chunks[len(span.Chunks)-1]
+	r.read = append(r.read, span.Chunks...)
+	r.read = slices.Clone(r.read[max(len(r.read)-maxChunks, 0):])
 	add := func(p profile.Profile, ok bool) {
 		if ok {
 			out.Profiles = append(out.Profiles, p)
@@ -133,9 +200,9 @@ func (r *Recording) batch(data []byte, classes []Class, cpu cpuTimes) (*profile.
 		add(objects.profile(profile.TypeAllocObjects, span, 0))
 	}
 	if r.o.Live {
-		// Whoever dumps a recording has the live samples written again: the last ones are of this moment.
-		last := len(span.Chunks) - 1
-		old = slices.DeleteFunc(old, func(e profile.JFREvent) bool { return e.Chunk != last })
+		if last := len(span.Chunks) - 1; len(old) > 0 && old[0].Chunk != last {
+			old = nil
+		}
 		space, objects := r.live.amounts(b, classes, old, &r.alloc)
 		add(space.profile(profile.TypeInuseSpace, span, 0))
 		add(objects.profile(profile.TypeInuseObjects, span, 0))

@@ -47,6 +47,8 @@ const (
 	keptPart   = 1e-5
 	minSamples = 10
 	maxSites   = 20_000
+	// maxKeptFrames bounds how many frames the stacks of these have, one that is several sites' as often.
+	maxKeptFrames = 1 << 21
 )
 
 func (l *live) begin(classes []Class) {
@@ -261,13 +263,14 @@ func (l *live) remember(d *profile.Dictionary, sites map[string]map[profile.Stac
 		heap += float64(c.Bytes)
 	}
 	l.d, l.sites = profile.NewDictionary(), map[string]map[profile.StackIndex]siteState{}
-	kept := 0
+	kept, frames := 0, 0
 	for _, c := range classes {
 		for stack, v := range sites[c.Name] {
-			if v.bytes < heap*keptPart && v.samples < minSamples || kept == maxSites {
+			more := len(d.Stacks[stack])
+			if v.bytes < heap*keptPart && v.samples < minSamples || kept == maxSites || frames+more > maxKeptFrames {
 				continue
 			}
-			kept++
+			kept, frames = kept+1, frames+more
 			if l.sites[c.Name] == nil {
 				l.sites[c.Name] = map[profile.StackIndex]siteState{}
 			}

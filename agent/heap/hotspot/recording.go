@@ -74,7 +74,7 @@ type Recording struct {
 	name    string // "" : none is running
 	started time.Time
 	cpu     cpuTimes
-	read    int64 // when the chunk that was read last began
+	read    []profile.JFRChunk // the last that were read
 	alloc   allocations
 	live    live
 }
@@ -237,7 +237,7 @@ func (r *Recording) turn(ctx context.Context, goOn bool) (b *profile.Batch, err 
 		}
 		cpu, r.cpu = cpu.since(r.cpu), cpu
 	}
-	return r.batch(data, classes, cpu)
+	return r.decode(ctx, data, classes, cpu)
 }
 
 // take ends a recording and returns what it has.

@@ -1,6 +1,7 @@
 package hotspot
 
 import (
+	"context"
 	"errors"
 	"io"
 	"math"
@@ -207,7 +208,7 @@ func FuzzBatch(f *testing.F) {
 				t.Fatal(err)
 			}
 			for range 2 {
-				b, err := r.batch(data, classes, cpuTimes{process: 5e9})
+				b, err := r.batch(context.Background(), data, classes, cpuTimes{process: 5e9})
 				if err != nil {
 					break
 				}
@@ -221,7 +222,7 @@ func FuzzBatch(f *testing.F) {
 						}
 					}
 				}
-				r.read = 0
+				r.read = nil
 			}
 		}
 	})
