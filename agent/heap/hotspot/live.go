@@ -1,6 +1,7 @@
 package hotspot
 
 import (
+	"cmp"
 	"maps"
 	"math"
 	"slices"
@@ -78,6 +79,8 @@ func (l *live) amounts(b *builder, classes []Class, events []profile.JFREvent, a
 	l.shrink(classes)
 	samples, weights := map[string][]liveSample{}, map[int64]float64{}
 	allocated.sortRefills()
+	// The last first: a TLAB's event is that of the object just before it.
+	slices.SortFunc(events, func(a, b profile.JFREvent) int { return cmp.Compare(b.AllocatedNanos, a.AllocatedNanos) })
 	for i := range events {
 		if e := &events[i]; e.Stack != 0 {
 			samples[e.Class] = append(samples[e.Class], liveSample{stack: e.Stack, bytes: objectBytes(e), nanos: e.AllocatedNanos, weight: l.weight(e, allocated)})

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"math"
+	"math/rand/v2"
 	"os"
 	"strings"
 	"testing"
@@ -131,6 +132,61 @@ func TestDivide(t *testing.T) {
 		if sum := total(got); len(got) > 0 && math.Abs(sum-100) > 1e-6 {
 			t.Errorf("%s: the sum is %g", c.name, sum)
 		}
+	}
+}
+
+// TestBursts: two sites that share a class, one with four fifths of it, fill small TLABs in bursts. Where no new TLAB was worth it an object
+// was allocated outside, and the next event comes a few microseconds later. Each site's part of the live objects' weights is its part of the bytes.
+func TestBursts(t *testing.T) {
+	const size, tlab, thread = 2016, 32 << 10, 7
+	rng := rand.New(rand.NewPCG(1, 2))
+	var a allocations
+	a.begin()
+	var l live
+	var events []profile.JFREvent
+	var of [3]float64
+	now := int64(1e9)
+	for range 2000 {
+		now += 50e6
+		for end, room, outside := now+200_000, 0, 0; now < end; {
+			stack := profile.StackIndex(1)
+			if rng.IntN(5) == 0 {
+				stack = 2
+			}
+			of[stack] += size
+			now += 150
+			switch {
+			case room >= size:
+				room -= size
+				continue
+			case outside > 0:
+				outside--
+			default:
+				room, outside = tlab-size, 20
+				a.event(&profile.JFREvent{
+					Name: "jdk.ObjectAllocationInNewTLAB", Class: "byte[]", Stack: stack, Thread: thread, StartNanos: now + 30 + rng.Int64N(400), Bytes: size, Weight: tlab,
+				}, true)
+			}
+			events = append(events, profile.JFREvent{Class: "byte[]", Stack: stack, Thread: thread, AllocatedNanos: now, Bytes: size})
+			now += 1000 + rng.Int64N(3000)
+		}
+	}
+	d := newBuilder()
+	for _, name := range []string{"a", "b"} {
+		d.d.Stack(profile.Stack{d.class(name)})
+	}
+	l.begin(nil)
+	space, _ := l.amounts(d, []Class{{"byte[]", int64(of[1]+of[2]) / size, int64(of[1] + of[2])}}, events, &a)
+	var weights [3]float64
+	for _, e := range events {
+		weights[e.Stack] += l.weights[e.AllocatedNanos]
+	}
+	want := of[1] / (of[1] + of[2])
+	if got := weights[1] / (weights[1] + weights[2]); len(events) < 10_000 || math.Abs(got-want) > 0.02 {
+		t.Errorf("%d live objects give the larger site %.3f, want %.3f", len(events), got, want)
+	}
+	if got := space[d.site("byte[]", 1)] / (of[1] + of[2]); math.Abs(got-want) > 0.02 {
+		t.Errorf("the larger site has %.3f, want %.3f", got, want)
 	}
 }
 
