@@ -331,7 +331,7 @@ func recordForever() {
 	pid, _ := strconv.Atoi(os.Getenv("HOTSPOT_TEST_RECORD"))
 	j, err := Find(pid)
 	if err == nil {
-		_, err = j.Start(context.Background(), Options{Allocations: true, Live: true, Lifetime: 3 * time.Second})
+		_, err = j.Start(context.Background(), Options{Allocations: true, Live: true, Lifetime: 10 * time.Second})
 	}
 	fmt.Println("recording", err)
 	forever()
