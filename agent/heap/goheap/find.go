@@ -2,9 +2,12 @@ package goheap
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
+	"time"
 
 	"github.com/perfuse/perfuse/symbolize/elf"
 	"github.com/perfuse/perfuse/symbolize/gosym"
@@ -36,12 +39,17 @@ const (
 // maxCode bounds what is read of a function. schedinit has some 5 KiB.
 const maxCode = 64 << 10
 
+// findTimeout bounds how long a file is looked through, whatever it claims to have. Kubernetes' largest take some 0.2 s.
+const findTimeout = 10 * time.Second
+
 // Find learns the layout of an executable or a shared library (-buildmode=c-shared, c-archive in a C program) from its
 // symbols and, if it has none, from its pclntab and the machine code of the runtime, which are in every Go program.
 // The errors are [ErrNotGo] and [ErrLayout]. Whoever maps the file calls it under [elf.Guard].
 //
 // A file without section headers is not found to be Go.
-func Find(f *elf.File) (*Layout, error) {
+func Find(f *elf.File) (*Layout, error) { return find(f, time.Now) }
+
+func find(f *elf.File, now func() time.Time) (*Layout, error) {
 	if !f.Is64 || f.Order != binary.LittleEndian || f.Machine != machineAMD64 && f.Machine != machineARM64 {
 		return nil, fmt.Errorf("%w for 64-bit x86 or ARM", ErrNotGo)
 	}
@@ -58,8 +66,8 @@ func Find(f *elf.File) (*Layout, error) {
 			l.code = append(l.code, segment{s.Vaddr, s.Offset, s.Filesz})
 		}
 	}
-	file := fileSpace{f: f}
-	if l.table, err = newTable(&file, pclntab); err != nil {
+	file := newFileSpace(f, now)
+	if l.table, err = newTable(file, pclntab); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrLayout, err)
 	}
 
@@ -74,7 +82,7 @@ func Find(f *elf.File) (*Layout, error) {
 	code := map[string][]byte{flush: nil, locked: nil, record: nil, schedinit: nil, allgadd: nil, mcall: nil}
 	l.Removed = true
 	addr := map[string]uint64{}
-	l.table.each(&file, func(name []byte, start, end uint64) {
+	err = l.table.each(file, func(name []byte, start, end uint64) {
 		switch string(name) {
 		case "runtime.MemProfile", "runtime.memProfileInternal":
 			// Up to Go 1.22 and since: the linker asks whether it is reachable.
@@ -86,12 +94,18 @@ func Find(f *elf.File) (*Layout, error) {
 			code[string(name)], _ = f.ReadAddr(start, end-start)
 		}
 	})
+	if err != nil {
+		return nil, fmt.Errorf("%w: listing its functions: %w", ErrLayout, err)
+	}
 	m := machine{arm64: f.Machine == machineARM64}
 	if !m.knownRecord(code[record], code[locked]) {
 		return nil, fmt.Errorf("%w: %s of %s is unlike them", ErrLayout, record, orUnknown(l.Version))
 	}
 	l.scheduler = findScheduler(m, l.Version, code[allgadd], addr[allgadd], code[mcall])
-	if l.fromSymbols(f) {
+	switch found, err := l.fromSymbols(file); {
+	case err != nil:
+		return nil, fmt.Errorf("%w: reading its symbols: %w", ErrLayout, err)
+	case found:
 		return l, nil
 	}
 	var ok [3]bool
@@ -114,11 +128,17 @@ func orUnknown(version string) string {
 }
 
 // fromSymbols looks for the variables in the symbol table.
-func (l *Layout) fromSymbols(f *elf.File) bool {
+func (l *Layout) fromSymbols(file *fileSpace) (found bool, err error) {
 	var buckets, cycle, rate uint64
-	for i := range f.Sections {
-		if s := &f.Sections[i]; s.Type == elf.SectionSymtab {
-			_ = f.Symbols(s, func(_ int, sym elf.Symbol) bool {
+	for i := range file.f.Sections {
+		if s := &file.f.Sections[i]; s.Type == elf.SectionSymtab {
+			if err := file.inTime(); err != nil {
+				return false, err
+			}
+			_ = file.f.Symbols(s, func(i int, sym elf.Symbol) bool {
+				if i%1024 == 0 && file.inTime() != nil {
+					return false
+				}
 				if sym.Section != 0 {
 					switch sym.Name {
 					case "runtime.mbuckets":
@@ -134,10 +154,10 @@ func (l *Layout) fromSymbols(f *elf.File) bool {
 		}
 	}
 	if buckets == 0 || cycle == 0 || rate == 0 {
-		return false
+		return false, file.inTime()
 	}
 	l.buckets, l.cycle, l.rate = buckets, cycle, rate
-	return true
+	return true, nil
 }
 
 // Bias returns what is added to the file's addresses in a process that has mapped the file from offset at start. It
@@ -173,18 +193,55 @@ func toolchain(f *elf.File) string {
 
 // fileSpace is a file's address space. What was asked for last is at hand with all that follows it in its section.
 type fileSpace struct {
-	f    *elf.File
-	addr uint64
-	b    []byte
+	f        *elf.File
+	sections []*elf.Section // those that are loaded, by address
+	addr     uint64
+	b        []byte
+	now      func() time.Time
+	until    time.Time
+	looks    int
+}
+
+func newFileSpace(f *elf.File, now func() time.Time) *fileSpace {
+	s := &fileSpace{f: f, now: now, until: now().Add(findTimeout)}
+	for i := range f.Sections {
+		c := &f.Sections[i]
+		if c.Flags&elf.SectionAlloc != 0 && c.Type != elf.SectionNobits && c.Type != elf.SectionNull && c.Size > 0 && !c.Compressed() {
+			s.sections = append(s.sections, c)
+		}
+	}
+	slices.SortStableFunc(s.sections, func(a, b *elf.Section) int { return cmp.Compare(a.Addr, b.Addr) })
+	return s
+}
+
+// inTime says whether there is time left.
+func (s *fileSpace) inTime() error {
+	if s.now().After(s.until) {
+		return fmt.Errorf("%w, %v", errTime, findTimeout)
+	}
+	return nil
 }
 
 func (s *fileSpace) at(addr uint64, n int) ([]byte, error) {
+	if s.looks++; s.looks%1024 == 0 {
+		if err := s.inTime(); err != nil {
+			return nil, err
+		}
+	}
 	if d := addr - s.addr; addr >= s.addr && d <= uint64(len(s.b)) && uint64(n) <= uint64(len(s.b))-d {
 		return s.b[d:][:n], nil
 	}
-	for i := range s.f.Sections {
-		c := &s.f.Sections[i]
-		if c.Flags&elf.SectionAlloc != 0 && !c.Compressed() && addr >= c.Addr && addr-c.Addr < c.Size {
+	if err := s.inTime(); err != nil { // this may take long
+		return nil, err
+	}
+	i, _ := slices.BinarySearchFunc(s.sections, addr, func(c *elf.Section, addr uint64) int {
+		if c.Addr <= addr {
+			return -1
+		}
+		return 1
+	})
+	if i > 0 {
+		if c := s.sections[i-1]; addr-c.Addr < c.Size {
 			b, err := s.f.Raw(c)
 			if err != nil {
 				return nil, err

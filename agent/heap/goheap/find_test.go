@@ -10,6 +10,9 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/perfuse/perfuse/symbolize/elf"
 )
@@ -168,7 +171,7 @@ func TestLibrary(t *testing.T) {
 			t.Fatalf("%v\n%s", err, text)
 		}
 		p := start(t, user, library, library)
-		got, err := p.reader().Read(Limits{})
+		got, err := p.reader().Read(patient)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -182,6 +185,121 @@ func TestLibrary(t *testing.T) {
 		}
 		if want := 1600 * 64 << 10 / 1.0; float64(bytes) < 0.7*want || float64(bytes) > 1.3*want {
 			t.Errorf("%q: %d bytes in use, want about %.0f", flags, bytes, want)
+		}
+	}
+}
+
+// manySections gives a program as many sections as there may be, and lays those behind them that its function table changes between.
+func manySections(t *testing.T, b []byte) []byte {
+	t.Helper()
+	f, err := elf.NewBytes(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	le := binary.LittleEndian
+	pclntab := f.Section(".gopclntab")
+	if pclntab == nil {
+		t.Fatal("no .gopclntab")
+	}
+	raw := b[pclntab.Offset:][:pclntab.Size]
+	names, functable := le.Uint64(raw[32:]), le.Uint64(raw[64:])
+	n := int(le.Uint16(b[60:]))
+	old := b[le.Uint64(b[40:]):][:64*n]
+	header := func(addr, offset, size uint64) []byte {
+		h := make([]byte, 64)
+		le.PutUint32(h[4:], elf.SectionProgbits)
+		le.PutUint64(h[8:], elf.SectionAlloc)
+		for i, v := range []uint64{addr, offset, size} {
+			le.PutUint64(h[16+8*i:], v)
+		}
+		return h
+	}
+	out := bytes.Clone(b)
+	out = append(out, make([]byte, -len(out)&7)...)
+	table := len(out)
+	out = append(out, make([]byte, 64)...)
+	others := 1<<18 - n - 4
+	for i := range others {
+		out = append(out, header(1<<40+uint64(16*i), 64, 16)...)
+	}
+	out = append(out, header(pclntab.Addr+functable, pclntab.Offset+functable, pclntab.Size-functable)...)
+	out = append(out, header(pclntab.Addr+names, pclntab.Offset+names, functable-names)...)
+	out = append(out, header(pclntab.Addr, pclntab.Offset, names)...)
+	moved := others + 3
+	for i := range n - 1 {
+		h := bytes.Clone(old[64*(i+1):][:64])
+		if le.Uint64(h[16:]) == pclntab.Addr {
+			le.PutUint64(h[8:], 0) // not loaded, so that it is not found at once
+		}
+		if link := le.Uint32(h[40:]); link != 0 {
+			le.PutUint32(h[40:], link+uint32(moved))
+		}
+		out = append(out, h...)
+	}
+	// There are too many for the file's header: the first section tells how many, and where their names are.
+	le.PutUint64(out[40:], uint64(table))
+	strings := uint32(le.Uint16(b[62:]))
+	le.PutUint16(out[60:], 0)
+	le.PutUint16(out[62:], 0xffff)
+	le.PutUint64(out[table+32:], uint64(len(out)-table)/64)
+	le.PutUint32(out[table+40:], strings+uint32(moved))
+	return out
+}
+
+// TestFindManySections: each function's name and record are in sections of their own, behind a quarter of a million others.
+func TestFindManySections(t *testing.T) {
+	path := build(t, "local", "heap", nil)
+	want, err := findIn(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := withoutSymbols(t, path)
+	f, err := elf.NewBytes(manySections(t, b))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var before, after unix.Rusage
+	unix.Getrusage(unix.RUSAGE_SELF, &before)
+	got, err := Find(f)
+	unix.Getrusage(unix.RUSAGE_SELF, &after)
+	if err != nil || !reflect.DeepEqual(got, want) {
+		t.Errorf("%+v, %v, want %+v", got, err, want)
+	}
+	cpu := time.Duration(after.Utime.Nano() - before.Utime.Nano())
+	t.Logf("%d sections: %v", len(f.Sections), cpu)
+	if len(f.Sections) < 1<<18-4 || cpu > time.Second {
+		t.Errorf("%d sections take %v", len(f.Sections), cpu)
+	}
+}
+
+// TestFindTimeout: there is an end to whatever a file claims to have, with symbols and without.
+func TestFindTimeout(t *testing.T) {
+	path := build(t, "local", "heap", nil)
+	whole, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, b := range map[string][]byte{"whole": whole, "stripped": withoutSymbols(t, path)} {
+		f, err := elf.NewBytes(b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		looks, last := 0, 0
+		clock := time.Unix(0, 0)
+		if _, err := find(f, func() time.Time { looks++; return clock }); err != nil || looks < 4 {
+			t.Fatalf("%s: %d looks at the clock, %v", name, looks, err)
+		}
+		for last = range looks {
+			n := 0
+			_, err := find(f, func() time.Time {
+				if n++; n > max(last, 1) {
+					return clock.Add(findTimeout + 1)
+				}
+				return clock
+			})
+			if !errors.Is(err, ErrLayout) || !errors.Is(err, errTime) {
+				t.Errorf("%s: at the %dth of %d looks at the clock: %v", name, last, looks, err)
+			}
 		}
 	}
 }

@@ -16,6 +16,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/perfuse/perfuse/symbolize/elf"
 	"github.com/perfuse/perfuse/symbolize/gosym"
@@ -23,6 +24,9 @@ import (
 
 // toolchains are the last of each minor version; the first is the one that runs the tests.
 var toolchains = []string{"local", "go1.20.14", "go1.21.13", "go1.22.12", "go1.23.12", "go1.24.11", "go1.25.5"}
+
+// patient leaves time for a machine that is busy with something else.
+var patient = Limits{Duration: time.Minute}
 
 // sources is a copy of testdata outside of our module, so that other toolchains can build it.
 var sources = sync.OnceValues(func() (string, error) {

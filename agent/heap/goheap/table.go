@@ -2,6 +2,7 @@ package goheap
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 
 	"github.com/perfuse/perfuse/symbolize/gosym"
@@ -55,24 +56,30 @@ func newTable(s space, g *gosym.Table) (table, error) {
 	return t, nil
 }
 
-// each calls f with every function.
-func (t *table) each(s space, f func(name []byte, start, end uint64)) {
+// each calls f with every function. The error is that there was no time for all; what cannot be read otherwise is left out.
+func (t *table) each(s space, f func(name []byte, start, end uint64)) error {
 	le := binary.LittleEndian
 	list, err := s.at(t.start+t.functable, int(t.functions)*8+4)
 	if err != nil {
-		return
+		return onlyTime(err)
 	}
 	for ; len(list) >= 12; list = list[8:] {
 		start, end := uint64(le.Uint32(list)), uint64(le.Uint32(list[8:]))
 		if end < start {
-			return
+			return nil
 		}
 		rec, err := s.at(t.start+t.functable+uint64(le.Uint32(list[4:])), 8)
 		if err != nil {
+			if err := onlyTime(err); err != nil {
+				return err
+			}
 			continue
 		}
 		name, err := s.at(t.start+t.names+uint64(le.Uint32(rec[4:])), maxName)
 		if err != nil {
+			if err := onlyTime(err); err != nil {
+				return err
+			}
 			continue
 		}
 		for i, c := range name {
@@ -82,6 +89,14 @@ func (t *table) each(s space, f func(name []byte, start, end uint64)) {
 			}
 		}
 	}
+	return nil
+}
+
+func onlyTime(err error) error {
+	if errors.Is(err, errTime) {
+		return err
+	}
+	return nil
 }
 
 // parents appends the addresses that the runtime puts on a stack after pc for the functions into which the one at pc
