@@ -18,7 +18,7 @@ func BenchmarkWalk(b *testing.B) {
 		p.order("gc")
 		n := 0
 		read := func(r *Reader) {
-			got, err := r.Read(Limits{})
+			got, err := r.Read(patient)
 			if err != nil || !got.Complete || len(got.Buckets) < buckets {
 				b.Fatalf("%v, %+v", err, got)
 			}
@@ -57,7 +57,7 @@ func BenchmarkGoroutines(b *testing.B) {
 		b.Run(fmt.Sprint(55*n), func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
-				if got, err := r.Goroutines(Limits{}); err != nil || !got.Complete {
+				if got, err := r.Goroutines(patient); err != nil || !got.Complete {
 					b.Fatalf("%v, %+v", err, got)
 				}
 			}

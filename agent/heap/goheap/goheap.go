@@ -55,6 +55,9 @@ var (
 	ErrLayout = errors.New("this Go runtime keeps its memory profile in a way that is not known: Go 1.20 to 1.26 can be read")
 	// ErrGone: the process has ended, or executes another program now.
 	ErrGone = errors.New("the process has ended or executes another program: open it anew")
+	// ErrStuck: a read of its memory does not return, since whoever has to provide that memory does not answer. What was begun is
+	// waited for no longer; until it ends there is no other.
+	ErrStuck = errors.New("a part of the process's memory does not answer: look for FUSE, NFS or userfaultfd in it")
 	// ErrPermission: the kernel does not let us read the process's memory.
 	ErrPermission = errors.New("no permission to read the process's memory: run as root or with CAP_SYS_PTRACE, and see kernel.yama.ptrace_scope")
 )
@@ -63,14 +66,17 @@ var (
 type Profile struct {
 	// Rate is the mean number of bytes between samples; at 1 everything has been counted.
 	Rate int64
-	// Buckets are in order of their addresses, which stays the same from walk to walk; new ones may come between.
-	// Several may have the same stack and differ by size. Buckets in which nothing is published yet are left out.
+	// Buckets are in order of their addresses; new ones may come between. Several may have the same stack and differ by size. Buckets in which nothing is published yet are left out.
 	Buckets []Bucket
 	// Complete is false if buckets are missing; Reason says why.
 	Complete bool
 	Reason   string
 	// Consistent is false if each walk that could be afforded met a collection: buckets may then be of two collections.
 	Consistent bool
+	// Anew says that the Reader knew nothing before: it is the first profile, or the list made no sense the last time and was read from its
+	// beginning. Then nothing that is known of buckets from earlier profiles counts. Buckets that are missing in a profile that is not
+	// Complete come in later ones, and what they count may be older than both.
+	Anew bool
 	// Early says that no collection has published anything yet, so that everything counts. The next profile may have
 	// less: what a collection has published by then.
 	Early bool
@@ -78,6 +84,8 @@ type Profile struct {
 
 // Bucket counts the sampled allocations of one size by one stack since the program's start, as the runtime does.
 type Bucket struct {
+	// Addr is where it is in the process. It tells buckets apart, and stays the same until a profile is Anew.
+	Addr uint64
 	// Stack has the leaf first, in addresses of the process. Each is a return address: what it belongs to is found one
 	// byte before it. There is one for each machine frame, from which inlined functions follow. (The runtime has one for
 	// each inlined function, too; those are taken out. There are no marks of skipped frames: the runtime has none since
@@ -115,20 +123,14 @@ func scale(objects, bytes, rate int64) (int64, int64) {
 		return 0, 0
 	}
 	if rate <= 1 {
-		return objects, bytes
+		return min(objects, maxHeap), min(bytes, maxHeap)
 	}
 	mean := float64(bytes) / float64(objects)
 	factor := 1 / (1 - math.Exp(-mean/float64(rate)))
 	return whole(float64(objects) * factor), whole(float64(bytes) * factor)
 }
 
-// whole cuts to an int64 what may be as large as a hostile process likes.
-func whole(f float64) int64 {
-	switch {
-	case f >= math.MaxInt64:
-		return math.MaxInt64
-	case f <= math.MinInt64:
-		return math.MinInt64
-	}
-	return int64(f)
-}
+// maxHeap bounds what a hostile process says that it has, so that sums of it stay numbers: 256 TiB.
+const maxHeap = 1 << 48
+
+func whole(f float64) int64 { return int64(min(f, maxHeap)) }

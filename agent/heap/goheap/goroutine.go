@@ -84,13 +84,17 @@ func findScheduler(m machine, toolchain string, allgadd []byte, at uint64, mcall
 }
 
 // Goroutines counts goroutines by their stacks. One that moves while it is read is counted as running. The errors are
-// [ErrGoroutines] and [ErrGone].
+// [ErrGoroutines], [ErrGone] and [ErrStuck].
 func (r *Reader) Goroutines(limits Limits) (*Goroutines, error) {
 	sched := r.layout.scheduler
 	if sched == nil {
 		return nil, ErrGoroutines
 	}
 	limits = limits.orDefaults()
+	return look(r, limits.Duration, func() (*Goroutines, error) { return r.goroutines(sched, limits) })
+}
+
+func (r *Reader) goroutines(sched *scheduler, limits Limits) (*Goroutines, error) {
 	b := &budget{bytes: limits.Bytes, until: r.now().Add(limits.Duration), now: r.now}
 	var slice [24]byte
 	if _, err := r.mem.ReadAt(slice[:], int64(sched.all+r.bias)); err != nil {

@@ -27,7 +27,7 @@ func TestGoroutines(t *testing.T) {
 			path := build(t, toolchain, "goroutines", []string{"GOARCH=arm64"}, "-ldflags=-s -w")
 			p := start(t, emulator, path, path)
 			if toolchain == "go1.20.14" {
-				if got, err := p.reader().Goroutines(Limits{}); !errors.Is(err, ErrGoroutines) {
+				if got, err := p.reader().Goroutines(patient); !errors.Is(err, ErrGoroutines) {
 					t.Errorf("%+v, %v", got, err)
 				}
 				return
@@ -68,7 +68,7 @@ func testGoroutines(t *testing.T, p *program, path string) {
 		t.Errorf("%+v, %v", got, err)
 	}
 	p.kill()
-	if got, err := r.Goroutines(Limits{}); !errors.Is(err, ErrGone) {
+	if got, err := r.Goroutines(patient); !errors.Is(err, ErrGone) {
 		t.Errorf("%+v, %v", got, err)
 	}
 }
@@ -77,7 +77,7 @@ func testGoroutines(t *testing.T, p *program, path string) {
 // these are not seen.
 func compareGoroutines(t *testing.T, p *program, n *names, inSyscall int) string {
 	t.Helper()
-	got, err := p.reader().Goroutines(Limits{})
+	got, err := p.reader().Goroutines(patient)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -141,7 +141,7 @@ func TestGoroutineStorm(t *testing.T) {
 	whole := map[string]bool{}
 	running, standing := 0, 0
 	for range 300 {
-		got, err := r.Goroutines(Limits{})
+		got, err := r.Goroutines(patient)
 		if err != nil {
 			t.Fatal(err)
 		}

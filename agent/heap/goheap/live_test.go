@@ -23,11 +23,11 @@ func TestStorm(t *testing.T) {
 	p.order("site 10 1000000") // 10 MB that stay
 	p.order("storm 4")
 	type amounts struct{ allocs, frees int64 }
-	last := map[*uint64]amounts{} // by stack: it keeps its place
+	last := map[uint64]amounts{} // by address
 	consistent, moved, buckets, kept := 0, 0, 0, int64(0)
 	reads := 0
 	for ; reads < 5000 && consistent < 150; reads++ {
-		got, err := r.Read(Limits{})
+		got, err := r.Read(patient)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -45,14 +45,14 @@ func TestStorm(t *testing.T) {
 			if len(b.Stack) == 0 || b.Size*b.Allocs != b.AllocBytes || b.Size*b.Frees != b.FreeBytes || b.Frees > b.Allocs {
 				t.Fatalf("bucket %+v", b)
 			}
-			was, now := last[&b.Stack[0]], amounts{b.Allocs, b.Frees}
+			was, now := last[b.Addr], amounts{b.Allocs, b.Frees}
 			if now.allocs < was.allocs || now.frees < was.frees {
 				t.Fatalf("%+v after %+v", now, was)
 			}
 			if was != now {
 				moved++
 			}
-			last[&b.Stack[0]] = now
+			last[b.Addr] = now
 			if b.Size >= 1_000_000 && b.Size < 1_100_000 {
 				n, _ := b.InUse(got.Rate)
 				big += n
@@ -68,7 +68,7 @@ func TestStorm(t *testing.T) {
 		t.Errorf("%d of %d reads are consistent, of %d buckets; %d counts changed; %d big objects", consistent, reads, buckets, moved, kept)
 	}
 	p.kill()
-	if got, err := r.Read(Limits{}); !errors.Is(err, ErrGone) {
+	if got, err := r.Read(patient); !errors.Is(err, ErrGone) {
 		t.Errorf("after its end: %v, %v", got, err)
 	}
 }
@@ -85,7 +85,7 @@ func TestDies(t *testing.T) {
 		done := make(chan error)
 		go func() {
 			for {
-				if _, err := r.Read(Limits{}); err != nil {
+				if _, err := r.Read(patient); err != nil {
 					done <- err
 					return
 				}
@@ -113,12 +113,12 @@ func TestRemoved(t *testing.T) {
 		t.Run(toolchain, func(t *testing.T) {
 			for _, flags := range []string{"", "-s -w"} {
 				p := start(t, build(t, toolchain, "removed", nil, "-ldflags="+flags), "")
-				if got, err := p.reader().Read(Limits{}); !errors.Is(err, ErrRemoved) {
+				if got, err := p.reader().Read(patient); !errors.Is(err, ErrRemoved) {
 					t.Errorf("%q: %v, %v", flags, got, err)
 				}
 				// What the error says helps.
 				p = start(t, p.cmd.Path, "", "nevertheless")
-				got, err := p.reader().Read(Limits{})
+				got, err := p.reader().Read(patient)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -135,7 +135,7 @@ func TestRemoved(t *testing.T) {
 		})
 	}
 	p := start(t, build(t, "local", "heap", nil), "", "0")
-	if got, err := p.reader().Read(Limits{}); !errors.Is(err, ErrOff) {
+	if got, err := p.reader().Read(patient); !errors.Is(err, ErrOff) {
 		t.Errorf("rate 0: %v, %v", got, err)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"math"
 	"os"
@@ -72,25 +73,17 @@ func startTicks(folder int) (uint64, error) {
 	return strconv.ParseUint(string(fields[19]), 10, 64)
 }
 
-// ReadAt reads the process's memory at an address. It may read less than asked for, with an error, where nothing is mapped.
+// ReadAt reads the process's memory at an address. It may read less than asked for, with an error, where nothing is mapped. It takes as
+// long as whoever provides that memory likes. Close does not wait for it.
 func (m *Memory) ReadAt(b []byte, addr int64) (int, error) {
-	got := 0
-	for got < len(b) {
-		if addr > math.MaxInt64-int64(len(b)) {
-			return got, unix.EIO
-		}
-		n, err := unix.Pread(int(m.f.Fd()), b[got:], addr+int64(got))
-		switch {
-		case err == unix.EINTR:
-		case err != nil:
-			return got, err
-		case n == 0:
-			return got, ErrGone
-		default:
-			got += n
-		}
+	if addr > math.MaxInt64-int64(len(b)) {
+		return 0, unix.EIO
 	}
-	return got, nil
+	n, err := m.f.ReadAt(b, addr)
+	if err == io.EOF {
+		err = ErrGone
+	}
+	return n, err
 }
 
 // Close lets go of the memory.

@@ -51,6 +51,10 @@ type Reader struct {
 	next, end uint64
 	// distrusted: the list made no sense. The next walk begins with nothing.
 	distrusted bool
+	anew       bool // no profile has been given since
+
+	// given is closed when a look ends that nobody waits for any more.
+	given chan struct{}
 
 	words []uint64 // a piece of memory for stacks, being filled
 	stack []uint64
@@ -81,13 +85,55 @@ const attempts = 4
 // NewReader returns a Reader of a process. Bias is the difference between its addresses and the file's
 // ([Layout.Bias]). What mem's errors wrap in [ErrGone] ends a Read with that.
 func NewReader(l *Layout, mem io.ReaderAt, bias uint64) *Reader {
-	return &Reader{layout: l, mem: mem, bias: bias, now: time.Now, known: map[uint64]struct{}{}}
+	return &Reader{layout: l, mem: mem, bias: bias, now: time.Now, known: map[uint64]struct{}{}, anew: true}
+}
+
+// patience is how much longer than its limit a look may take, before what it reads is taken for memory that does not answer.
+const patience = time.Second
+
+// look does what f does, but does not wait for ever: reading a page of a file system in user space, or one that the process itself is to
+// provide, ends when they like.
+func look[T any](r *Reader, limit time.Duration, f func() (T, error)) (result T, err error) {
+	if r.given != nil {
+		select {
+		case <-r.given:
+			r.given = nil
+		default:
+			return result, ErrStuck
+		}
+	}
+	done := make(chan struct{})
+	var found T
+	var failed error
+	go func() {
+		defer close(done)
+		found, failed = f()
+	}()
+	timer := time.NewTimer(limit + patience)
+	defer timer.Stop()
+	select {
+	case <-done:
+		return found, failed
+	case <-timer.C:
+		r.given = done
+		return result, ErrStuck
+	}
 }
 
 // Read walks the list. What exceeds the limits is missing then, and said so in the profile; the next Read goes on where
-// this one ended. The errors are [ErrOff], [ErrRemoved], [ErrLayout] and [ErrGone].
+// this one ended. The errors are [ErrOff], [ErrRemoved], [ErrLayout], [ErrGone] and [ErrStuck].
 func (r *Reader) Read(limits Limits) (*Profile, error) {
 	limits = limits.orDefaults()
+	p, err := look(r, limits.Duration, func() (*Profile, error) { return r.consistent(limits) })
+	if err != nil {
+		return nil, err
+	}
+	p.Anew, r.anew = r.anew, false
+	return p, nil
+}
+
+// consistent reads until no collection has come in between.
+func (r *Reader) consistent(limits Limits) (*Profile, error) {
 	b := &budget{bytes: limits.Bytes, until: r.now().Add(limits.Duration), now: r.now}
 	w := newWindows(r.mem, b, bucketWindow, bucketWindows)
 	defer w.close()
@@ -169,8 +215,9 @@ func (r *Reader) variable(addr uint64, n int) (uint64, error) {
 // walk finds the buckets that are not known yet. What it returns first is why it could not find all.
 func (r *Reader) walk(w *windows, head uint64, limit int) (reason, err error) {
 	if r.distrusted {
-		*r = *NewReader(r.layout, r.mem, r.bias)
-		r.now = w.budget.now
+		r.sites, r.known, r.words = nil, map[uint64]struct{}{}, nil
+		r.newest, r.next, r.end, r.open = 0, 0, 0, false
+		r.distrusted, r.anew = false, true
 	}
 	if !r.open { // else there is something left
 		r.next, r.end, r.newest, r.open = head, r.newest, head, true
@@ -198,6 +245,7 @@ func (r *Reader) walk(w *windows, head uint64, limit int) (reason, err error) {
 			case errors.Is(err, ErrGone):
 				return nil, err
 			case err != nil && len(r.sites) == 0:
+				r.distrusted = true
 				return nil, fmt.Errorf("%w: %w", ErrLayout, err)
 			case err != nil:
 				r.distrusted = true
@@ -346,7 +394,7 @@ func (p *Profile) append(s *site, n counts) error {
 	}
 	if n.allocs != 0 {
 		p.Buckets = append(p.Buckets, Bucket{
-			Stack: s.stack, Size: int64(s.size),
+			Addr: s.addr, Stack: s.stack, Size: int64(s.size),
 			Allocs: int64(n.allocs), Frees: int64(n.frees), AllocBytes: int64(n.allocBytes), FreeBytes: int64(n.freeBytes),
 		})
 	}

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -328,17 +329,85 @@ func TestReadAgain(t *testing.T) {
 		t.Errorf("%d buckets, want %d; %d stacks; %s", len(p.Buckets), want, len(seen), p.Reason)
 	}
 
-	// After a list that made no sense the reader begins anew.
+	// After a list that made no sense the reader begins anew, and finds every bucket in its place.
+	addrs := func(p *Profile) (all []uint64) {
+		for _, b := range p.Buckets {
+			all = append(all, b.Addr)
+		}
+		return all
+	}
+	before := addrs(p)
 	head := binary.LittleEndian.Uint64(m.b[bucketsAddr-memoryBase:])
 	bad := m.push(16, []uint64{7}, [2]uint64{1, 0})
 	m.word(bad+16, 77)
-	if p := read(Limits{}); p.Complete || len(p.Buckets) != want {
-		t.Errorf("%d buckets, complete %v", len(p.Buckets), p.Complete)
+	if p := read(Limits{}); p.Complete || len(p.Buckets) != want || p.Anew {
+		t.Errorf("%d buckets, complete %v, anew %v", len(p.Buckets), p.Complete, p.Anew)
 	}
 	m.word(bucketsAddr, head)
-	if p := read(Limits{}); !p.Complete || len(p.Buckets) != want {
-		t.Errorf("%d buckets, complete %v %s", len(p.Buckets), p.Complete, p.Reason)
+	if p := read(Limits{}); !p.Complete || !p.Anew || !slices.Equal(addrs(p), before) {
+		t.Errorf("%d buckets, complete %v %s, anew %v", len(p.Buckets), p.Complete, p.Reason, p.Anew)
 	}
+	if p := read(Limits{}); p.Anew {
+		t.Error("the next is anew, too")
+	}
+}
+
+// TestAnew: nobody misses that the reader has begun anew, whatever else goes wrong then.
+func TestAnew(t *testing.T) {
+	m := newMemory(1, 4)
+	m.push(16, []uint64{1}, [2]uint64{5, 3})
+	good := binary.LittleEndian.Uint64(m.b[bucketsAddr-memoryBase:])
+	bad := uint64(m.push(16, []uint64{2}, [2]uint64{5, 3}))
+	m.word(int(bad)+16, 77)
+	m.word(bucketsAddr, good)
+	r := m.reader()
+	for i, c := range []struct {
+		head uint64
+		want string
+	}{
+		{good, "anew"}, {good, ""}, {bad, ""}, {bad, "fails"}, {bad, "fails"}, {good, "anew"}, {good, ""},
+	} {
+		m.word(bucketsAddr, c.head)
+		p, err := r.Read(Limits{})
+		got := ""
+		switch {
+		case err != nil:
+			got = "fails"
+		case p.Anew:
+			got = "anew"
+		}
+		if got != c.want {
+			t.Errorf("read %d: %q, %v, want %q", i, got, err, c.want)
+		}
+	}
+}
+
+// TestStuck: a page that somebody else provides may never come. The caller goes on, and reads again when it has come.
+func TestStuck(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMemory(1, 4)
+		m.push(16, []uint64{1}, [2]uint64{5, 3})
+		r := m.reader()
+		r.layout.scheduler = &scheduler{all: memoryBase + 64, status: 144, bp: 96}
+		answer := make(chan struct{})
+		m.hook = func(int, int) { <-answer }
+		begin := time.Now()
+		if p, err := r.Read(Limits{}); !errors.Is(err, ErrStuck) || time.Since(begin) != time.Second+patience {
+			t.Errorf("%v, %v after %v", p, err, time.Since(begin))
+		}
+		begin = time.Now()
+		if p, err := r.Read(Limits{}); !errors.Is(err, ErrStuck) || time.Since(begin) != 0 {
+			t.Errorf("again: %v, %v after %v", p, err, time.Since(begin))
+		}
+		if gs, err := r.Goroutines(Limits{}); !errors.Is(err, ErrStuck) || time.Since(begin) != 0 {
+			t.Errorf("goroutines: %v, %v after %v", gs, err, time.Since(begin))
+		}
+		close(answer)
+		synctest.Wait()
+		if p, err := r.Read(Limits{}); err != nil || !p.Complete || len(p.Buckets) != 1 || !p.Anew {
+			t.Errorf("afterwards: %+v, %v", p, err)
+		}
+	})
 }
 
 // endless is a process with as many buckets as one likes, each of 256 bytes, none of which is anywhere.
@@ -381,7 +450,7 @@ func TestMany(t *testing.T) {
 		return m.HeapAlloc
 	}
 	before := heap()
-	p, err := r.Read(Limits{})
+	p, err := r.Read(patient)
 	if err != nil || p.Complete || len(p.Buckets) != 100_000 || p.Reason != "more than 100000 buckets" {
 		t.Fatalf("%v, %d buckets, complete %v: %s", err, len(p.Buckets), p.Complete, p.Reason)
 	}
@@ -389,7 +458,7 @@ func TestMany(t *testing.T) {
 	if used := heap() - before; used > 24<<20 {
 		t.Errorf("100 000 buckets take %d bytes", used)
 	}
-	if p, err = r.Read(Limits{Buckets: 2_000_000, Bytes: 4 << 30}); err != nil || !p.Complete || len(p.Buckets) != 1_000_000 {
+	if p, err = r.Read(Limits{Buckets: 2_000_000, Bytes: 4 << 30, Duration: time.Minute}); err != nil || !p.Complete || len(p.Buckets) != 1_000_000 {
 		t.Fatalf("%v, %d buckets, complete %v: %s", err, len(p.Buckets), p.Complete, p.Reason)
 	}
 
@@ -449,8 +518,9 @@ func TestScale(t *testing.T) {
 	f(0, 0, 512<<10, 0, 0)
 	f(10, 160, 1, 10, 160)
 	f(10, 160, 0, 10, 160)
-	f(1, 512<<10, 512<<10, 1, 829_411)                                   // 1/(1-1/e)
-	f(10, 160, 512<<10, 327_685, 5_242_960)                              // each stands for 32768.5
-	f(1, 1<<40, 512<<10, 1, 1<<40)                                       // always sampled
-	f(math.MaxInt64, math.MaxInt64, 1<<62, math.MaxInt64, math.MaxInt64) // no overflow
+	f(math.MaxInt64, math.MaxInt64, 1, maxHeap, maxHeap)
+	f(1, 512<<10, 512<<10, 1, 829_411)                       // 1/(1-1/e)
+	f(10, 160, 512<<10, 327_685, 5_242_960)                  // each stands for 32768.5
+	f(1, 1<<40, 512<<10, 1, 1<<40)                           // always sampled
+	f(math.MaxInt64, math.MaxInt64, 1<<62, maxHeap, maxHeap) // no overflow
 }

@@ -95,7 +95,7 @@ func testTruth(t *testing.T, path string, rate int64, emulator ...string) {
 	p.order("deep 300 1000000")
 	for range 2 {
 		p.order("gc")
-		got, err := r.Read(Limits{})
+		got, err := r.Read(patient)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -197,7 +197,7 @@ func testEarly(t *testing.T, path string, emulator ...string) {
 	r := p.reader()
 	for _, want := range []int64{500, 1000} {
 		p.order("site 500 4096")
-		got, err := r.Read(Limits{})
+		got, err := r.Read(patient)
 		if err != nil {
 			t.Fatal(err)
 		}
