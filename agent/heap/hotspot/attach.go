@@ -1,6 +1,7 @@
 package hotspot
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -37,7 +38,7 @@ func (j *JVM) command(ctx context.Context, command string) (string, error) {
 	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
+	ctx, cancel := context.WithTimeout(ctx, cmp.Or(j.timeout, answerTimeout))
 	defer cancel()
 	text, err := j.converse(ctx, "1\x00jcmd\x00"+command+"\x00\x00\x00")
 	if err == nil {
@@ -193,6 +194,9 @@ func (j *JVM) wake(ctx context.Context, temp *os.File) error {
 		}
 		return err
 	}); err != nil && !errors.Is(err, os.ErrExist) { // another tool may be attaching
+		if errors.Is(err, unix.EROFS) {
+			err = fmt.Errorf("%w: mount an emptyDir at /tmp in its container", err)
+		}
 		return fmt.Errorf("%w: asking it to listen: %w", ErrRefused, err)
 	}
 	defer j.asOwner(func() error { return unix.Unlinkat(int(temp.Fd()), name, 0) })

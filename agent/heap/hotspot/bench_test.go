@@ -32,7 +32,7 @@ func BenchmarkJVM(b *testing.B) {
 	p.do("keep-nodes 60")
 	p.do("keep 40")
 	measure("the first start", func() error {
-		r, err := j.Start(ctx, Options{})
+		r, err := j.Start(ctx, Options{Allocations: true, CPU: true})
 		if err == nil {
 			_, err = r.Stop(ctx)
 		}
@@ -42,7 +42,7 @@ func BenchmarkJVM(b *testing.B) {
 		name string
 		o    Options
 	}{
-		{"dump of allocations and CPU", Options{}},
+		{"dump of allocations and CPU", Options{Allocations: true, CPU: true}},
 		{"dump of live objects", Options{Live: true}},
 		{"dump of live objects, without collections", Options{Live: true, Garbage: true}},
 	} {
@@ -73,7 +73,7 @@ func BenchmarkSlowdown(b *testing.B) {
 	for _, c := range []struct {
 		name string
 		o    Options
-	}{{"allocations and CPU", Options{}}, {"live", Options{Live: true}}} {
+	}{{"allocations and CPU", Options{Allocations: true, CPU: true}}, {"live", Options{Live: true}}} {
 		b.Run(c.name, func(b *testing.B) {
 			var plain, recorded time.Duration
 			for b.Loop() {

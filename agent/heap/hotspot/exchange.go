@@ -50,6 +50,9 @@ func (j *JVM) newExchange() (*exchange, error) {
 		return err
 	}); err != nil {
 		temp.Close()
+		if errors.Is(err, unix.EROFS) {
+			err = fmt.Errorf("%w: mount an emptyDir at /tmp in its container", err)
+		}
 		return nil, fmt.Errorf("making a directory in the /tmp of process %d: %w", j.PID, err)
 	}
 	return x, nil

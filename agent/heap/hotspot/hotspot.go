@@ -30,6 +30,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -61,6 +62,8 @@ type JVM struct {
 	uid, gid int    // effective
 	start    uint64 // when it started: a pid that is used again has another
 	disabled string // the option by which it does not let anybody attach
+
+	timeout time.Duration // of an answer; 0: answerTimeout
 
 	mu     sync.Mutex
 	silent bool // it had its signal and did not begin to listen: no second one

@@ -44,7 +44,7 @@ func TestRefused(t *testing.T) {
 				t.Setenv(name, value)
 			}
 			p := run(t, home, nil, c.option)
-			_, err := p.find().Start(context.Background(), Options{})
+			_, err := p.find().Start(context.Background(), Options{Allocations: true, CPU: true})
 			if !errors.Is(err, ErrRefused) || !strings.Contains(err.Error(), "DisableAttachMechanism") {
 				t.Errorf("%v", err)
 			}
@@ -108,11 +108,11 @@ func TestStopped(t *testing.T) {
 		}
 	}
 	stop(syscall.SIGSTOP, "T")
-	if _, err := j.Start(context.Background(), Options{}); !errors.Is(err, ErrRefused) || !strings.Contains(err.Error(), "stopped") {
+	if _, err := j.Start(context.Background(), Options{Allocations: true, CPU: true}); !errors.Is(err, ErrRefused) || !strings.Contains(err.Error(), "stopped") {
 		t.Errorf("before it listens: %v", err)
 	}
 	stop(syscall.SIGCONT, "SR")
-	r := p.start(Options{})
+	r := p.start(Options{Allocations: true, CPU: true})
 	stop(syscall.SIGSTOP, "T")
 	ctx, cancel := context.WithTimeout(context.Background(), 300*time.Millisecond)
 	defer cancel()
@@ -164,6 +164,42 @@ func TestOtherUser(t *testing.T) {
 	}
 	if got := root.do("nothing"); got != "unknown" {
 		t.Errorf("the JVM says %q", got)
+	}
+}
+
+// TestGroups: who acts for a JVM's user is in none of the agent's groups, and no other thread leaves them.
+func TestGroups(t *testing.T) {
+	skipUnlessRoot(t)
+	old, err := syscall.Getgroups()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Setgroups([]int{4711, 4712}); err != nil {
+		t.Fatal(err)
+	}
+	defer syscall.Setgroups(old)
+	j := &JVM{uid: 65534, gid: 65534}
+	for range 100 {
+		if err := j.asOwner(func() error {
+			groups, err := unix.Getgroups()
+			user, effective, saved := unix.Getresuid()
+			if err != nil || len(groups) > 0 || user != 0 || effective != 65534 || saved != 0 {
+				t.Errorf("as the owner: groups %v, %v, user %d %d %d", groups, err, user, effective, saved)
+			}
+			return nil
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	threads, err := filepath.Glob("/proc/self/task/*/status")
+	if err != nil || len(threads) == 0 {
+		t.Fatal(threads, err)
+	}
+	for _, thread := range threads {
+		text, err := os.ReadFile(thread)
+		if err == nil && !regexp.MustCompile(`(?m)^Groups:\t4711 4712 ?$`).Match(text) {
+			t.Errorf("%s:\n%s", thread, text)
+		}
 	}
 }
 
@@ -265,10 +301,34 @@ func TestNamespaces(t *testing.T) {
 	p.clean()
 }
 
+// TestReadOnlyTemp: a container without a /tmp that can be written to says what to do.
+func TestReadOnlyTemp(t *testing.T) {
+	skipUnlessRoot(t)
+	classes, err := javac()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.Command("unshare", "--mount", "true").CombinedOutput(); err != nil {
+		t.Skipf("no namespaces here: %v: %s", err, out)
+	}
+	script := fmt.Sprintf("mount -t tmpfs none /mnt && cp -r %s/. /mnt && mount -t tmpfs -o ro none /tmp && exec \"$@\"", classes)
+	p := run(t, oneJDK(t), []string{"unshare", "--mount", "sh", "-c", script, "sh"}, "-cp", "/mnt")
+	j := p.find()
+	if _, err := j.Start(context.Background(), Options{Allocations: true}); !errors.Is(err, ErrRefused) || !strings.Contains(err.Error(), "emptyDir") {
+		t.Errorf("asking it to listen: %v", err)
+	}
+	if _, err := j.newExchange(); err == nil || !strings.Contains(err.Error(), "emptyDir") {
+		t.Errorf("making a directory: %v", err)
+	}
+	if got := p.do("nothing"); got != "unknown" {
+		t.Errorf("the JVM says %q", got)
+	}
+}
+
 // TestDies: a JVM that ends in the middle.
 func TestDies(t *testing.T) {
 	p := run(t, oneJDK(t), nil, "-Djava.io.tmpdir="+t.TempDir()) // it keeps what it had no time to remove
-	r := p.start(Options{})
+	r := p.start(Options{Allocations: true, CPU: true})
 	j := p.find()
 	p.cmd.Process.Signal(syscall.SIGSTOP)
 	dumped := make(chan error)
@@ -308,7 +368,7 @@ func TestNotJVM(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := j.Start(context.Background(), Options{}); !errors.Is(err, ErrRefused) {
+	if _, err := j.Start(context.Background(), Options{Allocations: true, CPU: true}); !errors.Is(err, ErrRefused) {
 		t.Errorf("a program that has the library: %v", err)
 	}
 	if err := j.alive(); err != nil {
@@ -347,7 +407,7 @@ func TestNoRecorder(t *testing.T) {
 	}
 	p := run(t, small, nil)
 	j := p.find()
-	if _, err := j.Start(context.Background(), Options{}); !errors.Is(err, ErrNoRecorder) {
+	if _, err := j.Start(context.Background(), Options{Allocations: true, CPU: true}); !errors.Is(err, ErrNoRecorder) {
 		t.Errorf("%v", err)
 	}
 	if classes, err := j.Histogram(context.Background(), false); err != nil || len(classes) < 100 {
@@ -358,7 +418,7 @@ func TestNoRecorder(t *testing.T) {
 // TestBesideOthers: a recording that somebody else runs goes on, and is not ours.
 func TestBesideOthers(t *testing.T) {
 	p := run(t, oneJDK(t), nil)
-	r := p.start(Options{})
+	r := p.start(Options{Allocations: true, CPU: true})
 	jcmd(t, p.pid, "JFR.start name=theirs settings=default")
 	dump(t, r, false)
 	dump(t, r, true)
@@ -366,7 +426,7 @@ func TestBesideOthers(t *testing.T) {
 		t.Errorf("JFR.check: %s", text)
 	}
 	// Somebody stops ours.
-	r = p.start(Options{})
+	r = p.start(Options{Allocations: true, CPU: true})
 	jcmd(t, p.pid, "JFR.stop name="+r.name)
 	if _, err := r.Dump(context.Background()); !errors.Is(err, ErrEnded) {
 		t.Errorf("after it was stopped: %v", err)

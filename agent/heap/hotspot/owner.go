@@ -6,11 +6,12 @@ import (
 	"os"
 	"runtime"
 	"strings"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
 
-// asOwner runs f on a thread whose effective user and group are the JVM's. HotSpot wants its own (root is right, too, but not the
+// asOwner runs f on a thread whose effective user and group are the JVM's, and that is in no other group. HotSpot wants its own (root is right, too, but not the
 // root of another user namespace), and files in the JVM's file system are then made and opened with no more rights than its
 // user has. Only the effective ids change: with the real ones left as they are no other user may signal or trace the thread.
 func (j *JVM) asOwner(f func() error) error {
@@ -22,13 +23,26 @@ func (j *JVM) asOwner(f func() error) error {
 	go func() {
 		// Never unlocked unless the ids are as they were: the thread ends with the goroutine.
 		runtime.LockOSThread()
-		if err := setEffective(j.uid, j.gid); err != nil {
-			err = errors.Join(fmt.Errorf("%w: becoming user %d, group %d: %w", ErrPermission, j.uid, j.gid, err), setEffective(uid, gid))
-			done <- err
+		groups, err := unix.Getgroups()
+		if err == nil && len(groups) > 0 {
+			err = setGroups(nil)
+		}
+		if err == nil {
+			err = setEffective(j.uid, j.gid)
+		}
+		back := func() error {
+			err := setEffective(uid, gid)
+			if err == nil && len(groups) > 0 {
+				err = setGroups(groups)
+			}
+			return err
+		}
+		if err != nil {
+			done <- errors.Join(fmt.Errorf("%w: becoming user %d, group %d: %w", ErrPermission, j.uid, j.gid, err), back())
 			return
 		}
-		err := f()
-		if back := setEffective(uid, gid); back != nil {
+		err = f()
+		if back := back(); back != nil {
 			err = errors.Join(err, fmt.Errorf("becoming user %d again: %w", uid, back))
 		} else {
 			runtime.UnlockOSThread()
@@ -36,6 +50,18 @@ func (j *JVM) asOwner(f func() error) error {
 		done <- err
 	}()
 	return <-done
+}
+
+// setGroups sets the calling thread's supplementary groups.
+func setGroups(groups []int) error {
+	list := make([]uint32, len(groups)+1) // never empty, to have an address
+	for i, g := range groups {
+		list[i] = uint32(g)
+	}
+	if _, _, e := unix.RawSyscall(unix.SYS_SETGROUPS, uintptr(len(groups)), uintptr(unsafe.Pointer(&list[0])), 0); e != 0 {
+		return e
+	}
+	return nil
 }
 
 // setEffective sets the calling thread's effective ids; unix.Setresuid would set those of all threads. Root may set the

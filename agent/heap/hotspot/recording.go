@@ -12,7 +12,7 @@ import (
 	"github.com/perfuse/perfuse/profile"
 )
 
-// Options say what to record. The zero value records allocations and CPU time.
+// Options say what to record, of Allocations, CPU and Live at least one.
 type Options struct {
 	// Allocations: where memory is allocated, as memory:alloc_space and memory:alloc_objects.
 	Allocations bool
@@ -38,9 +38,6 @@ type Options struct {
 }
 
 func (o *Options) fill() error {
-	if !o.Allocations && !o.CPU && !o.Live {
-		o.Allocations, o.CPU = true, true
-	}
 	if o.Interval <= 0 {
 		o.Interval = time.Minute
 	}
@@ -54,6 +51,8 @@ func (o *Options) fill() error {
 		o.MaxBytes = 64 << 20
 	}
 	switch {
+	case !o.Allocations && !o.CPU && !o.Live:
+		return errors.New("a recording of nothing: choose allocations, CPU time or live objects")
 	case o.Lifetime < time.Second:
 		return errors.New("a recording's lifetime is at least 1s")
 	case o.Period < time.Millisecond || o.Period > time.Minute:
@@ -146,9 +145,8 @@ func (r *Recording) begin(ctx context.Context) (name string, err error) {
 	if err != nil {
 		return "", err
 	}
-	defer func() { err = errors.Join(err, x.close()) }()
 	if err := x.write(settingsFile, settings(r.o, r.major)); err != nil {
-		return "", err
+		return "", errors.Join(err, x.close())
 	}
 	name = "perfuse-" + randomName()
 	// Without a file name some versions write one into the JVM's working directory when the time is over.
@@ -157,10 +155,13 @@ func (r *Recording) begin(ctx context.Context) (name string, err error) {
 	if err == nil && !strings.Contains(text, "Started recording") {
 		err = fmt.Errorf("JFR.start in process %d: %w", r.j.PID, commandError(text))
 	}
-	if err != nil && ctx.Err() != nil {
-		err = errors.Join(err, r.end(ctx, name)) // it may have begun all the same
+	if err = errors.Join(err, x.close()); err == nil {
+		return name, nil
 	}
-	return name, err
+	if !errors.Is(err, ErrNoRecorder) {
+		err = errors.Join(err, r.end(ctx, name)) // it may have begun, or begin yet, all the same
+	}
+	return "", err
 }
 
 // end ends a recording, if there is one, and throws away what it has, even if ctx is over.
@@ -171,7 +172,7 @@ func (r *Recording) end(ctx context.Context, name string) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 	defer cancel()
 	_, err := r.j.command(ctx, "JFR.stop name="+name)
-	if errors.Is(err, ErrGone) {
+	if errors.Is(err, ErrGone) || err != nil && strings.Contains(err.Error(), "Could not find") {
 		return nil
 	}
 	return err

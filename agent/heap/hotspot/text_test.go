@@ -91,6 +91,16 @@ func TestAnswers(t *testing.T) {
 	}
 }
 
+func TestOptions(t *testing.T) {
+	if err := (&Options{}).fill(); err == nil || !strings.Contains(err.Error(), "choose") {
+		t.Errorf("a recording of nothing: %v", err)
+	}
+	o := Options{CPU: true}
+	if err := o.fill(); err != nil || o.Allocations || o.Live {
+		t.Errorf("%+v, %v", o, err)
+	}
+}
+
 // TestDivide: who has what of a class's bytes.
 func TestDivide(t *testing.T) {
 	const a, b = profile.StackIndex(1), profile.StackIndex(2)
