@@ -27,8 +27,8 @@ const (
 // decoding is held by who decodes: recordings are decoded one after the other, so that those of many JVMs take no more memory than one.
 var decoding = make(chan struct{}, 1)
 
-// decodeTimeout bounds how long one JVM keeps the others waiting. 64 MiB take some 2 s.
-const decodeTimeout = 10 * time.Second
+// decodeTimeout bounds how long one JVM keeps the others waiting. 64 MiB take some 2 s of CPU time.
+const decodeTimeout = 20 * time.Second
 
 // builder makes the samples of a batch.
 type builder struct {

@@ -230,6 +230,44 @@ func userTime(t *testing.T) time.Duration {
 	return time.Duration(u.Utime.Nano())
 }
 
+// TestHostileMemory: what is kept from one dump to the next.
+func TestHostileMemory(t *testing.T) {
+	for _, c := range []struct {
+		name                 string
+		stacks, frames, long int
+	}{{"long names", 1000, 1, 60_000}, {"deep stacks", 40, 100_000, 0}} {
+		t.Run(c.name, func(t *testing.T) {
+			w := newWritten(1, c.stacks, c.frames)
+			w.pool("jdk.types.Symbol", c.stacks, func(i uint64) []byte {
+				return text(fmt.Sprint("C", i, strings.Repeat("x", c.long*int(min(i-1, 1)))))
+			})
+			for i := range uint64(c.stacks) {
+				for range minSamples {
+					w.event("jdk.ObjectAllocationSample", i, 1, 1, 1+i, 1000)
+				}
+			}
+			r := &Recording{j: &JVM{PID: 1}, o: Options{Live: true}, major: 17}
+			if err := r.o.fill(); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := r.decode(context.Background(), w.bytes(), []Class{{Name: "C1", Objects: 1000, Bytes: 1e6}}, cpuTimes{}); err != nil {
+				t.Fatal(err)
+			}
+			frames, names := 0, 0
+			for _, s := range r.live.d.Stacks {
+				frames += len(s)
+			}
+			for _, f := range r.live.d.Functions {
+				names += len(f.Name)
+			}
+			t.Logf("%d frames, %d bytes of names", frames, names)
+			if frames < 100 || frames > maxKeptFrames || names < 100 || names > maxKeptBytes {
+				t.Errorf("%d frames, %d bytes of names", frames, names)
+			}
+		})
+	}
+}
+
 // TestDecodeGivesUp: whoever waits for a batch can stop waiting, also for his turn.
 func TestDecodeGivesUp(t *testing.T) {
 	w := newWritten(1, 1, 1)

@@ -48,8 +48,10 @@ const (
 	keptPart   = 1e-5
 	minSamples = 10
 	maxSites   = 20_000
-	// maxKeptFrames bounds how many frames the stacks of these have, one that is several sites' as often.
+	// maxKeptFrames bounds how many frames the stacks of these have, one that is several sites' as often, and maxKeptBytes what their
+	// functions take. Real ones have some 100 frames each, and 20 000 functions of 100 bytes.
 	maxKeptFrames = 1 << 21
+	maxKeptBytes  = 32 << 20
 )
 
 func (l *live) begin(classes []Class) {
@@ -266,14 +268,28 @@ func (l *live) remember(d *profile.Dictionary, sites map[string]map[profile.Stac
 		heap += float64(c.Bytes)
 	}
 	l.d, l.sites = profile.NewDictionary(), map[string]map[profile.StackIndex]siteState{}
-	kept, frames := 0, 0
+	kept, frames, bytes := 0, 0, 0
+	known := map[profile.FunctionIndex]bool{}
 	for _, c := range classes {
 		for stack, v := range sites[c.Name] {
-			more := len(d.Stacks[stack])
-			if v.bytes < heap*keptPart && v.samples < minSamples || kept == maxSites || frames+more > maxKeptFrames {
+			if v.bytes < heap*keptPart && v.samples < minSamples || kept == maxSites {
 				continue
 			}
-			kept, frames = kept+1, frames+more
+			if frames += len(d.Stacks[stack]); frames > maxKeptFrames {
+				return
+			}
+			for _, f := range d.Stacks[stack] {
+				for _, line := range d.Frames[f].Lines {
+					if fn := line.Function; !known[fn] {
+						known[fn] = true
+						bytes += 256 + len(d.Functions[fn].Name)
+					}
+				}
+			}
+			if bytes > maxKeptBytes {
+				return
+			}
+			kept++
 			if l.sites[c.Name] == nil {
 				l.sites[c.Name] = map[profile.StackIndex]siteState{}
 			}
