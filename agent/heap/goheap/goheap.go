@@ -57,7 +57,7 @@ var (
 	ErrGone = errors.New("the process has ended or executes another program: open it anew")
 	// ErrStuck: a read of its memory does not return, since whoever has to provide that memory does not answer. What was begun is
 	// waited for no longer; until it ends there is no other.
-	ErrStuck = errors.New("a part of the process's memory does not answer: look for FUSE, NFS or userfaultfd in it")
+	ErrStuck = errors.New("a part of the process's memory does not answer: look for files of FUSE or NFS that it maps")
 	// ErrPermission: the kernel does not let us read the process's memory.
 	ErrPermission = errors.New("no permission to read the process's memory: run as root or with CAP_SYS_PTRACE, and see kernel.yama.ptrace_scope")
 )

@@ -91,7 +91,7 @@ func (r *Reader) Goroutines(limits Limits) (*Goroutines, error) {
 		return nil, ErrGoroutines
 	}
 	limits = limits.orDefaults()
-	return look(r, limits.Duration, func() (*Goroutines, error) { return r.goroutines(sched, limits) })
+	return await(r, limits.Duration, func() (*Goroutines, error) { return r.goroutines(sched, limits) })
 }
 
 func (r *Reader) goroutines(sched *scheduler, limits Limits) (*Goroutines, error) {

@@ -53,8 +53,8 @@ type Reader struct {
 	distrusted bool
 	anew       bool // no profile has been given since
 
-	// given is closed when a look ends that nobody waits for any more.
-	given chan struct{}
+	// abandoned is closed when a look ends that nobody waits for any more.
+	abandoned chan struct{}
 
 	words []uint64 // a piece of memory for stacks, being filled
 	stack []uint64
@@ -91,13 +91,13 @@ func NewReader(l *Layout, mem io.ReaderAt, bias uint64) *Reader {
 // patience is how much longer than its limit a look may take, before what it reads is taken for memory that does not answer.
 const patience = time.Second
 
-// look does what f does, but does not wait for ever: reading a page of a file system in user space, or one that the process itself is to
-// provide, ends when they like.
-func look[T any](r *Reader, limit time.Duration, f func() (T, error)) (result T, err error) {
-	if r.given != nil {
+// await does what f does, but does not wait for ever: reading a page of a file system in user space ends when that likes. (Pages that the
+// process is to provide itself, by userfaultfd, are an error at once: the kernel does not wait for them on behalf of others.)
+func await[T any](r *Reader, limit time.Duration, f func() (T, error)) (result T, err error) {
+	if r.abandoned != nil {
 		select {
-		case <-r.given:
-			r.given = nil
+		case <-r.abandoned:
+			r.abandoned = nil
 		default:
 			return result, ErrStuck
 		}
@@ -115,7 +115,7 @@ func look[T any](r *Reader, limit time.Duration, f func() (T, error)) (result T,
 	case <-done:
 		return found, failed
 	case <-timer.C:
-		r.given = done
+		r.abandoned = done
 		return result, ErrStuck
 	}
 }
@@ -124,7 +124,7 @@ func look[T any](r *Reader, limit time.Duration, f func() (T, error)) (result T,
 // this one ended. The errors are [ErrOff], [ErrRemoved], [ErrLayout], [ErrGone] and [ErrStuck].
 func (r *Reader) Read(limits Limits) (*Profile, error) {
 	limits = limits.orDefaults()
-	p, err := look(r, limits.Duration, func() (*Profile, error) { return r.consistent(limits) })
+	p, err := await(r, limits.Duration, func() (*Profile, error) { return r.consistent(limits) })
 	if err != nil {
 		return nil, err
 	}

@@ -382,7 +382,7 @@ func TestAnew(t *testing.T) {
 	}
 }
 
-// TestStuck: a page that somebody else provides may never come. The caller goes on, and reads again when it has come.
+// TestStuck: a page of a file system in user space may never come. The caller goes on, and reads again when it has come.
 func TestStuck(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newMemory(1, 4)
