@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"time"
 
@@ -39,6 +40,10 @@ const (
 // maxCode bounds what is read of a function. schedinit has some 5 KiB.
 const maxCode = 64 << 10
 
+// maxLoaded bounds the sections of a file that may be read, all together: a sparse file claims as much as it likes, and reading makes memory
+// of it. CockroachDB has some 300 MB of them.
+const maxLoaded = 1 << 30
+
 // findTimeout bounds how long a file is looked through, whatever it claims to have. Kubernetes' largest take some 0.2 s.
 const findTimeout = 10 * time.Second
 
@@ -52,6 +57,12 @@ func Find(f *elf.File) (*Layout, error) { return find(f, time.Now) }
 func find(f *elf.File, now func() time.Time) (*Layout, error) {
 	if !f.Is64 || f.Order != binary.LittleEndian || f.Machine != machineAMD64 && f.Machine != machineARM64 {
 		return nil, fmt.Errorf("%w for 64-bit x86 or ARM", ErrNotGo)
+	}
+	if n := loaded(f); n > maxLoaded {
+		if f.Section(".gopclntab") == nil && f.Section(".go.buildinfo") == nil {
+			return nil, ErrNotGo
+		}
+		return nil, fmt.Errorf("%w: it has %d bytes of sections, more than %d", ErrLayout, n, maxLoaded)
 	}
 	pclntab, err := gosym.Find(f)
 	if errors.Is(err, gosym.ErrNotGo) {
@@ -118,6 +129,21 @@ func find(f *elf.File, now func() time.Time) (*Layout, error) {
 		}
 	}
 	return l, nil
+}
+
+// loaded is how many bytes of a file's sections looking for Go's tables and symbols may take.
+func loaded(f *elf.File) (n uint64) {
+	for i := range f.Sections {
+		s := &f.Sections[i]
+		table := s.Type == elf.SectionSymtab || s.Type == elf.SectionStrtab || s.Type == elf.SectionRela
+		if table && s.Compressed() {
+			return math.MaxUint64 // nobody compresses these, and unpacking them takes more than they say
+		}
+		if table || s.Flags&elf.SectionAlloc != 0 && s.Type != elf.SectionNobits && s.Type != elf.SectionNull {
+			n += min(s.Size, 2*maxLoaded)
+		}
+	}
+	return n
 }
 
 func orUnknown(version string) string {

@@ -272,6 +272,52 @@ func TestFindManySections(t *testing.T) {
 	}
 }
 
+// sparse is a file of holes but for its beginning.
+type sparse []byte
+
+func (s sparse) ReadAt(b []byte, off int64) (int, error) {
+	clear(b)
+	if off < int64(len(s)) {
+		copy(b, s[off:])
+	}
+	return len(b), nil
+}
+
+// TestFindSparse: what a file claims to have costs nothing.
+func TestFindSparse(t *testing.T) {
+	program := build(t, "local", "heap", nil)
+	f := func(name, section string, want error) {
+		t.Helper()
+		b, err := os.ReadFile(program)
+		if err != nil {
+			t.Fatal(err)
+		}
+		file, err := elf.NewBytes(b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		le := binary.LittleEndian
+		for i := range file.Sections {
+			if h := b[le.Uint64(b[40:]):][64*i:]; file.Sections[i].Name == section {
+				le.PutUint64(h[32:], 1<<40)
+			}
+		}
+		hole, err := elf.New(sparse(b), 1<<42)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if l, err := Find(hole); !errors.Is(err, want) {
+			t.Errorf("%s: %+v, %v, want %v", name, l, err, want)
+		}
+	}
+	f("as it is", "", nil)
+	f("a terabyte of functions", ".gopclntab", ErrLayout)
+	f("a terabyte of constants", ".rodata", ErrLayout)
+	f("a terabyte of symbols", ".symtab", ErrLayout)
+	f("a terabyte of their names", ".strtab", ErrLayout)
+	f("a terabyte of debug information", ".debug_info", nil)
+}
+
 // TestFindTimeout: there is an end to whatever a file claims to have, with symbols and without.
 func TestFindTimeout(t *testing.T) {
 	path := build(t, "local", "heap", nil)
