@@ -3,7 +3,6 @@ package heap
 import (
 	"errors"
 	"time"
-	"unsafe"
 
 	"github.com/perfuse/perfuse/agent/heap/goheap"
 	"github.com/perfuse/perfuse/agent/process"
@@ -18,19 +17,53 @@ type goProcess struct {
 	mem    *goheap.Memory
 	reader *goheap.Reader
 	// whole: all that it has allocated so far was allocated while we looked on.
-	whole  bool
-	early  bool // the last profile was of before the first collection
-	before map[site]allocated
-	stacks map[site][]cpu.Frame
-}
-
-// site is a bucket: stacks stay where they are for as long as their reader lives.
-type site struct {
-	stack *uint64
-	size  int64
+	whole bool
+	// complete: the last profile had all buckets, so that one that was not in it is new. missed counts the profiles since then.
+	complete bool
+	missed   int
+	// What buckets had, and their stacks, by address.
+	before map[uint64]allocated
+	stacks map[uint64][]cpu.Frame
 }
 
 type allocated struct{ objects, bytes int64 }
+
+// patience is how many profiles of a program may lack buckets before such are better than none.
+const patience = 4
+
+// since returns what each bucket of a profile has allocated since the one before, and begins anew if the reader has.
+func (g *goProcess) since(p *goheap.Profile) []allocated {
+	if p.Anew {
+		g.whole = g.whole && g.before == nil // else it was told already
+		g.complete = false
+		g.before, g.stacks = map[uint64]allocated{}, map[uint64][]cpu.Frame{}
+	}
+	out := make([]allocated, len(p.Buckets))
+	if p.Early { // the runtime may take back of it
+		return out
+	}
+	for i := range p.Buckets {
+		b := &p.Buckets[i]
+		objects, bytes := b.Alloc(p.Rate)
+		before, known := g.before[b.Addr]
+		g.before[b.Addr] = allocated{objects, bytes}
+		if known || g.whole || g.complete { // else nobody knows when it was
+			out[i] = allocated{objects - before.objects, bytes - before.bytes}
+		}
+	}
+	g.complete = p.Complete
+	return out
+}
+
+// levels says whether what a profile has in use is to be told: one that lacks buckets looks as if memory had been freed.
+func (g *goProcess) levels(p *goheap.Profile) bool {
+	if p.Complete {
+		g.missed = 0
+		return true
+	}
+	g.missed++
+	return g.missed > patience
+}
 
 func findLayout(r process.File) (l *goheap.Layout, err error) {
 	err = elf.Guard(func() error {
@@ -63,40 +96,30 @@ func (h *Heap) walk(c *candidate, j *sampler.Joiner, st *Stats) {
 	if !p.Complete || !p.Consistent {
 		st.Partial++
 	}
-	j.Touch(c.process, "go", profile.TypeInuseSpace, profile.TypeInuseObjects)
-	first := g.before == nil || g.early
-	g.early = p.Early // then the runtime may take back of it
-	if g.before == nil {
-		g.before, g.stacks = map[site]allocated{}, map[site][]cpu.Frame{}
+	levels := g.levels(p)
+	if levels {
+		j.Touch(c.process, "go", profile.TypeInuseSpace, profile.TypeInuseObjects)
 	}
 	add := func(t profile.Type, stack []cpu.Frame, n int64) {
 		if n > 0 {
 			j.Add(sampler.Sample{Process: c.process, Heap: "go", Type: t, Period: p.Rate, Stack: stack, Value: n})
 		}
 	}
+	since := g.since(p)
 	for i := range p.Buckets {
 		b := &p.Buckets[i]
-		at := site{unsafe.SliceData(b.Stack), b.Size}
-		stack, ok := g.stacks[at]
+		stack, ok := g.stacks[b.Addr]
 		if !ok {
 			stack = frames(j, c.process, b.Stack)
-			g.stacks[at] = stack
+			g.stacks[b.Addr] = stack
 		}
-		objects, bytes := b.InUse(p.Rate)
-		add(profile.TypeInuseObjects, stack, objects)
-		add(profile.TypeInuseSpace, stack, bytes)
-		objects, bytes = b.Alloc(p.Rate)
-		before := g.before[at]
-		g.before[at] = allocated{objects, bytes}
-		if first && !g.whole || p.Early {
-			g.before[at] = before
-			if !p.Early {
-				g.before[at] = allocated{objects, bytes} // nobody knows when it was
-			}
-			continue
+		if levels {
+			objects, bytes := b.InUse(p.Rate)
+			add(profile.TypeInuseObjects, stack, objects)
+			add(profile.TypeInuseSpace, stack, bytes)
 		}
-		add(profile.TypeAllocObjects, stack, objects-before.objects)
-		add(profile.TypeAllocSpace, stack, bytes-before.bytes)
+		add(profile.TypeAllocObjects, stack, since[i].objects)
+		add(profile.TypeAllocSpace, stack, since[i].bytes)
 	}
 }
 
