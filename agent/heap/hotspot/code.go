@@ -34,8 +34,9 @@ func (j *JVM) CodeMap(ctx context.Context) (data []byte, err error) {
 		return nil, fmt.Errorf("looking for %s of process %d: %w", name, j.PID, err)
 	}
 	defer func() {
-		if err := j.asOwner(func() error { return unix.Unlinkat(int(temp.Fd()), name, 0) }); err != nil && err != unix.ENOENT && j.alive() == nil {
-			data, err = nil, fmt.Errorf("removing %s of process %d: %w", name, j.PID, err)
+		left := j.asOwner(func() error { return unix.Unlinkat(int(temp.Fd()), name, 0) })
+		if left != nil && left != unix.ENOENT && j.alive() == nil {
+			data, err = nil, errors.Join(err, fmt.Errorf("removing %s of process %d: %w", name, j.PID, left))
 		}
 	}()
 	if _, err := j.command(ctx, "Compiler.perfmap"); err != nil {
