@@ -12,7 +12,8 @@
  * Cost: a trap (0.5 us) and some 50 ns for each call that is hooked, 0.3 us more where the end matters; a sample, one per
  * `rate` bytes, walks the user stack. Nobody is woken up: the agent looks into the ring.
  * May not: write anything but its own maps. The profiled process sees the traps' time, and where a call's end is probed
- * a return address of the kernel's: an exception that came by would end the process.
+ * a return address of the kernel's: an exception that came by would end the process. So where one may, the end is left
+ * alone, and what was allocated is known, but not where.
  *
  * Needs bpf_loop (5.17).
  */
@@ -94,8 +95,9 @@ enum memory_drop {
 	MEMORY_DROP_RING = 3,      /* a sample found no room in the ring */
 	MEMORY_DROP_LIVE = 4,      /* not a sample: it is not remembered until it is freed */
 	MEMORY_DROP_FREE_RING = 5, /* not a sample: a free found no room in the ring */
-	MEMORY_DROP_THROWS = 6,    /* a sample so large that its allocation may throw */
-	MEMORY_DROP_KINDS = 7,
+	MEMORY_DROP_THROWS = 6,    /* a sample so large that its allocation well may throw */
+	MEMORY_DROP_BLIND = 7,     /* not a sample: it may throw, and is not remembered until it is freed */
+	MEMORY_DROP_KINDS = 8,
 };
 
 const enum memory_kind *export_memory_kind __attribute__((unused));
@@ -107,6 +109,7 @@ const struct memory_alloc *export_memory_alloc __attribute__((unused));
 /* Settings, fixed at load time. */
 const volatile __u64 rate_ln2 = 363409; /* bytes per sample times ln 2 */
 const volatile __u64 throw_limit = 1 << 30; /* sizes above may make functions throw that can */
+const volatile bool throw_ends = false;     /* probe the ends of those below all the same, in processes without limits */
 const volatile bool frees = true;
 
 __u64 next_id = 1;
@@ -333,13 +336,16 @@ static long walk_step(__u32 i, __u32 *slot)
 	return !w || step(NULL, &w->scratch);
 }
 
-/* Sends the sample of a call that returned addr. The stack begins at its caller. */
-static __always_inline void send_sample(struct pt_regs *ctx, struct call *c, __u32 watch, __u64 addr)
+/* Sends the sample of a call that returned addr, or has just begun: then addr is 0. The stack begins at its caller. */
+static __always_inline void send_sample(struct pt_regs *ctx, __u32 watch, __u64 addr)
 {
+	struct call *c = bpf_task_storage_get(&calls, (void *)bpf_get_current_task_btf(), 0, 0);
 	struct task_struct *task = (void *)bpf_get_current_task();
 	__u32 tgid = bpf_get_current_pid_tgid() >> 32, slot = 0;
 	struct walk *w = NULL;
 
+	if (!c)
+		return;
 #pragma unroll
 	for (__u32 i = 0; i < WALKS; i++) {
 		slot = i;
@@ -369,13 +375,17 @@ static __always_inline void send_sample(struct pt_regs *ctx, struct call *c, __u
 	u->mappings = p ? p->count : 0;
 	u->process_known = p != NULL;
 
-	/* The allocator's own function has returned: it is known from where the probe was. */
+	/* The allocator's own function is known from where the probe was. */
 	if (find_mapping(u, c->entry))
 		push(s, u->object ? c->entry - u->bias : c->entry, u->object, FRAME_USER);
 	else
 		push(s, c->entry, 0, FRAME_USER);
 	if (user_registers((void *)ctx, task, u, 0)) {
 		u->exact = 0;
+		if (!addr) { /* as if it had returned */
+			u->ip = c->ret;
+			u->regs[REG_SP] += POPPED;
+		}
 		bpf_loop(MAX_USER_FRAMES + 1, walk_step, &slot, 0);
 	} else {
 		u->stop = STOP_READ;
@@ -404,14 +414,15 @@ static __always_inline void send_sample(struct pt_regs *ctx, struct call *c, __u
 	struct live_key key = { .addr = addr, .watch = watch };
 	struct live l = { .id = a->event.id, .size = c->size };
 
-	if (frees) {
+	if (frees && addr) {
 		a->untracked = bpf_map_update_elem(&live_samples, &key, &l, BPF_ANY) != 0;
 		if (a->untracked)
 			drop(MEMORY_DROP_LIVE);
 	}
 	if (bpf_ringbuf_output(&samples, a, sizeof(*a) + frames * sizeof(struct frame), BPF_RB_NO_WAKEUP)) {
 		drop(MEMORY_DROP_RING);
-		bpf_map_delete_elem(&live_samples, &key);
+		if (addr)
+			bpf_map_delete_elem(&live_samples, &key);
 	}
 	__sync_lock_test_and_set(&w->taken, 0);
 }
@@ -433,8 +444,35 @@ static __always_inline __u64 times(__u64 a, __u64 b)
 	return a * b;
 }
 
-/* Begins a call. True if its end matters. */
-static __always_inline bool begin(struct pt_regs *ctx, __u64 cookie)
+struct rlimit {
+	unsigned long rlim_cur;
+} __attribute__((preserve_access_index));
+
+struct signal_struct___limits {
+	struct rlimit rlim[16];
+} __attribute__((preserve_access_index));
+
+/* From the kernel's stable interface. */
+#define RLIMIT_DATA 2
+#define RLIMIT_AS 9
+
+/* Whether the process has at this moment a limit that makes its allocations fail. */
+static __always_inline bool limited(void)
+{
+	struct task_struct *task = (void *)bpf_get_current_task();
+	struct signal_struct___limits *s = (void *)BPF_CORE_READ(task, signal);
+
+	return BPF_CORE_READ(s, rlim[RLIMIT_AS].rlim_cur) != ~0UL || BPF_CORE_READ(s, rlim[RLIMIT_DATA].rlim_cur) != ~0UL;
+}
+
+enum next {
+	NEXT_NOTHING = 0,
+	NEXT_END = 1,    /* the call's end matters */
+	NEXT_SAMPLE = 2, /* it is a sample, and its end is to be left alone */
+};
+
+/* Begins a call. */
+static __always_inline enum next begin(struct pt_regs *ctx, __u64 cookie)
 {
 	__u32 form = cookie & COOKIE_FORM, watch = cookie >> 32;
 	__u64 pointer = reg(ctx, cookie >> COOKIE_POINTER);
@@ -443,7 +481,7 @@ static __always_inline bool begin(struct pt_regs *ctx, __u64 cookie)
 	struct live old = {};
 
 	if (!watched || *watched != watch)
-		return false;
+		return NEXT_NOTHING;
 	count = bpf_map_lookup_elem(&call_counts, &slot);
 
 	if (count)
@@ -452,7 +490,7 @@ static __always_inline bool begin(struct pt_regs *ctx, __u64 cookie)
 	if (form == FORM_FREE) {
 		if (pointer && take(watch, pointer, &old))
 			send_free(watch, pointer, old.id);
-		return false;
+		return NEXT_NOTHING;
 	}
 
 	struct call *c = bpf_task_storage_get(&calls, (void *)bpf_get_current_task_btf(), 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
@@ -460,14 +498,14 @@ static __always_inline bool begin(struct pt_regs *ctx, __u64 cookie)
 
 	if (!c) {
 		drop(MEMORY_DROP_STATE);
-		return false;
+		return NEXT_NOTHING;
 	}
 	if (c->sp && c->watch == watch) { /* else it is of what the thread was before an exec */
 		/* At the same place it is a tail call: the kernel has put an address of its own where the outer one returns to. */
 		bool nested = sp == c->sp ? return_address(ctx) != c->ret : sp < c->sp && c->sp - sp < NESTED_BYTES;
 
 		if (nested && c->nested++ < NESTED_CALLS)
-			return false;
+			return NEXT_NOTHING;
 		c->sp = 0;
 	}
 
@@ -484,14 +522,24 @@ static __always_inline bool begin(struct pt_regs *ctx, __u64 cookie)
 		c->left = draw();
 	else
 		c->left -= size;
-	if (c->sampled && cookie & COOKIE_THROWS && size > throw_limit) {
-		drop(MEMORY_DROP_THROWS);
-		return false;
+	if (c->sampled && cookie & COOKIE_THROWS) {
+		if (size > throw_limit) {
+			drop(MEMORY_DROP_THROWS);
+			return NEXT_NOTHING;
+		}
+		if (!throw_ends || limited()) {
+			if (frees)
+				drop(MEMORY_DROP_BLIND);
+			c->ret = return_address(ctx);
+			c->entry = IP(ctx);
+			c->size = size;
+			return NEXT_SAMPLE;
+		}
 	}
 	if (frees && (form == FORM_REALLOC || form == FORM_REALLOC_PRODUCT) && pointer)
 		take(watch, pointer, &old);
 	if (!c->sampled && !old.id && cookie & COOKIE_LEAF)
-		return false;
+		return NEXT_NOTHING;
 	c->sp = sp;
 	c->watch = watch;
 	c->nested = 0;
@@ -501,17 +549,18 @@ static __always_inline bool begin(struct pt_regs *ctx, __u64 cookie)
 	c->pointer = pointer;
 	c->old = old;
 	c->form = form;
-	return true;
+	return NEXT_END;
 }
 
-static __always_inline void end(struct pt_regs *ctx, __u64 cookie)
+/* Ends a call. Its address if it is a sample, else 0. */
+static __always_inline __u64 end(struct pt_regs *ctx, __u64 cookie)
 {
 	struct call *c = bpf_task_storage_get(&calls, (void *)bpf_get_current_task_btf(), 0, 0);
 	__u32 watch = cookie >> 32;
 	__u64 addr = RESULT(ctx);
 
 	if (!c || !c->sp || c->watch != watch || SP(ctx) != c->sp + POPPED)
-		return; /* a nested call's, or a probe's that is no longer in use */
+		return 0; /* a nested call's, or a probe's that is no longer in use */
 	c->sp = 0;
 	if (c->form == FORM_OUT && (addr || bpf_probe_read_user(&addr, sizeof(addr), (void *)c->pointer)))
 		addr = 0;
@@ -525,33 +574,46 @@ static __always_inline void end(struct pt_regs *ctx, __u64 cookie)
 				send_free(watch, c->pointer, c->old.id);
 		}
 	}
-	if (c->sampled && addr)
-		send_sample(ctx, c, watch, addr);
+	return c->sampled ? addr : 0;
 }
 
 SEC("uprobe.session")
 int memory_session(struct pt_regs *ctx)
 {
-	__u64 cookie = bpf_get_attach_cookie(ctx);
+	__u64 cookie = bpf_get_attach_cookie(ctx), addr = 0;
 
 	/* Not the session's kfunc, whose arguments change between kernels: at the beginning the task is at the probe. */
-	if (IP(ctx) == bpf_get_func_ip(ctx))
-		return !begin(ctx, cookie);
-	end(ctx, cookie);
-	return 0;
+	if (IP(ctx) == bpf_get_func_ip(ctx)) {
+		enum next next = begin(ctx, cookie);
+
+		if (next != NEXT_SAMPLE)
+			return next != NEXT_END;
+	} else {
+		addr = end(ctx, cookie);
+		if (!addr)
+			return 0;
+	}
+	send_sample(ctx, cookie >> 32, addr);
+	return 1;
 }
 
 SEC("uprobe")
 int memory_begin(struct pt_regs *ctx)
 {
-	begin(ctx, bpf_get_attach_cookie(ctx));
+	__u64 cookie = bpf_get_attach_cookie(ctx);
+
+	if (begin(ctx, cookie) == NEXT_SAMPLE)
+		send_sample(ctx, cookie >> 32, 0);
 	return 0;
 }
 
 SEC("uretprobe")
 int memory_end(struct pt_regs *ctx)
 {
-	end(ctx, bpf_get_attach_cookie(ctx));
+	__u64 cookie = bpf_get_attach_cookie(ctx), addr = end(ctx, cookie);
+
+	if (addr)
+		send_sample(ctx, cookie >> 32, addr);
 	return 0;
 }
 

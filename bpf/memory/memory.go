@@ -50,9 +50,8 @@ const (
 
 // Cookie is what a probe tells the program: the agent's number of the process, what the function does, and in which
 // registers its arguments are at the probe (x86: as instructions number them; arm64: x0 to x2). leaf says that the
-// function calls no other one that has a probe; throws that an exception may leave it, for which it must be a leaf and
-// have a session: its return is then not probed where it may throw, which is when more than Options.ThrowLimit is
-// asked for.
+// function calls no other one that has a probe; throws that an exception may leave it, for which it must be a leaf:
+// its return is then only looked at if Options.ThrowEnds is set, and else what it returns is not known.
 func Cookie(watch uint32, f Form, leaf, throws bool, pointer, size, count uint8) uint64 {
 	c := uint64(watch)<<32 | uint64(f) | uint64(pointer&15)<<8 | uint64(size&15)<<12 | uint64(count&15)<<16
 	if leaf {
@@ -73,6 +72,7 @@ var Drops = [...]string{
 	memoryMemoryDropMEMORY_DROP_LIVE:      "not tracked",
 	memoryMemoryDropMEMORY_DROP_FREE_RING: "free: ring full",
 	memoryMemoryDropMEMORY_DROP_THROWS:    "may throw",
+	memoryMemoryDropMEMORY_DROP_BLIND:     "not tracked: may throw",
 }
 
 // Options are fixed when the programs are loaded. The zero value works.
@@ -85,6 +85,9 @@ type Options struct {
 	RingBytes uint32
 	// ThrowLimit is above how many bytes a function that may throw is not sampled. Default 1 GiB.
 	ThrowLimit uint64
+	// ThrowEnds: the returns of functions that may throw are looked at, below ThrowLimit, where there are sessions and
+	// while a process has no limit of its memory. An exception all the same ends the process.
+	ThrowEnds bool
 	// NoFrees: nothing is remembered, and no function that frees needs a probe.
 	NoFrees bool
 	// NoSession does without sessions, as on a kernel that has none.
@@ -152,6 +155,7 @@ func Load(p *cpu.Programs, o Options) (*Programs, error) {
 	for name, v := range map[string]any{
 		"rate_ln2":    uint64(float64(o.Rate) * math.Ln2),
 		"throw_limit": o.ThrowLimit,
+		"throw_ends":  o.ThrowEnds && session,
 		"frees":       !o.NoFrees,
 	} {
 		if err := spec.Variables[name].Set(v); err != nil {

@@ -90,7 +90,8 @@ const (
 	memoryMemoryDropMEMORY_DROP_LIVE      memoryMemoryDrop = 4
 	memoryMemoryDropMEMORY_DROP_FREE_RING memoryMemoryDrop = 5
 	memoryMemoryDropMEMORY_DROP_THROWS    memoryMemoryDrop = 6
-	memoryMemoryDropMEMORY_DROP_KINDS     memoryMemoryDrop = 7
+	memoryMemoryDropMEMORY_DROP_BLIND     memoryMemoryDrop = 7
+	memoryMemoryDropMEMORY_DROP_KINDS     memoryMemoryDrop = 8
 )
 
 type memoryMemoryEvent struct {
@@ -241,6 +242,7 @@ const (
 	memoryVarFrees             = "frees"
 	memoryVarNextId            = "next_id"
 	memoryVarRateLn2           = "rate_ln2"
+	memoryVarThrowEnds         = "throw_ends"
 	memoryVarThrowLimit        = "throw_limit"
 )
 
@@ -324,6 +326,7 @@ type memoryVariableSpecs struct {
 	Frees             *ebpf.VariableSpec `ebpf:"frees"`
 	NextId            *ebpf.VariableSpec `ebpf:"next_id"`
 	RateLn2           *ebpf.VariableSpec `ebpf:"rate_ln2"`
+	ThrowEnds         *ebpf.VariableSpec `ebpf:"throw_ends"`
 	ThrowLimit        *ebpf.VariableSpec `ebpf:"throw_limit"`
 }
 
@@ -394,6 +397,7 @@ type memoryVariables struct {
 	Frees             *ebpf.Variable `ebpf:"frees"`
 	NextId            *ebpf.Variable `ebpf:"next_id"`
 	RateLn2           *ebpf.Variable `ebpf:"rate_ln2"`
+	ThrowEnds         *ebpf.Variable `ebpf:"throw_ends"`
 	ThrowLimit        *ebpf.Variable `ebpf:"throw_limit"`
 }
 

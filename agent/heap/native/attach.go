@@ -75,13 +75,6 @@ func (p *Profiler) lookAt(w *watch, m process.Mapping) (int, error) {
 		}
 	}
 	hooks := slices.DeleteFunc(slices.Clone(k.hooks), func(h hook) bool { return p.opts.AllocOnly && h.form == memory.Free })
-	if why := p.unsafeToThrow(w.process.PID); why != nil {
-		n := len(hooks)
-		hooks = slices.DeleteFunc(hooks, func(h hook) bool { return h.throws })
-		if n > len(hooks) && w.err == nil {
-			w.err = fmt.Errorf("operator new of %s has no probe: %w", m.Path, why)
-		}
-	}
 	// Frees first: what has been sampled must not be freed unseen.
 	slices.SortStableFunc(hooks, func(a, b hook) int { return rank(a) - rank(b) })
 	f, ok := r.(interface{ Fd() uintptr })
@@ -90,6 +83,9 @@ func (p *Profiler) lookAt(w *watch, m process.Mapping) (int, error) {
 	}
 	// The mapped file itself, whatever its path leads to by now.
 	path := fmt.Sprintf("/proc/self/fd/%d", f.Fd())
+	if !p.followsNew && !p.opts.AllocOnly && w.incomplete == nil && slices.ContainsFunc(hooks, func(h hook) bool { return h.throws }) {
+		w.incomplete = fmt.Errorf("operator new of %s: %w", m.Path, errThrows)
+	}
 	if p.programs.Session != nil {
 		offsets, cookies := make([]uint64, len(hooks)), make([]uint64, len(hooks))
 		for i, h := range hooks {
@@ -118,7 +114,7 @@ func (p *Profiler) attachEach(w *watch, path string, hooks []hook) (out []io.Clo
 	}
 	for _, h := range hooks {
 		o := link.UprobeOptions{Address: h.offset, PID: int(w.process.PID), Cookie: h.cookie(w.id)}
-		if h.form != memory.Free {
+		if h.form != memory.Free && !h.throws {
 			l, err := ex.Uretprobe(h.name, p.programs.End, &o)
 			if err != nil {
 				return out, err
@@ -138,41 +134,14 @@ func (h hook) cookie(watch uint32) uint64 {
 	return memory.Cookie(watch, h.form, h.leaf, h.throws, h.args[0], h.args[1], h.args[2])
 }
 
-var (
-	errNoSession = errors.New("it may throw an exception, which could not pass a probed return; Linux 6.13 can leave such returns alone")
-	errLimited   = errors.New("it may throw an exception, which could not pass a probed return; and the process's memory is limited, so it well may")
-)
+// errThrows is why heaps that have operators new of their own are incomplete. libstdc++'s come through malloc.
+var errThrows = errors.New("what it allocates is counted; what of that is in use is not known, since no exception could pass a probed return")
 
-// unsafeToThrow says why functions that throw when there is no memory can have no probe: nothing must hold if they do. Where
-// the kernel promises memory to everyone they only do for sizes that the kernel side leaves alone.
-func (p *Profiler) unsafeToThrow(pid process.PID) error {
-	if p.programs.Session == nil {
-		return errNoSession
-	}
-	if b, err := os.ReadFile("/proc/sys/vm/overcommit_memory"); err != nil || strings.TrimSpace(string(b)) == "2" {
-		return errLimited
-	}
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/limits", pid))
-	if err != nil || limited(string(b)) {
-		return errLimited
-	}
-	return nil
-}
-
-// limited says whether a process's limits, as /proc has them, make allocations fail.
-func limited(limits string) bool {
-	found := 0
-	for line := range strings.Lines(limits) {
-		for _, name := range []string{"Max address space", "Max data size"} {
-			if rest, ok := strings.CutPrefix(line, name); ok {
-				found++
-				if soft := strings.Fields(rest); len(soft) == 0 || soft[0] != "unlimited" {
-					return true
-				}
-			}
-		}
-	}
-	return found < 2
+// overcommits says whether the kernel promises memory to everyone, so that allocations fail only for sizes that the kernel
+// side leaves alone.
+func overcommits() bool {
+	b, err := os.ReadFile("/proc/sys/vm/overcommit_memory")
+	return err == nil && strings.TrimSpace(string(b)) != "2"
 }
 
 func rank(h hook) int {

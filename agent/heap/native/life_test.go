@@ -401,24 +401,3 @@ func watchUntilKilled(t *testing.T, text string) {
 	fmt.Println("probes are there")
 	<-t.Context().Done()
 }
-
-// TestLimited reads limits as /proc has them.
-func TestLimited(t *testing.T) {
-	own, err := os.ReadFile("/proc/self/limits")
-	if err != nil {
-		t.Fatal(err)
-	}
-	head := "Limit                     Soft Limit           Hard Limit           Units     \n"
-	f := func(text string, want bool) {
-		t.Helper()
-		if got := limited(text); got != want {
-			t.Errorf("%q: %v, want %v", text, got, want)
-		}
-	}
-	f(string(own), false)
-	f(head+"Max data size             unlimited            unlimited            bytes     \nMax address space         unlimited            unlimited            bytes     \n", false)
-	f(head+"Max data size             unlimited            unlimited            bytes     \nMax address space         1073741824           unlimited            bytes     \n", true)
-	f(head+"Max data size             4096                 unlimited            bytes     \nMax address space         unlimited            unlimited            bytes     \n", true)
-	f(head, true)
-	f("Max data size\nMax address space", true)
-}

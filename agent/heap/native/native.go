@@ -74,6 +74,12 @@ type Options struct {
 	// MaxCalls is how many calls of its allocators per second, averaged over Sweep, make us leave a process alone: each takes
 	// half a microsecond. Default 0: no bound.
 	MaxCalls float64
+	// FollowNew: also what C++'s operators new of jemalloc, tcmalloc and mimalloc return is known until it is freed. Those may
+	// throw an exception, which ends the program if it passes a return that is probed: left alone are sizes above an eighth
+	// of the machine's memory, and processes with a limit of theirs. Who runs out of memory in another way (too
+	// many mappings, locked memory) is ended where it would have caught an exception. Default: what is allocated by
+	// them is counted, what is in use is not. Nothing of this concerns libstdc++'s, which call malloc.
+	FollowNew bool
 	// Logger gets one line per change of state. Default: none.
 	Logger log.Logger
 
@@ -89,6 +95,8 @@ type Profiler struct {
 	opts     Options
 	programs *memory.Programs
 	reader   *ringbuf.Reader
+	// followsNew: FollowNew is wanted, and possible.
+	followsNew bool
 
 	// What the process table told, by generation.
 	queue struct {
@@ -137,8 +145,9 @@ type watch struct {
 	files   map[process.FileID]bool // that were looked at
 	names   []string                // of those that have an allocator
 	links   []io.Closer
-	err     error // the first reason why a file has no probes
-	heap    *heap
+	// err is the first reason why a file has no probes, incomplete why those that there are do not tell everything.
+	err, incomplete error
+	heap            *heap
 	// How many calls came by its probes, until counted; base are those of others before it.
 	base, calls uint64
 	stopped     bool // it has too many
@@ -176,21 +185,24 @@ func New(o Options) (*Profiler, error) {
 	if err := unix.Sysinfo(&info); err != nil {
 		return nil, fmt.Errorf("reading how much memory there is: %w", err)
 	}
+	followsNew := o.FollowNew && overcommits()
 	programs, err := memory.Load(o.Programs, memory.Options{
 		// By its heuristics the kernel refuses only what is larger than all memory.
 		ThrowLimit: info.Totalram * uint64(info.Unit) / 8,
+		ThrowEnds:  followsNew,
 		Rate:       o.Rate, Live: o.MaxLive, RingBytes: o.RingBytes, NoFrees: o.AllocOnly, NoSession: o.noSession,
 	})
 	if err != nil {
 		return nil, sampler.Explain(err, nil)
 	}
 	p := &Profiler{
-		opts:     o,
-		programs: programs,
-		watched:  map[uint32]*watch{},
-		byID:     map[uint32]*watch{},
-		budget:   budget{most: o.MaxStacks},
-		files:    map[process.FileID]*allocator{},
+		opts:       o,
+		programs:   programs,
+		followsNew: followsNew && programs.Session != nil,
+		watched:    map[uint32]*watch{},
+		byID:       map[uint32]*watch{},
+		budget:     budget{most: o.MaxStacks},
+		files:      map[process.FileID]*allocator{},
 	}
 	p.queue.told = map[uint32]*told{}
 	p.queue.wake = make(chan struct{}, 1)
@@ -560,9 +572,11 @@ type Heap struct {
 	Process *process.Process
 	// Since is when the probes were there: what was allocated before is not in it.
 	Since time.Time
-	// Files have an allocator. Err says why there is none, or why some of it is not seen.
+	// Files have an allocator with probes. Err says why there are none: then there is no profile, and else Err is nil.
 	Files []string
 	Err   error
+	// Incomplete says what of it is not seen.
+	Incomplete error
 	// Calls came by the probes so far, as of the last sweep: each has cost half a microsecond.
 	Calls uint64
 	Sites []Site
@@ -574,8 +588,7 @@ type Site struct {
 	Frames []cpu.Frame
 	// Inuse is what lives, Alloc what was allocated since the profiles of [Profiler.AddTo] before.
 	InuseBytes, InuseObjects, AllocBytes, AllocObjects float64
-	// Samples are how many live samples there are: the standard error of InuseBytes is about its Samples'th part's
-	// square root.
+	// Samples are how many live samples there are: the standard error of InuseBytes is about 1/sqrt(Samples) of it.
 	Samples int
 }
 
@@ -598,11 +611,17 @@ func (p *Profiler) heaps() []Heap {
 	return out
 }
 
-func (w *watch) state() Heap {
-	h := Heap{Process: w.process, Since: w.since, Files: slices.Clone(w.names), Err: w.err, Calls: w.calls}
-	if len(h.Files) == 0 && h.Err == nil {
-		h.Err = errNoAllocator
+// reasons says why there is no profile, or else why it does not say everything.
+func (w *watch) reasons() (err, incomplete error) {
+	if len(w.names) == 0 {
+		return cmp.Or(w.err, errNoAllocator), nil
 	}
+	return nil, cmp.Or(w.incomplete, w.err)
+}
+
+func (w *watch) state() Heap {
+	h := Heap{Process: w.process, Since: w.since, Files: slices.Clone(w.names), Calls: w.calls}
+	h.Err, h.Incomplete = w.reasons()
 	for key, s := range w.heap.stacks {
 		h.Sites = append(h.Sites, Site{
 			Frames:     parseFrames([]byte(key)),

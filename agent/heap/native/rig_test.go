@@ -198,6 +198,9 @@ func (r *rig) until(t testing.TB, f func() bool) {
 		}
 		r.mu.Unlock()
 		if ctx.Err() != nil {
+			for _, h := range r.heapsNow(t) {
+				t.Logf("%d %s, mappings %+v: %v, %v, %v", h.Process.PID, h.Process.Executable, h.Process.Mappings(), h.Files, h.Err, h.Incomplete)
+			}
 			t.Fatal(context.Cause(ctx))
 		}
 	}

@@ -20,6 +20,8 @@ type Stats struct {
 	Reclaimed, NoRoom, Late, Malformed uint64
 	// Calls came by the probes of the processes that are watched, as of the last sweep.
 	Calls uint64
+	// Without counts processes without a profile, Incomplete those of which some is not seen, by reason.
+	Without, Incomplete map[string]int
 	// Session says that the kernel has uprobe sessions, which make unsampled allocations cheaper.
 	Session bool
 }
@@ -38,7 +40,7 @@ func (p *Profiler) Stats() (Stats, error) {
 	st := Stats{
 		Drops: map[string]uint64{}, Processes: len(p.watched), Stacks: p.budget.stacks, Refused: p.refused,
 		Reclaimed: p.reclaimed, NoRoom: p.budget.refused, Late: p.late, Malformed: p.malformed,
-		Session: p.programs.Session != nil,
+		Without: map[string]int{}, Incomplete: map[string]int{}, Session: p.programs.Session != nil,
 	}
 	for i, n := range drops {
 		if i > 0 {
@@ -46,6 +48,12 @@ func (p *Profiler) Stats() (Stats, error) {
 		}
 	}
 	for _, w := range p.watched {
+		switch err, incomplete := w.reasons(); {
+		case err != nil:
+			st.Without[err.Error()]++
+		case incomplete != nil:
+			st.Incomplete[incomplete.Error()]++
+		}
 		st.Live += len(w.heap.live)
 		st.Calls += w.calls
 		st.Reclaimed += w.heap.reclaimed

@@ -4,6 +4,7 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <sys/resource.h>
 #include <vector>
 
 #define SITE __attribute__((noinline))
@@ -71,6 +72,29 @@ SITE void site_throws(double n)
 	}
 }
 
+/* The same, with a limit that comes while the program runs. */
+SITE void site_limited(double n)
+{
+	std::vector<char *> all;
+	rlimit before, limit;
+
+	all.reserve(n);
+	getrlimit(RLIMIT_AS, &before);
+	limit = before;
+	limit.rlim_cur = 1 << 20;
+	setrlimit(RLIMIT_AS, &limit);
+	for (; n > 0; n--) {
+		try {
+			all.push_back(new char[1 << 20]);
+		} catch (const std::bad_alloc &) {
+			count("caught", 1, 1);
+		}
+	}
+	setrlimit(RLIMIT_AS, &before);
+	for (char *p : all)
+		delete[] p;
+}
+
 int main()
 {
 	char word[32];
@@ -86,6 +110,8 @@ int main()
 			site_vector(mb / 4);
 		} else if (!strcmp(word, "throws")) {
 			site_throws(mb);
+		} else if (!strcmp(word, "limited")) {
+			site_limited(mb);
 		}
 		for (auto &s : sites)
 			printf("%s %lu %lu\n", s.first.c_str(), s.second.first, s.second.second);
