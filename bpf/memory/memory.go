@@ -90,8 +90,8 @@ type Options struct {
 	ThrowEnds bool
 	// NoFrees: nothing is remembered, and no function that frees needs a probe.
 	NoFrees bool
-	// NoSession does without sessions, as on a kernel that has none.
-	NoSession bool
+	// NoSession does without sessions, NoMulti without many probes on one descriptor, as on a kernel that has none.
+	NoSession, NoMulti bool
 }
 
 // DefaultRate is the bytes per sample where none are given.
@@ -103,8 +103,10 @@ const maxRate = 1 << 40
 type Programs struct {
 	// Session serves both ends of a call. Nil: the kernel has no sessions (before 6.13).
 	Session *ebpf.Program
-	// Begin and End are for the two ends, nil if there is Session.
+	// Begin and End are for the two ends, nil if there is Session. With Multi they are put on many places at once by Attach
+	// (Linux 6.6), and else each is a probe of its own.
 	Begin, End *ebpf.Program
+	Multi      bool
 
 	Samples, Live *ebpf.Map
 
@@ -137,7 +139,8 @@ func Load(p *cpu.Programs, o Options) (*Programs, error) {
 	if err := features.HaveProgramHelper(ebpf.Kprobe, asm.FnLoop); errors.Is(err, ebpf.ErrNotSupported) {
 		return nil, fmt.Errorf("heap sampling needs Linux 5.17 for bpf_loop: %w", err)
 	}
-	session := !o.NoSession && haveSession()
+	session := !o.NoSession && have(attachSession)
+	multi := !session && !o.NoMulti && have(ebpf.AttachTraceUprobeMulti)
 	spec, err := loadMemory()
 	if err != nil {
 		return nil, fmt.Errorf("reading the embedded programs: %w", err)
@@ -148,6 +151,10 @@ func Load(p *cpu.Programs, o Options) (*Programs, error) {
 		delete(spec.Programs, "memory_end")
 	} else {
 		delete(spec.Programs, "memory_session")
+	}
+	if multi {
+		spec.Programs["memory_begin"].AttachType = ebpf.AttachTraceUprobeMulti
+		spec.Programs["memory_end"].AttachType = ebpf.AttachTraceUprobeMulti
 	}
 	delete(spec.Maps, "scratches") // of programs that nothing can interrupt but their own kind
 	spec.Maps["live_samples"].MaxEntries = o.Live
@@ -174,6 +181,7 @@ func Load(p *cpu.Programs, o Options) (*Programs, error) {
 		Session: coll.Programs["memory_session"],
 		Begin:   coll.Programs["memory_begin"],
 		End:     coll.Programs["memory_end"],
+		Multi:   multi,
 		Samples: coll.Maps["samples"],
 		Live:    coll.Maps["live_samples"],
 		drops:   coll.Maps["memory_drops"],
@@ -181,21 +189,6 @@ func Load(p *cpu.Programs, o Options) (*Programs, error) {
 		watches: coll.Maps["watches"],
 		coll:    coll,
 	}, nil
-}
-
-// haveSession asks the kernel for a program that serves both ends of a call.
-func haveSession() bool {
-	p, err := ebpf.NewProgram(&ebpf.ProgramSpec{
-		Type:         ebpf.Kprobe,
-		AttachType:   attachSession,
-		License:      "Dual MIT/GPL",
-		Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, 1), asm.Return()},
-	})
-	if err != nil {
-		return false
-	}
-	defer p.Close()
-	return attachable(p)
 }
 
 // Close unloads everything.

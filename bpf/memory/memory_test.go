@@ -32,7 +32,7 @@ func loadAll(t *testing.T, rate uint64) *ebpf.Collection {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !haveSession() {
+	if !have(attachSession) {
 		t.Log("this kernel has no uprobe sessions: memory_session is left out")
 		delete(spec.Programs, "memory_session")
 	}

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
 	"github.com/go-kit/log/level"
 
@@ -86,48 +87,76 @@ func (p *Profiler) lookAt(w *watch, m process.Mapping) (int, error) {
 	if !p.followsNew && !p.opts.AllocOnly && w.incomplete == nil && slices.ContainsFunc(hooks, func(h hook) bool { return h.throws }) {
 		w.incomplete = fmt.Errorf("operator new of %s: %w", m.Path, errThrows)
 	}
-	if p.programs.Session != nil {
+	links, n, err := p.attach(w, path, hooks)
+	w.links = append(w.links, links...)
+	if err != nil {
+		return n, fmt.Errorf("attaching to the allocator in %s: %w", m.Path, err)
+	}
+	return n, nil
+}
+
+// attach puts probes on functions of a file by the best means that the kernel has, and returns on how many.
+func (p *Profiler) attach(w *watch, path string, hooks []hook) (links []io.Closer, n int, err error) {
+	all := func(prog *ebpf.Program, hooks []hook) error {
 		offsets, cookies := make([]uint64, len(hooks)), make([]uint64, len(hooks))
 		for i, h := range hooks {
 			offsets[i], cookies[i] = h.offset, h.cookie(w.id)
 		}
-		l, err := memory.AttachSession(p.programs.Session, path, offsets, cookies, int(w.process.PID))
-		if err != nil {
-			return 0, fmt.Errorf("attaching to the allocator in %s: %w", m.Path, err)
+		l, err := p.programs.Attach(prog, path, offsets, cookies, int(w.process.PID))
+		if err == nil {
+			links = append(links, l)
 		}
-		w.links = append(w.links, l)
-		return len(hooks), nil
+		return err
 	}
-	links, err := p.attachEach(w, path, hooks)
-	w.links = append(w.links, links...)
+	switch {
+	case p.programs.Session != nil:
+		err = all(p.programs.Session, hooks)
+	case p.programs.Multi:
+		// Ends first: without its end no call must begin.
+		if ends := slices.DeleteFunc(slices.Clone(hooks), func(h hook) bool { return !h.hasEnd() }); len(ends) > 0 {
+			err = all(p.programs.End, ends)
+		}
+		if err == nil {
+			err = all(p.programs.Begin, hooks)
+		}
+	default:
+		return p.attachEach(w, path, hooks)
+	}
 	if err != nil {
-		return len(links), fmt.Errorf("attaching to the allocator in %s: %w", m.Path, err)
+		for _, l := range links {
+			l.Close()
+		}
+		return nil, 0, err
 	}
-	return len(hooks), nil
+	return links, len(hooks), nil
 }
 
-// attachEach puts a probe on the beginning of each function and one on its end, for kernels without sessions.
-func (p *Profiler) attachEach(w *watch, path string, hooks []hook) (out []io.Closer, err error) {
+// hasEnd says whether the end of a call is looked at where there are no sessions.
+func (h hook) hasEnd() bool { return h.form != memory.Free && !h.throws }
+
+// attachEach puts a probe on the beginning of each function and one on its end, for kernels before 6.6.
+func (p *Profiler) attachEach(w *watch, path string, hooks []hook) (out []io.Closer, n int, err error) {
 	ex, err := link.OpenExecutable(path)
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	for _, h := range hooks {
 		o := link.UprobeOptions{Address: h.offset, PID: int(w.process.PID), Cookie: h.cookie(w.id)}
-		if h.form != memory.Free && !h.throws {
+		if h.hasEnd() {
 			l, err := ex.Uretprobe(h.name, p.programs.End, &o)
 			if err != nil {
-				return out, err
+				return out, n, err
 			}
 			out = append(out, l)
 		}
 		l, err := ex.Uprobe(h.name, p.programs.Begin, &o)
 		if err != nil {
-			return out, err
+			return out, n, err
 		}
 		out = append(out, l)
+		n++
 	}
-	return out, nil
+	return out, n, nil
 }
 
 func (h hook) cookie(watch uint32) uint64 {

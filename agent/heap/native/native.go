@@ -83,10 +83,10 @@ type Options struct {
 	// Logger gets one line per change of state. Default: none.
 	Logger log.Logger
 
-	// noSession does as on a kernel without uprobe sessions. looked is told when what a process maps was
+	// noSession does as on a kernel without uprobe sessions, noMulti as on one before 6.6. looked is told when what a process maps was
 	// looked at, and when it has ended.
-	noSession bool
-	looked    func(*process.Process)
+	noSession, noMulti bool
+	looked             func(*process.Process)
 }
 
 // Profiler implements process.Observer: the process table must be told of it before it runs. Its methods are
@@ -190,7 +190,7 @@ func New(o Options) (*Profiler, error) {
 		// By its heuristics the kernel refuses only what is larger than all memory.
 		ThrowLimit: info.Totalram * uint64(info.Unit) / 8,
 		ThrowEnds:  followsNew,
-		Rate:       o.Rate, Live: o.MaxLive, RingBytes: o.RingBytes, NoFrees: o.AllocOnly, NoSession: o.noSession,
+		Rate:       o.Rate, Live: o.MaxLive, RingBytes: o.RingBytes, NoFrees: o.AllocOnly, NoSession: o.noSession, NoMulti: o.noMulti,
 	})
 	if err != nil {
 		return nil, sampler.Explain(err, nil)
