@@ -1,6 +1,8 @@
 package native
 
 import (
+	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -20,22 +22,38 @@ import (
 // maxFiles bounds what is remembered of files.
 const maxFiles = 4096
 
-// look puts probes on the files that the process maps and that were not looked at yet.
-func (p *Profiler) look(w *watch) {
+// look puts probes on the files that the process maps and that were not looked at yet. First all are read: one may say
+// that there must be none.
+func (p *Profiler) look(ctx context.Context, w *watch) {
 	if w.stopped {
 		return
 	}
+	var fresh []process.Mapping
+	found := map[process.FileID]*allocator{}
 	for _, m := range w.process.Mappings() {
 		if m.File == (process.FileID{}) || w.files[m.File] {
 			continue
 		}
+		k, err := p.find(ctx, w.process, m)
+		if ctx.Err() != nil {
+			return
+		}
 		w.files[m.File] = true
-		n, err := p.lookAt(w, m)
+		_ = p.readLocked() // the ring fills meanwhile; an error comes again at the next poll
 		if err != nil {
-			if w.err == nil {
-				w.err = err
-			}
-			level.Debug(p.opts.Logger).Log("msg", "a file's allocations are not seen", "pid", w.process.PID, "err", err)
+			p.skipped(w, err)
+			continue
+		}
+		if k.unwinds != "" {
+			p.stop(w, fmt.Errorf("%s: %w", k.unwinds, errUnwinds))
+			return
+		}
+		fresh, found[m.File] = append(fresh, m), k
+	}
+	for _, m := range fresh {
+		n, err := p.put(w, m, found[m.File])
+		if err != nil {
+			p.skipped(w, err)
 		}
 		if n == 0 {
 			continue
@@ -48,33 +66,47 @@ func (p *Profiler) look(w *watch) {
 	}
 }
 
-// lookAt puts probes on one file and returns how many. It is called by Run's goroutine alone, with p.mu held, and lets
-// others have that while it reads: a compiler's libraries take half a second.
-func (p *Profiler) lookAt(w *watch, m process.Mapping) (int, error) {
-	k := p.files[m.File]
-	if k != nil && len(k.hooks) == 0 {
-		return 0, k.err
+func (p *Profiler) skipped(w *watch, err error) {
+	w.err = cmp.Or(w.err, err)
+	level.Debug(p.opts.Logger).Log("msg", "a file's allocations are not seen", "pid", w.process.PID, "err", err)
+}
+
+// find returns what a file has. It is called by Run's goroutine alone, with p.mu held, and lets others have that while it
+// reads: a compiler's libraries take half a second.
+func (p *Profiler) find(ctx context.Context, proc *process.Process, m process.Mapping) (*allocator, error) {
+	if k := p.files[m.File]; k != nil {
+		return k, k.err
+	}
+	r, err := p.opts.Open(proc, m)
+	if err != nil {
+		return nil, err
+	}
+	defer r.Close()
+	p.mu.Unlock()
+	k, err := findAllocator(ctx, r)
+	p.mu.Lock()
+	if err != nil {
+		k.err = fmt.Errorf("looking for allocators in %s: %w", m.Path, err)
+	}
+	if len(p.files) >= maxFiles {
+		clear(p.files)
+	}
+	if ctx.Err() == nil {
+		p.files[m.File] = k
+	}
+	return k, k.err
+}
+
+// put puts probes on what was found in a file and returns on how many functions.
+func (p *Profiler) put(w *watch, m process.Mapping, k *allocator) (int, error) {
+	if len(k.hooks) == 0 {
+		return 0, nil
 	}
 	r, err := p.opts.Open(w.process, m)
 	if err != nil {
 		return 0, err
 	}
 	defer r.Close()
-	if k == nil {
-		k = &allocator{}
-		p.mu.Unlock()
-		if k.hooks, k.err = findHooks(r); k.err != nil {
-			k.err = fmt.Errorf("looking for allocators in %s: %w", m.Path, k.err)
-		}
-		p.mu.Lock()
-		if len(p.files) >= maxFiles {
-			clear(p.files)
-		}
-		p.files[m.File] = k
-		if len(k.hooks) == 0 {
-			return 0, k.err
-		}
-	}
 	hooks := slices.DeleteFunc(slices.Clone(k.hooks), func(h hook) bool { return p.opts.AllocOnly && h.form == memory.Free })
 	// Frees first: what has been sampled must not be freed unseen.
 	slices.SortStableFunc(hooks, func(a, b hook) int { return rank(a) - rank(b) })
@@ -162,6 +194,9 @@ func (p *Profiler) attachEach(w *watch, path string, hooks []hook) (out []io.Clo
 func (h hook) cookie(watch uint32) uint64 {
 	return memory.Cookie(watch, h.form, h.leaf, h.throws, h.args[0], h.args[1], h.args[2])
 }
+
+// errUnwinds is why programs are left alone that take stack traces where they allocate, as these libraries do.
+var errUnwinds = errors.New("it takes stack traces within allocations, which would end at a probed return")
 
 // errThrows is why heaps that have operators new of their own are incomplete. libstdc++'s come through malloc.
 var errThrows = errors.New("what it allocates is counted; what of that is in use is not known, since no exception could pass a probed return")

@@ -30,6 +30,7 @@ func BenchmarkPair(b *testing.B) {
 	}{
 		{name: "glibc", o: Options{}},
 		{name: "glibc/no sessions", o: Options{noSession: true}},
+		{name: "glibc/a descriptor each", o: Options{noSession: true, noMulti: true}},
 		{name: "glibc/allocations only", o: Options{AllocOnly: true}},
 		{name: "glibc/a sample per 4 KiB", o: Options{Rate: 4096, RingBytes: 1 << 24}},
 		{name: "jemalloc", preload: "libjemalloc.so.2"},
@@ -39,6 +40,7 @@ func BenchmarkPair(b *testing.B) {
 		b.Run(c.name, func(b *testing.B) {
 			env := preload(b, c.preload)
 			path := compile(b, "truth.c", "gcc", "-O1")
+			c.o.MaxCalls = -1
 			r := newRig(b, c.o)
 			bare, other, probed := r.start(b, env, path, false), r.start(b, env, path, false), r.start(b, env, path, true)
 			var one, two, with []float64
@@ -79,7 +81,7 @@ func BenchmarkProgram(b *testing.B) {
 			}
 			var watch atomic.Bool
 			var seen atomic.Int64
-			newRig(b, Options{Select: func(p *process.Process) bool {
+			newRig(b, Options{MaxCalls: -1, Select: func(p *process.Process) bool {
 				yes := watch.Load() && p.Comm == c.comm
 				if yes {
 					seen.Add(1)
@@ -121,7 +123,7 @@ func median(v []float64) float64 {
 
 // BenchmarkSweep prints what comparing live samples with the kernel side costs.
 func BenchmarkSweep(b *testing.B) {
-	r := newRig(b, Options{Rate: 2 << 10, RingBytes: 1 << 25})
+	r := newRig(b, Options{Rate: 2 << 10, RingBytes: 1 << 25, MaxCalls: -1})
 	x := r.start(b, nil, compile(b, "truth.c", "gcc", "-O1"), true)
 	x.ask(b, "live", 100)
 	if _, err := r.Heaps(); err != nil {

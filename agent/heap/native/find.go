@@ -1,6 +1,7 @@
 package native
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -96,49 +97,87 @@ type hook struct {
 	args   [3]uint8
 }
 
-// Limits of what is read of one file. Real allocators have some fifty functions.
+// Limits of what is read of one file. Real allocators have some fifty functions; chromium has three million symbols.
 const (
 	maxHooks       = 256
 	maxSymbolBytes = 256 << 20
+	maxSymbols     = 8 << 20
+	maxMatches     = 8 * maxHooks // symbols by the names of such functions
 	maxFunction    = 16 << 10
+	maxCode        = 1 << 20 // of all functions
 )
 
-var errNoAllocator = errors.New("no allocator is found in it")
+var (
+	errNoAllocator = errors.New("no allocator is found in it")
+	errSymbols     = errors.New("it has too many symbols")
+)
 
-// findHooks returns the functions of allocators in a file, none if there is no allocator.
-func findHooks(r process.File) ([]hook, error) {
+// findAllocator returns what a file has of allocators: nothing if there is none.
+func findAllocator(ctx context.Context, r process.File) (*allocator, error) {
 	f, err := elf.New(r, r.Size())
 	if err != nil {
-		return nil, err
+		return &allocator{}, err
 	}
 	if !f.Is64 || f.Machine != elf.MachineX86_64 && f.Machine != elf.MachineAArch64 {
-		return nil, nil
+		return &allocator{}, nil
 	}
 	found := map[string]elf.Symbol{}
 	marks := map[string]bool{}
+	tables := map[uint32]bool{} // a file has one of each kind
+	seen, matches := 0, 0
 	for i := range f.Sections {
 		s := &f.Sections[i]
-		if s.Type != elf.SectionSymtab && s.Type != elf.SectionDynsym || s.Size > maxSymbolBytes {
+		if s.Type != elf.SectionSymtab && s.Type != elf.SectionDynsym || s.Size > maxSymbolBytes || tables[s.Type] {
 			continue
 		}
+		tables[s.Type] = true
 		err := f.Symbols(s, func(_ int, sym elf.Symbol) bool {
+			if seen++; seen%4096 == 0 && ctx.Err() != nil || seen > maxSymbols {
+				return false
+			}
 			name, _, _ := strings.Cut(sym.Name, "@")
-			if sym.Section == 0 || sym.Type != elf.SymbolFunc || len(name) > 64 || !f.Executable(sym.Addr) {
+			if sym.Section == 0 || sym.Type != elf.SymbolFunc || len(name) > 64 {
 				return true
 			}
-			if _, ok := known(name); ok || isMark(name) {
+			if _, ok := known(name); !ok && !isMark(name) {
+				return true
+			}
+			if matches++; matches > maxMatches {
+				return false
+			}
+			if f.Executable(sym.Addr) {
 				marks[name] = true
 				if o, had := found[name]; !had || o.Size == 0 {
 					found[name] = sym
 				}
 			}
-			return len(found) < 4*maxHooks
+			return true
 		})
-		if err != nil {
-			return nil, fmt.Errorf("reading symbols: %w", err)
+		switch {
+		case err != nil:
+			return &allocator{}, fmt.Errorf("reading symbols: %w", err)
+		case ctx.Err() != nil:
+			return &allocator{}, ctx.Err()
+		case seen > maxSymbols || matches > maxMatches:
+			return &allocator{}, errSymbols
 		}
 	}
-	return chooseHooks(f, found, marks), nil
+	for name, what := range unwinders {
+		if marks[name] {
+			return &allocator{unwinds: what}, nil
+		}
+	}
+	return &allocator{hooks: chooseHooks(f, found, marks)}, nil
+}
+
+// unwinders take a stack trace of allocations from within them: what such libraries define, statically linked or not.
+var unwinders = map[string]string{
+	"__asan_init":    "AddressSanitizer",
+	"__hwasan_init":  "HWAddressSanitizer",
+	"__lsan_init":    "LeakSanitizer",
+	"__msan_init":    "MemorySanitizer",
+	"__tsan_init":    "ThreadSanitizer",
+	"heaptrack_init": "heaptrack",
 }
 
 // isMark says whether a name tells what its file is.
@@ -147,7 +186,7 @@ func isMark(name string) bool {
 	case "gnu_get_libc_version", "_dl_catch_exception", "_dl_allocate_tls", "mallctl", "je_mallctl", "_rjem_mallctl", "tc_version", "mi_version":
 		return true
 	}
-	return false
+	return unwinders[name] != ""
 }
 
 // known finds what a name stands for, by the longest prefix.
@@ -200,7 +239,10 @@ func chooseHooks(f *elf.File, found map[string]elf.Symbol, marks map[string]bool
 		names = append(names, name)
 	}
 	slices.Sort(names)
-	stubs := map[uint64]string{}
+	if len(names) == 0 {
+		return nil
+	}
+	stubs, budget := map[uint64]string{}, maxCode
 	for _, s := range f.Stubs(func(uint64) string { return "" }) {
 		stubs[s.Addr] = strings.TrimSuffix(s.Name, "@plt")
 	}
@@ -213,6 +255,9 @@ func chooseHooks(f *elf.File, found map[string]elf.Symbol, marks map[string]bool
 			continue
 		}
 		s, inner, code := site{args: argsARM64}, false, body(f, sym)
+		if budget -= len(code); budget < 0 {
+			break
+		}
 		if f.Machine == elf.MachineX86_64 {
 			s = siteX86(code)
 			if fn.reads(s, regSP) {

@@ -1,6 +1,8 @@
 package native
 
 import (
+	"context"
+	"encoding/binary"
 	"errors"
 	"io"
 	"os"
@@ -60,7 +62,7 @@ func TestFindHooks(t *testing.T) {
 				t.Skipf("%s is not installed", c.pattern)
 			}
 			r := openDisk(t, paths[0])
-			hooks, err := findHooks(r)
+			k, err := findAllocator(t.Context(), r)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -70,7 +72,7 @@ func TestFindHooks(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			for _, h := range hooks {
+			for _, h := range k.hooks {
 				byName[h.name] = h
 				var code [6]byte
 				if _, err := r.ReadAt(code[:], int64(h.offset)); err != nil && !errors.Is(err, io.EOF) {
@@ -88,9 +90,9 @@ func TestFindHooks(t *testing.T) {
 					t.Errorf("%s throws, and its end is probed always", h.name)
 				}
 			}
-			t.Logf("%d functions, %d of them dear", len(hooks), dear)
-			if len(c.want) == 0 && len(hooks) > 0 {
-				t.Errorf("it is no allocator, and has %v", hooks)
+			t.Logf("%d functions, %d of them dear", len(k.hooks), dear)
+			if len(c.want) == 0 && len(k.hooks) > 0 {
+				t.Errorf("it is no allocator, and has %v", k.hooks)
 			}
 			for _, name := range c.want {
 				if _, ok := byName[name]; !ok {
@@ -125,12 +127,12 @@ func TestFindHooks(t *testing.T) {
 
 // TestPrefixes finds jemalloc as Rust programs have it, in a program of its own and without its dynamic symbols.
 func TestPrefixes(t *testing.T) {
-	hooks, err := findHooks(openDisk(t, compile(t, "prefixed.c", "gcc", "-O1", "-shared", "-fPIC", "-fvisibility=hidden")))
+	k, err := findAllocator(t.Context(), openDisk(t, compile(t, "prefixed.c", "gcc", "-O1", "-shared", "-fPIC", "-fvisibility=hidden")))
 	if err != nil {
 		t.Fatal(err)
 	}
 	var got []string
-	for _, h := range hooks {
+	for _, h := range k.hooks {
 		got = append(got, h.name)
 		if want := h.name == "_rjem_mallocx" || h.name == "_rjem_calloc"; h.leaf != want {
 			t.Errorf("%s: leaf is %v, want %v", h.name, h.leaf, want)
@@ -138,6 +140,100 @@ func TestPrefixes(t *testing.T) {
 	}
 	if want := []string{"_rjem_calloc", "_rjem_mallocx", "_rjem_rallocx", "_rjem_sdallocx"}; !slices.Equal(got, want) {
 		t.Errorf("got %v, want %v", got, want)
+	}
+}
+
+// countingFile counts the bytes that are read of it.
+type countingFile struct {
+	bytesFile
+	read *int
+}
+
+func (f countingFile) ReadAt(p []byte, off int64) (int, error) {
+	n, err := f.bytesFile.ReadAt(p, off)
+	*f.read += n
+	return n, err
+}
+
+// manyTables is a library with sections that are all the same symbol table, of functions of one name.
+func manyTables(sections, symbols int, name string) bytesFile {
+	const segments = 4000
+	le := binary.LittleEndian
+	b := []byte{0x7f, 'E', 'L', 'F', 2, 1, 1, 15: 0}
+	const programs = 64
+	table := uint64(programs + 56*segments)
+	names := table + 24*uint64(symbols)
+	at := names + 64
+	word := func(v ...uint64) {
+		for _, v := range v {
+			b = le.AppendUint64(b, v)
+		}
+	}
+	b = le.AppendUint32(b, 3|62<<16) // ET_DYN, x86-64
+	b = le.AppendUint32(b, 1)
+	word(0, programs, at)
+	b = le.AppendUint32(b, 0)
+	for _, v := range []uint16{64, 56, segments, 64, uint16(2 + sections), 1} {
+		b = le.AppendUint16(b, v)
+	}
+	for i := range uint64(segments) {
+		word(1|5<<32, 0, 0x100000+4096*i, 0, 16, 16, 1) // PT_LOAD, readable and executable
+	}
+	for range symbols {
+		word(1|2<<32|1<<48, 0x100000+4096*(segments-1), 1) // STT_FUNC, in section 1
+	}
+	b = append(append(b, 0), name...)
+	b = append(b, make([]byte, at-uint64(len(b)))...)
+	section := func(kind, offset, size, link, entry uint64) {
+		word(kind<<32, 0, 0, offset, size, link, 1, entry)
+	}
+	section(0, 0, 0, 0, 0)
+	section(3, names, 64, 0, 0)
+	for range sections {
+		section(2, table, 24*uint64(symbols), 1, 24)
+	}
+	return bytesFile{b}
+}
+
+// TestManyTables reads files that are made to take long.
+func TestManyTables(t *testing.T) {
+	const symbols = 100_000
+	read := 0
+	f := countingFile{manyTables(50, symbols, "nothing"), &read}
+	if k, err := findAllocator(t.Context(), f); err != nil || len(k.hooks) > 0 {
+		t.Errorf("%v, %v", k, err)
+	}
+	if most := 2 * len(f.b); read > most {
+		t.Errorf("%d bytes are read of %d", read, len(f.b))
+	}
+	if _, err := findAllocator(t.Context(), manyTables(1, symbols, "malloc")); !errors.Is(err, errSymbols) {
+		t.Errorf("%d functions malloc: got %v", symbols, err)
+	}
+	if k, err := findAllocator(t.Context(), manyTables(1, 3, "malloc")); err != nil || len(k.hooks) > 0 {
+		t.Errorf("nothing frees: %v, %v", k, err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := findAllocator(ctx, manyTables(1, symbols, "nothing")); !errors.Is(err, context.Canceled) {
+		t.Errorf("after the end: got %v", err)
+	}
+}
+
+// TestUnwinders knows what takes stack traces within allocations by what it defines.
+func TestUnwinders(t *testing.T) {
+	for _, pattern := range []string{"/usr/lib/heaptrack/libheaptrack_*.so", "/usr/lib/*/libasan.so.?", "/usr/lib/*/liblsan.so.?", "/usr/lib/*/libtsan.so.?"} {
+		paths, _ := filepath.Glob(pattern)
+		if len(paths) == 0 {
+			t.Logf("%s is not installed", pattern)
+		}
+		for _, path := range paths {
+			if k, err := findAllocator(t.Context(), openDisk(t, path)); err != nil || k.unwinds == "" || len(k.hooks) > 0 {
+				t.Errorf("%s: %+v, %v", path, k, err)
+			}
+		}
+	}
+	if k, err := findAllocator(t.Context(), manyTables(1, 1, "__asan_init")); err != nil || k.unwinds == "" {
+		t.Errorf("%+v, %v", k, err)
 	}
 }
 
@@ -165,11 +261,11 @@ func FuzzFindHooks(f *testing.F) {
 	}
 	f.Add([]byte("\x7fELF"))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		hooks, err := findHooks(bytesFile{b})
+		k, err := findAllocator(t.Context(), bytesFile{b})
 		if err != nil {
 			return
 		}
-		for _, h := range hooks {
+		for _, h := range k.hooks {
 			if h.offset >= uint64(len(b)) {
 				t.Errorf("a probe at %#x of %d bytes", h.offset, len(b))
 			}

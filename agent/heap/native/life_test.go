@@ -307,24 +307,196 @@ func TestNoAllocator(t *testing.T) {
 	}
 }
 
-// TestBusy has a process that allocates too often for its bound: it is left alone, and that is said.
-func TestBusy(t *testing.T) {
-	r := newRig(t, Options{MaxCalls: 1000, Sweep: time.Hour})
+// TestIncomplete has a process of which one file cannot be read: it has a profile, and that says so.
+func TestIncomplete(t *testing.T) {
+	path := compile(t, "truth.c", "gcc", "-O1")
+	r := newRig(t, Options{Rate: testRate})
+	r.unreadable = path
+	x := r.start(t, nil, path, true)
+	x.ask(t, "live", 10)
+	h := r.heapOf(t, process.PID(x.cmd.Process.Pid))
+	if h.Err != nil || h.Incomplete == nil || !strings.Contains(h.Incomplete.Error(), path) || len(h.Sites) == 0 {
+		t.Errorf("%d stacks, no profile: %v, incomplete: %v", len(h.Sites), h.Err, h.Incomplete)
+	}
+	if st, err := r.Stats(); err != nil || len(st.Without) > 0 || len(st.Incomplete) != 1 {
+		t.Errorf("%+v, %v", st, err)
+	}
+}
+
+// choose has a process watched that was started without.
+func (r *rig) choose(t *testing.T, x *target) process.PID {
+	t.Helper()
+	pid := process.PID(x.cmd.Process.Pid)
+	r.mu.Lock()
+	r.chosen[pid] = true
+	r.mu.Unlock()
+	if err := r.table.Sync(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	p := r.table.Lookup(pid, time.Now())
+	if p == nil {
+		t.Fatal("the process is not known")
+	}
+	r.Started(p, nil) // it was not chosen before: as if it came now
+	return pid
+}
+
+// watchOf returns what is watched of a process.
+func (r *rig) watchOf(pid process.PID) *watch {
+	r.Profiler.mu.Lock()
+	defer r.Profiler.mu.Unlock()
+	for _, w := range r.watched {
+		if w.process.PID == pid {
+			return w
+		}
+	}
+	return nil
+}
+
+// TestUnwinds leaves programs alone that take stack traces where they allocate, and says so.
+func TestUnwinds(t *testing.T) {
+	r := newRig(t, Options{Rate: testRate})
+	for _, how := range []string{"-static-libasan", "-shared-libasan"} {
+		command := []string{"gcc", "-O1", "-fsanitize=address", how}
+		if how == "-shared-libasan" {
+			command = command[:3]
+		}
+		x := r.start(t, []string{"ASAN_OPTIONS=detect_leaks=0"}, compile(t, "truth.c", command...), false)
+		pid := r.choose(t, x)
+		r.until(t, func() bool { w := r.watchOf(pid); return w != nil && w.stopped })
+		h := r.heapOf(t, pid)
+		if w := r.watchOf(pid); !errors.Is(h.Err, errUnwinds) || len(h.Files) > 0 || len(w.links) > 0 {
+			t.Errorf("%s: got reason %v, %v", how, h.Err, h.Files)
+		}
+		x.ask(t, "churn", 1)
+	}
+}
+
+// TestLinks counts descriptors by what the kernel can: they are what takes long to go away.
+func TestLinks(t *testing.T) {
+	path := compile(t, "truth.c", "gcc", "-O1", "-static")
+	f := func(o Options, least, most int) {
+		t.Helper()
+		r := newRig(t, o)
+		x := r.start(t, nil, path, true)
+		if n := len(r.watchOf(process.PID(x.cmd.Process.Pid)).links); n < least || n > most {
+			t.Errorf("%d descriptors, want %d to %d", n, least, most)
+		}
+	}
+	f(Options{}, 1, 2)
+	f(Options{noSession: true}, 2, 2)
+	f(Options{noSession: true, noMulti: true}, 10, 100)
+}
+
+// TestPlaces has more processes than can be watched. One waits, with a reason, until the other's probes are gone.
+func TestPlaces(t *testing.T) {
+	r := newRig(t, Options{Rate: testRate, MaxProcesses: 1, noSession: true})
+	path := compile(t, "truth.c", "gcc", "-O1")
+	a, b := r.start(t, nil, path, false), r.start(t, nil, path, false)
+	first := r.choose(t, a)
+	r.until(t, func() bool { w := r.watchOf(first); return w != nil && len(r.heapOf(t, first).Files) > 0 })
+	second := r.choose(t, b)
+	waits := func() bool {
+		r.Profiler.mu.Lock()
+		defer r.Profiler.mu.Unlock()
+		return len(r.waiting) == 1 && len(r.byID)+r.closing == 1
+	}
+	r.until(t, waits)
+	if h := r.heapOf(t, second); h.Err == nil || !strings.Contains(h.Err.Error(), "more processes are chosen") {
+		t.Errorf("got reason %v", h.Err)
+	}
+	if st, err := r.Stats(); err != nil || st.Refused == 0 || st.Processes != 1 || len(st.Without) != 1 {
+		t.Errorf("%+v, %v", st, err)
+	}
+	r.oneByOne.Lock() // the kernel takes its time
+	a.in.Close()
+	r.until(t, func() bool { return r.watchOf(first) == nil })
+	if !waits() || r.watchOf(second) != nil {
+		t.Error("probes that are being taken away do not count")
+	}
+	r.oneByOne.Unlock()
+	r.until(t, func() bool { w := r.watchOf(second); return w != nil && len(r.heapOf(t, second).Files) > 0 })
+	b.ask(t, "live", 10)
+	if h := r.heapOf(t, second); len(h.Sites) == 0 || h.Err != nil {
+		t.Errorf("%d stacks, %v", len(h.Sites), h.Err)
+	}
+}
+
+// TestDetach ends while the kernel takes long to take probes away: nobody waits for that.
+func TestDetach(t *testing.T) {
+	r := newRig(t, Options{})
 	x := r.start(t, nil, compile(t, "truth.c", "gcc", "-O1"), true)
+	r.oneByOne.Lock()
+	done := make(chan struct{})
+	go func() {
+		r.detach()
+		close(done)
+	}()
+	select {
+	case <-done:
+	case <-time.After(closeTime + 20*time.Second):
+		t.Error("it waits for the kernel")
+	}
+	calls := r.programs.Calls
+	before, err := calls(1)
+	x.pairs(t, 1000)
+	after, err2 := calls(1)
+	if before != after || err != nil || err2 != nil {
+		t.Errorf("%d calls are heeded after the end; %v, %v", after-before, err, err2)
+	}
+	r.oneByOne.Unlock()
+	r.closers.Wait()
+}
+
+// TestReads has samples of one process come while another's files are searched: they are taken off the ring.
+func TestReads(t *testing.T) {
+	r := newRig(t, Options{Rate: testRate, Poll: time.Hour, Sweep: time.Hour, RingBytes: 1 << 22})
+	path := compile(t, "truth.c", "gcc", "-O1")
+	a, b := r.start(t, nil, path, true), r.start(t, nil, path, false)
+	w := r.watchOf(process.PID(a.cmd.Process.Pid))
+	a.ask(t, "live", 10)
+	pid := r.choose(t, b)
+	r.until(t, func() bool { return r.watchOf(pid) != nil })
+	r.Profiler.mu.Lock()
+	defer r.Profiler.mu.Unlock()
+	if len(w.heap.live) == 0 {
+		t.Error("nobody has read the ring")
+	}
+}
+
+// TestBusy has a process that allocates too often: it is left alone, and that is said. It is not judged by a moment.
+func TestBusy(t *testing.T) {
+	r := newRig(t, Options{Sweep: time.Hour})
+	path := compile(t, "truth.c", "gcc", "-O1")
+	x := r.start(t, nil, path, true)
 	pid := process.PID(x.cmd.Process.Pid)
 	x.ask(t, "churn", 50)
 	probed := x.pairs(t, 100000)
-	if err := r.sweep(); err != nil {
-		t.Fatal(err)
+	sweep := func(since time.Duration) {
+		t.Helper()
+		w := r.watchOf(pid)
+		r.Profiler.mu.Lock()
+		w.judged = time.Now().Add(-since)
+		r.Profiler.mu.Unlock()
+		if err := r.sweep(); err != nil {
+			t.Fatal(err)
+		}
 	}
+	sweep(time.Millisecond)
+	sweep(10 * time.Second)
+	// 50 MB by the KiB, and the pairs, each with its free.
+	calls := 2.0 * (50*1024 + 100000)
+	if h := r.heapOf(t, pid); h.Err != nil || math.Abs(float64(h.Calls)/calls-1) > 0.01 {
+		t.Errorf("%v, %d calls, want %.0f", h.Err, h.Calls, calls)
+	}
+	r.Profiler.mu.Lock()
+	r.opts.MaxCalls = calls/(31*60) - 1 // in half of the time between sweeps
+	r.Profiler.mu.Unlock()
+	sweep(31 * time.Minute)
 	r.closers.Wait()
 	h := r.heapOf(t, pid)
 	if !errors.Is(h.Err, errBusy) || len(h.Files) > 0 || len(h.Sites) > 0 {
 		t.Errorf("got %+v", h)
-	}
-	// 50 MB by the KiB, and the pairs, each with its free.
-	if want := 2.0 * (50*1024 + 100000); math.Abs(float64(h.Calls)/want-1) > 0.01 {
-		t.Errorf("%d calls, want %.0f", h.Calls, want)
 	}
 	if bare := x.pairs(t, 100000); bare > probed/2 {
 		t.Errorf("a pair took %.0f ns with probes, and %.0f without", probed, bare)
@@ -332,6 +504,32 @@ func TestBusy(t *testing.T) {
 	x.ask(t, "live", 10)
 	if h := r.heapOf(t, pid); len(h.Sites) > 0 {
 		t.Errorf("it is left alone, and has %v", h.Sites)
+	}
+
+	// When it ends, another one has its number.
+	busy := r.watchOf(pid)
+	r.Profiler.mu.Lock()
+	r.lastID = busy.id + memory.Watches - 1
+	r.Profiler.mu.Unlock()
+	y := r.start(t, nil, path, false)
+	other := r.choose(t, y)
+	r.until(t, func() bool { w := r.watchOf(other); return w != nil && len(r.heapOf(t, other).Files) > 0 })
+	if a, b := r.watchOf(pid).id%memory.Watches, r.watchOf(other).id%memory.Watches; a != b {
+		t.Fatalf("the one has place %d, the other %d", a, b)
+	}
+	x.in.Close()
+	r.until(t, func() bool { return r.watchOf(pid) == nil })
+	y.ask(t, "live", 10)
+	if h := r.heapOf(t, other); len(h.Sites) == 0 {
+		t.Error("the end of one has silenced the other")
+	}
+}
+
+// TestGuard says from which rate on a process is left alone if nobody says so.
+func TestGuard(t *testing.T) {
+	r := newRig(t, Options{})
+	if c := r.opts.MaxCalls; c < 100_000 || c > 1_000_000 {
+		t.Errorf("%.0f calls per second", c)
 	}
 }
 

@@ -26,7 +26,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"math"
 	"os"
 	"slices"
@@ -58,7 +57,8 @@ type Options struct {
 	Rate uint64
 	// AllocOnly leaves out what is in use: frees have no probes, which halves the cost.
 	AllocOnly bool
-	// MaxProcesses bounds how many processes are watched at once. Default 64, at most 512.
+	// MaxProcesses bounds how many processes have probes at once, those included whose probes are being taken away. Others
+	// wait for a place. Default 64, at most 512.
 	MaxProcesses int
 	// MaxLive bounds the samples that are live, of all processes. Default 65536: 32 GiB at the default rate.
 	MaxLive uint32
@@ -71,8 +71,8 @@ type Options struct {
 	Poll time.Duration
 	// Sweep is how often live samples are compared with what the kernel side knows. Default 10 s.
 	Sweep time.Duration
-	// MaxCalls is how many calls of its allocators per second, averaged over Sweep, make us leave a process alone: each takes
-	// half a microsecond. Default 0: no bound.
+	// MaxCalls is how many calls of its allocators per second, averaged over half of Sweep and five seconds at least, make us
+	// leave a process alone: each takes half a microsecond. Default 500 000, a quarter of a processor; negative: no bound.
 	MaxCalls float64
 	// FollowNew: also what C++'s operators new of jemalloc, tcmalloc and mimalloc return is known until it is freed. Those may
 	// throw an exception, which ends the program if it passes a return that is probed: left alone are sizes above an eighth
@@ -106,21 +106,24 @@ type Profiler struct {
 		wake chan struct{}
 	}
 
-	// What takes probes away.
-	closers sync.WaitGroup
-	closing sync.Mutex
+	// What takes probes away, one process's at a time.
+	closers  sync.WaitGroup
+	oneByOne sync.Mutex
+	detached sync.Once
 
 	mu           sync.Mutex
 	closed       bool
-	watched      map[uint32]*watch // by generation
-	byID         map[uint32]*watch
+	watched      map[uint32]*watch           // by generation
+	waiting      map[uint32]*process.Process // those that wait for a place, likewise
+	byID         map[uint32]*watch           // without those that were stopped
+	closing      int                         // processes whose probes are being taken away
 	lastID       uint32
 	budget       budget
 	files        map[process.FileID]*allocator
 	malformed    uint64
 	late         uint64   // records of processes that are no longer watched
 	reclaimed    uint64   // of processes that have ended
-	refused      uint64   // processes beyond MaxProcesses
+	refused      uint64   // processes that had to wait for a place
 	ended        []*watch // whose last allocations nobody has asked for yet
 	sweptUnknown map[memory.Key]uint64
 	rec          ringbuf.Record
@@ -129,29 +132,14 @@ type Profiler struct {
 type told struct {
 	process        *process.Process
 	queued, exited bool
+	chosen         bool // owned by Run's goroutine
 }
 
 // allocator is what a file was found to have.
 type allocator struct {
-	hooks []hook
-	err   error
-}
-
-// watch is a process whose allocators have probes.
-type watch struct {
-	id      uint32
-	process *process.Process
-	since   time.Time
-	files   map[process.FileID]bool // that were looked at
-	names   []string                // of those that have an allocator
-	links   []io.Closer
-	// err is the first reason why a file has no probes, incomplete why those that there are do not tell everything.
-	err, incomplete error
-	heap            *heap
-	// How many calls came by its probes, until counted; base are those of others before it.
-	base, calls uint64
-	stopped     bool // it has too many
-	counted     time.Time
+	hooks   []hook
+	unwinds string // what it is that takes stack traces within allocations
+	err     error
 }
 
 // New loads the kernel side. Its error wraps ebpf.ErrNotSupported where the kernel is too old, and says in one line what
@@ -178,6 +166,9 @@ func New(o Options) (*Profiler, error) {
 	if o.Sweep == 0 {
 		o.Sweep = 10 * time.Second
 	}
+	if o.MaxCalls == 0 {
+		o.MaxCalls = 500_000
+	}
 	if o.Logger == nil {
 		o.Logger = log.NewNopLogger()
 	}
@@ -200,6 +191,7 @@ func New(o Options) (*Profiler, error) {
 		programs:   programs,
 		followsNew: followsNew && programs.Session != nil,
 		watched:    map[uint32]*watch{},
+		waiting:    map[uint32]*process.Process{},
 		byID:       map[uint32]*watch{},
 		budget:     budget{most: o.MaxStacks},
 		files:      map[process.FileID]*allocator{},
@@ -294,167 +286,28 @@ func (p *Profiler) Close() error {
 	return err
 }
 
+// closeTime bounds what Close and the end of Run wait for probes to be gone. They are not heeded any more, and go with us.
+const closeTime = 2 * time.Second
+
 func (p *Profiler) detach() {
-	p.mu.Lock()
-	for _, w := range p.watched {
-		p.end(w)
-	}
-	p.mu.Unlock()
-	p.closers.Wait()
-}
-
-// work does what was queued.
-func (p *Profiler) work(ctx context.Context) {
-	for ctx.Err() == nil {
-		p.queue.Lock()
-		if len(p.queue.todo) == 0 {
-			p.queue.todo = nil
-			p.queue.Unlock()
-			return
-		}
-		generation := p.queue.todo[0]
-		p.queue.todo = p.queue.todo[1:]
-		t := p.queue.told[generation]
-		if t == nil { // it exited while it was being looked at, and was not chosen
-			p.queue.Unlock()
-			continue
-		}
-		t.queued = false
-		exited := t.exited
-		if exited {
-			delete(p.queue.told, generation)
-		}
-		p.queue.Unlock()
-
+	p.detached.Do(func() {
 		p.mu.Lock()
-		w := p.watched[generation]
-		switch {
-		case exited:
-			if w != nil {
-				_ = p.readLocked() // what it did last
-				p.end(w)
-			}
-		case w == nil:
-			if w = p.choose(t.process); w == nil {
-				p.queue.Lock()
-				delete(p.queue.told, generation)
-				p.queue.Unlock()
-			}
-		}
-		if w != nil && !exited {
-			p.look(w)
+		clear(p.waiting)
+		for _, w := range p.watched {
+			p.end(w)
 		}
 		p.mu.Unlock()
-		if p.opts.looked != nil && w != nil {
-			p.opts.looked(t.process)
-		}
-	}
-}
-
-// choose begins to watch a process, or returns nil.
-func (p *Profiler) choose(proc *process.Process) *watch {
-	if !p.opts.Select(proc) {
-		return nil
-	}
-	if len(p.watched) >= min(p.opts.MaxProcesses, memory.Watches/2) {
-		p.refused++
-		if p.refused == 1 {
-			level.Warn(p.opts.Logger).Log("msg", "more processes are chosen for heap profiles than can be watched at once; "+
-				"choose fewer, or raise the bound", "bound", p.opts.MaxProcesses)
-		}
-		return nil
-	}
-	// A number whose place is free: those of others come back after memory.Watches.
-	p.lastID++
-	for p.taken(p.lastID) {
-		p.lastID++
-	}
-	w := &watch{
-		id:      p.lastID,
-		process: proc,
-		files:   map[process.FileID]bool{},
-		heap:    newHeap(p.opts.Rate, &p.budget),
-		counted: time.Now(),
-	}
-	var err error
-	if w.base, err = p.programs.Calls(w.id); err == nil {
-		err = p.programs.Watch(w.id)
-	}
-	if err != nil {
-		level.Error(p.opts.Logger).Log("msg", "a process is not watched", "pid", proc.PID, "err", err)
-		return nil
-	}
-	p.watched[proc.Generation] = w
-	p.byID[w.id] = w
-	return w
-}
-
-// taken says whether a process that is watched has the place of a number. 0 stands for none.
-func (p *Profiler) taken(id uint32) bool {
-	if id == 0 {
-		return true
-	}
-	for other := range p.byID {
-		if other%memory.Watches == id%memory.Watches {
-			return true
-		}
-	}
-	return false
-}
-
-// end takes a process's probes away and forgets it, but for what it has allocated last.
-func (p *Profiler) end(w *watch) {
-	p.unhook(w)
-	p.reclaimed += w.heap.reclaimed
-	delete(p.watched, w.process.Generation)
-	delete(p.byID, w.id)
-	if p.ended = append(p.ended, w); len(p.ended) > p.opts.MaxProcesses {
-		p.ended[0].heap.close()
-		p.ended = p.ended[1:]
-	}
-}
-
-// unhook takes a process's probes away, in the background: each that is not part of a session waits for a grace period of the
-// kernel, some 100 ms, and closing several at once makes that longer, not shorter.
-func (p *Profiler) unhook(w *watch) {
-	if err := p.programs.Unwatch(w.id); err != nil {
-		level.Error(p.opts.Logger).Log("msg", "probes are heeded until they are gone", "pid", w.process.PID, "err", err)
-	}
-	links := w.links
-	w.links = nil
-	p.closers.Go(func() {
-		p.closing.Lock()
-		defer p.closing.Unlock()
-		for _, l := range links {
-			l.Close()
+		gone := make(chan struct{})
+		go func() {
+			p.closers.Wait()
+			close(gone)
+		}()
+		select {
+		case <-gone:
+		case <-time.After(closeTime):
+			level.Info(p.opts.Logger).Log("msg", "the kernel goes on taking probes off allocators, which on this one takes long")
 		}
 	})
-}
-
-var errBusy = errors.New("it allocates so often that probes would cost it too much")
-
-// count counts the calls of a process, and takes its probes away if they are too many.
-func (p *Profiler) count(w *watch) error {
-	n, err := p.programs.Calls(w.id)
-	if err != nil {
-		return err
-	}
-	now, before := time.Now(), w.calls
-	w.calls = n - w.base
-	rate := float64(w.calls-before) / now.Sub(w.counted).Seconds()
-	w.counted = now
-	if p.opts.MaxCalls == 0 || rate <= p.opts.MaxCalls || w.links == nil {
-		return nil
-	}
-	p.unhook(w)
-	p.reclaimed += w.heap.reclaimed
-	w.heap.close()
-	w.heap = newHeap(p.opts.Rate, &p.budget)
-	delete(p.byID, w.id)
-	w.names, w.since, w.stopped = nil, time.Time{}, true
-	w.err = fmt.Errorf("%w: %.0f calls per second, of at most %.0f; raise the bound to have its heap profile all the same", errBusy, rate, p.opts.MaxCalls)
-	level.Warn(p.opts.Logger).Log("msg", "heap is no longer profiled", "pid", w.process.PID, "comm", w.process.Comm, "err", w.err)
-	return nil
 }
 
 // read takes records off the ring.
@@ -592,7 +445,7 @@ type Site struct {
 	Samples int
 }
 
-// Heaps returns the state of all processes that are watched, the eldest first.
+// Heaps returns the state of all processes that are watched or wait for it, the eldest first.
 func (p *Profiler) Heaps() ([]Heap, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -607,16 +460,11 @@ func (p *Profiler) heaps() []Heap {
 	for _, w := range p.watched {
 		out = append(out, w.state())
 	}
+	for _, proc := range p.waiting {
+		out = append(out, Heap{Process: proc, Err: p.errPlaces()})
+	}
 	slices.SortFunc(out, func(a, b Heap) int { return cmp.Compare(a.Process.Generation, b.Process.Generation) })
 	return out
-}
-
-// reasons says why there is no profile, or else why it does not say everything.
-func (w *watch) reasons() (err, incomplete error) {
-	if len(w.names) == 0 {
-		return cmp.Or(w.err, errNoAllocator), nil
-	}
-	return nil, cmp.Or(w.incomplete, w.err)
 }
 
 func (w *watch) state() Heap {

@@ -36,6 +36,8 @@ type rig struct {
 	looks   map[process.PID]int
 	names   map[string][]elf.Symbol // by file
 	attr    *syscall.SysProcAttr    // of what is started
+
+	unreadable string // a file
 }
 
 // late lets the table be made before what observes it.
@@ -62,7 +64,12 @@ func newRig(t testing.TB, o Options) *rig {
 	}
 	t.Cleanup(func() { r.sampler.Close() })
 	first.Observer = r.sampler
-	o.Programs, o.Open = r.sampler.Programs(), r.table.Open
+	o.Programs, o.Open = r.sampler.Programs(), func(p *process.Process, m process.Mapping) (process.File, error) {
+		if m.Path == r.unreadable {
+			return nil, fmt.Errorf("reading %s: no", m.Path)
+		}
+		return r.table.Open(p, m)
+	}
 	if o.Select == nil {
 		o.Select = func(p *process.Process) bool {
 			r.mu.Lock()

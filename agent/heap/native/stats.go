@@ -12,7 +12,7 @@ import (
 type Stats struct {
 	// Drops counts what was lost since the start by reason; not all are samples.
 	Drops map[string]uint64
-	// Processes are watched, Refused were chosen and are not. Live samples, and Stacks that hold them.
+	// Processes are watched, Refused were chosen and had to wait. Live samples, and Stacks that hold them.
 	Processes, Live, Stacks int
 	Refused                 uint64
 	// Reclaimed samples were found to be gone without having been told, NoRoom had one stack too many, Late came after
@@ -38,7 +38,7 @@ func (p *Profiler) Stats() (Stats, error) {
 		return Stats{}, err
 	}
 	st := Stats{
-		Drops: map[string]uint64{}, Processes: len(p.watched), Stacks: p.budget.stacks, Refused: p.refused,
+		Drops: map[string]uint64{}, Processes: len(p.byID), Stacks: p.budget.stacks, Refused: p.refused,
 		Reclaimed: p.reclaimed, NoRoom: p.budget.refused, Late: p.late, Malformed: p.malformed,
 		Without: map[string]int{}, Incomplete: map[string]int{}, Session: p.programs.Session != nil,
 	}
@@ -46,6 +46,9 @@ func (p *Profiler) Stats() (Stats, error) {
 		if i > 0 {
 			st.Drops[memory.Drops[i]] = n
 		}
+	}
+	if n := len(p.waiting); n > 0 {
+		st.Without[p.errPlaces().Error()] = n
 	}
 	for _, w := range p.watched {
 		switch err, incomplete := w.reasons(); {
@@ -67,7 +70,7 @@ var (
 	processesDesc = prometheus.NewDesc("perfuse_heap_native_processes",
 		"Processes whose allocators are watched.", nil, nil)
 	refusedDesc = prometheus.NewDesc("perfuse_heap_native_refused_processes_total",
-		"Processes that were chosen beyond the bound.", nil, nil)
+		"Processes that had to wait until others had ended.", nil, nil)
 	callsDesc = prometheus.NewDesc("perfuse_heap_native_calls_total",
 		"Calls of allocators that came by a probe, half a microsecond each, of processes that run.", nil, nil)
 	liveDesc = prometheus.NewDesc("perfuse_heap_native_live_samples",
