@@ -12,6 +12,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/perfuse/perfuse/agent/process"
+	"github.com/perfuse/perfuse/bpf/memory"
 	"github.com/perfuse/perfuse/profile"
 	"github.com/perfuse/perfuse/profile/relabel"
 )
@@ -29,7 +30,7 @@ import (
 //	  go: true                # Go programs, which keep their profile by themselves
 //	  goroutines: true        # also count their goroutines by stack
 //	  native:                 # C, C++ and Rust: probes on allocators, 0.6 µs a call
-//	    selector: '{executable=~".*/postgres"}'   # which processes, by their labels; without: none
+//	    selector: '{executable="postgres"}'   # which processes, by their labels; without: none
 //	    sample_bytes: 524288  # bytes allocated to a sample, on average
 //	    alloc_only: false     # leave out what is in use, for half of the cost
 //	  jvm:                    # JVMs, by their Flight Recorder
@@ -39,7 +40,7 @@ import (
 //	bpf_fs: /sys/fs/bpf       # where agents on a node share which request a thread serves
 //	relabel_configs:          # Prometheus' rules over the labels of each process
 //	  - source_labels: [executable]
-//	    regex: /usr/bin/(sshd|cron)
+//	    regex: sshd|cron
 //	    action: drop
 type Config struct {
 	Node           string         `yaml:"node"`
@@ -75,8 +76,11 @@ type Selector struct {
 	set bool
 }
 
-// UnmarshalText reads a selector as queries have it. "{}" chooses all.
+// UnmarshalText reads a selector as queries have it. Only "{}" chooses all: an empty text is a variable that was not set.
 func (s *Selector) UnmarshalText(text []byte) (err error) {
+	if len(bytes.TrimSpace(text)) == 0 {
+		return errors.New("it is empty: leave it out to choose no process, or write '{}' to choose all")
+	}
 	s.Selector, err = profile.ParseSelector(string(text))
 	s.set = true
 	return err
@@ -145,8 +149,8 @@ func parseConfig(b []byte) (Config, error) {
 	if h := c.Heap.Interval; h != 0 && (h < time.Second || h > time.Hour) {
 		return Config{}, fmt.Errorf("heap: interval %s: want 1s to 1h", h)
 	}
-	if n := c.Heap.Native.SampleBytes; n != 0 && n < 1024 {
-		return Config{}, fmt.Errorf("heap: native: sample_bytes %d: want 1024 or more", n)
+	if n := c.Heap.Native.SampleBytes; n != 0 && (n < 1024 || n > memory.MaxRate) {
+		return Config{}, fmt.Errorf("heap: native: sample_bytes %d: want 1024 to %d", n, uint64(memory.MaxRate))
 	}
 	if err := relabel.Check(c.RelabelConfigs); err != nil {
 		return Config{}, err

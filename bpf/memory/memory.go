@@ -97,7 +97,8 @@ type Options struct {
 // DefaultRate is the bytes per sample where none are given.
 const DefaultRate = 512 << 10
 
-const maxRate = 1 << 40
+// MaxRate bounds what is asked for.
+const MaxRate = 1 << 40
 
 // Programs are loaded programs with their maps.
 type Programs struct {
@@ -124,8 +125,8 @@ func Load(p *cpu.Programs, o Options) (*Programs, error) {
 	if o.Rate == 0 {
 		o.Rate = DefaultRate
 	}
-	if o.Rate > maxRate {
-		return nil, fmt.Errorf("one sample per %d bytes: want at most %d", o.Rate, uint64(maxRate))
+	if o.Rate > MaxRate {
+		return nil, fmt.Errorf("one sample per %d bytes: want at most %d", o.Rate, uint64(MaxRate))
 	}
 	if o.ThrowLimit == 0 {
 		o.ThrowLimit = 1 << 30
