@@ -72,7 +72,7 @@ type Options struct {
 	// Sweep is how often live samples are compared with what the kernel side knows. Default 10 s.
 	Sweep time.Duration
 	// MaxCalls is how many calls of its allocators per second, averaged over half of Sweep and five seconds at least, make us
-	// leave a process alone: each takes half a microsecond. Default 500 000, a quarter of a processor; negative: no bound.
+	// leave a process alone: each takes half a microsecond. Default 500 000, three tenths of a processor; negative: no bound.
 	MaxCalls float64
 	// FollowNew: also what C++'s operators new of jemalloc, tcmalloc and mimalloc return is known until it is freed. Those may
 	// throw an exception, which ends the program if it passes a return that is probed: left alone are sizes above an eighth

@@ -83,7 +83,7 @@ func (p *Profiler) work(ctx context.Context) {
 			p.look(ctx, w)
 		}
 		p.mu.Unlock()
-		if p.opts.looked != nil && t.chosen {
+		if p.opts.looked != nil && (w != nil || t.chosen) {
 			p.opts.looked(t.process)
 		}
 	}
