@@ -68,9 +68,9 @@ func (r *rig) remembered(t *testing.T) (n int) {
 
 // TestExec has a watched process become another program, while it still has the old one's probes.
 func TestExec(t *testing.T) {
-	for _, noSession := range []bool{false, true} {
-		t.Run(fmt.Sprintf("no sessions %v", noSession), func(t *testing.T) {
-			r := newRig(t, Options{Rate: testRate, RingBytes: 1 << 22, noSession: noSession})
+	for _, kernel := range kernels {
+		t.Run(kernel.String(), func(t *testing.T) {
+			r := newRig(t, kernel.with(Options{Rate: testRate, RingBytes: 1 << 22}))
 			x := r.start(t, nil, compile(t, "truth.c", "gcc", "-O1"), true)
 			pid := process.PID(x.cmd.Process.Pid)
 			x.ask(t, "live", 20)
@@ -113,9 +113,9 @@ func TestExec(t *testing.T) {
 
 // TestFork has a watched process fork: the copy is a process of its own, which was not chosen.
 func TestFork(t *testing.T) {
-	for _, noSession := range []bool{false, true} {
-		t.Run(fmt.Sprintf("no sessions %v", noSession), func(t *testing.T) {
-			r := newRig(t, Options{Rate: testRate, RingBytes: 1 << 22, noSession: noSession})
+	for _, kernel := range kernels {
+		t.Run(kernel.String(), func(t *testing.T) {
+			r := newRig(t, kernel.with(Options{Rate: testRate, RingBytes: 1 << 22}))
 			x := r.start(t, nil, compile(t, "truth.c", "gcc", "-O1"), true)
 			x.ask(t, "live", 60)
 			before := r.stacks(t, r.collect(t), profile.TypeInuseSpace, x.cmd.Process.Pid)

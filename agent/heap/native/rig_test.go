@@ -110,6 +110,21 @@ func newRig(t testing.TB, o Options) *rig {
 	return r
 }
 
+// kernel is what a kernel can.
+type kernel struct{ noSession, noMulti bool }
+
+// kernels are this one, one from 6.6 on, and one before.
+var kernels = []kernel{{}, {noSession: true}, {noSession: true, noMulti: true}}
+
+func (k kernel) with(o Options) Options {
+	o.noSession, o.noMulti = k.noSession, k.noMulti
+	return o
+}
+
+func (k kernel) String() string {
+	return fmt.Sprintf("no sessions %v, no multi %v", k.noSession, k.noMulti)
+}
+
 // target is a program that does as it is told.
 type target struct {
 	rig *rig

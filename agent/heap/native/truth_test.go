@@ -159,10 +159,10 @@ func TestNames(t *testing.T) {
 
 // TestFreed looks at what is allocated, freed, grown and handed between threads, in one process.
 func TestFreed(t *testing.T) {
-	for _, noSession := range []bool{false, true} {
-		t.Run(fmt.Sprintf("no sessions %v", noSession), func(t *testing.T) {
+	for _, kernel := range kernels {
+		t.Run(kernel.String(), func(t *testing.T) {
 			path := compile(t, "truth.c", "gcc", "-O1", "-pthread")
-			r := newRig(t, Options{Rate: testRate, RingBytes: 1 << 25, noSession: noSession})
+			r := newRig(t, kernel.with(Options{Rate: testRate, RingBytes: 1 << 25}))
 			x := r.start(t, nil, path, true)
 			pid := x.cmd.Process.Pid
 
