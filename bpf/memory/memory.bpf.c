@@ -12,8 +12,9 @@
  * Cost: a trap (0.5 us) and some 50 ns for each call that is hooked, 0.3 us more where the end matters; a sample, one per
  * `rate` bytes, walks the user stack. Nobody is woken up: the agent looks into the ring.
  * May not: write anything but its own maps. The profiled process sees the traps' time, and where a call's end is probed
- * a return address of the kernel's: an exception that came by would end the process. So where one may, the end is left
- * alone, and what was allocated is known, but not where.
+ * a return address of the kernel's: an exception that came by would end the process. So where one may, nothing is put that
+ * could ask for the end: what was allocated is known, but not where. A session would not do, whatever it asks for: the
+ * kernel takes those of other processes at the same place for ones that ask.
  *
  * Needs bpf_loop (5.17).
  */
@@ -109,7 +110,6 @@ const struct memory_alloc *export_memory_alloc __attribute__((unused));
 /* Settings, fixed at load time. */
 const volatile __u64 rate_ln2 = 363409; /* bytes per sample times ln 2 */
 const volatile __u64 throw_limit = 1 << 30; /* sizes above may make functions throw that can */
-const volatile bool throw_ends = false;     /* probe the ends of those below all the same, in processes without limits */
 const volatile bool frees = true;
 
 __u64 next_id = 1;
@@ -444,27 +444,6 @@ static __always_inline __u64 times(__u64 a, __u64 b)
 	return a * b;
 }
 
-struct rlimit {
-	unsigned long rlim_cur;
-} __attribute__((preserve_access_index));
-
-struct signal_struct___limits {
-	struct rlimit rlim[16];
-} __attribute__((preserve_access_index));
-
-/* From the kernel's stable interface. */
-#define RLIMIT_DATA 2
-#define RLIMIT_AS 9
-
-/* Whether the process has at this moment a limit that makes its allocations fail. */
-static __always_inline bool limited(void)
-{
-	struct task_struct *task = (void *)bpf_get_current_task();
-	struct signal_struct___limits *s = (void *)BPF_CORE_READ(task, signal);
-
-	return BPF_CORE_READ(s, rlim[RLIMIT_AS].rlim_cur) != ~0UL || BPF_CORE_READ(s, rlim[RLIMIT_DATA].rlim_cur) != ~0UL;
-}
-
 enum next {
 	NEXT_NOTHING = 0,
 	NEXT_END = 1,    /* the call's end matters */
@@ -527,14 +506,12 @@ static __always_inline enum next begin(struct pt_regs *ctx, __u64 cookie)
 			drop(MEMORY_DROP_THROWS);
 			return NEXT_NOTHING;
 		}
-		if (!throw_ends || limited()) {
-			if (frees)
-				drop(MEMORY_DROP_BLIND);
-			c->ret = return_address(ctx);
-			c->entry = IP(ctx);
-			c->size = size;
-			return NEXT_SAMPLE;
-		}
+		if (frees)
+			drop(MEMORY_DROP_BLIND);
+		c->ret = return_address(ctx);
+		c->entry = IP(ctx);
+		c->size = size;
+		return NEXT_SAMPLE;
 	}
 	if (frees && (form == FORM_REALLOC || form == FORM_REALLOC_PRODUCT) && pointer)
 		take(watch, pointer, &old);
@@ -583,18 +560,12 @@ int memory_session(struct pt_regs *ctx)
 	__u64 cookie = bpf_get_attach_cookie(ctx), addr = 0;
 
 	/* Not the session's kfunc, whose arguments change between kernels: at the beginning the task is at the probe. */
-	if (IP(ctx) == bpf_get_func_ip(ctx)) {
-		enum next next = begin(ctx, cookie);
-
-		if (next != NEXT_SAMPLE)
-			return next != NEXT_END;
-	} else {
-		addr = end(ctx, cookie);
-		if (!addr)
-			return 0;
-	}
-	send_sample(ctx, cookie >> 32, addr);
-	return 1;
+	if (IP(ctx) == bpf_get_func_ip(ctx))
+		return begin(ctx, cookie) != NEXT_END;
+	addr = end(ctx, cookie);
+	if (addr)
+		send_sample(ctx, cookie >> 32, addr);
+	return 0;
 }
 
 SEC("uprobe")

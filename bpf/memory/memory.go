@@ -50,8 +50,8 @@ const (
 
 // Cookie is what a probe tells the program: the agent's number of the process, what the function does, and in which
 // registers its arguments are at the probe (x86: as instructions number them; arm64: x0 to x2). leaf says that the
-// function calls no other one that has a probe; throws that an exception may leave it, for which it must be a leaf:
-// its return is then only looked at if Options.ThrowEnds is set, and else what it returns is not known.
+// function calls no other one that has a probe; throws that an exception may leave it: it must be a leaf, and have Begin
+// alone. What it returns is not known.
 func Cookie(watch uint32, f Form, leaf, throws bool, pointer, size, count uint8) uint64 {
 	c := uint64(watch)<<32 | uint64(f) | uint64(pointer&15)<<8 | uint64(size&15)<<12 | uint64(count&15)<<16
 	if leaf {
@@ -85,9 +85,6 @@ type Options struct {
 	RingBytes uint32
 	// ThrowLimit is above how many bytes a function that may throw is not sampled. Default 1 GiB.
 	ThrowLimit uint64
-	// ThrowEnds: the returns of functions that may throw are looked at, below ThrowLimit, where there are sessions and
-	// while a process has no limit of its memory. An exception all the same ends the process.
-	ThrowEnds bool
 	// NoFrees: nothing is remembered, and no function that frees needs a probe.
 	NoFrees bool
 	// NoSession does without sessions, NoMulti without many probes on one descriptor, as on a kernel that has none.
@@ -104,8 +101,8 @@ const MaxRate = 1 << 40
 type Programs struct {
 	// Session serves both ends of a call. Nil: the kernel has no sessions (before 6.13).
 	Session *ebpf.Program
-	// Begin and End are for the two ends, nil if there is Session. With Multi they are put on many places at once by Attach
-	// (Linux 6.6), and else each is a probe of its own.
+	// Begin and End are for the two ends, End nil if there is Session. With Multi they are put on many places at once by
+	// Attach (Linux 6.6), and else each is a probe of its own.
 	Begin, End *ebpf.Program
 	Multi      bool
 
@@ -141,21 +138,23 @@ func Load(p *cpu.Programs, o Options) (*Programs, error) {
 		return nil, fmt.Errorf("heap sampling needs Linux 5.17 for bpf_loop: %w", err)
 	}
 	session := !o.NoSession && have(attachSession)
-	multi := !session && !o.NoMulti && have(ebpf.AttachTraceUprobeMulti)
+	multi := session || !o.NoMulti && have(ebpf.AttachTraceUprobeMulti)
 	spec, err := loadMemory()
 	if err != nil {
 		return nil, fmt.Errorf("reading the embedded programs: %w", err)
 	}
 	delete(spec.Programs, "memory_draw")
 	if session {
-		delete(spec.Programs, "memory_begin")
 		delete(spec.Programs, "memory_end")
 	} else {
 		delete(spec.Programs, "memory_session")
 	}
 	if multi {
-		spec.Programs["memory_begin"].AttachType = ebpf.AttachTraceUprobeMulti
-		spec.Programs["memory_end"].AttachType = ebpf.AttachTraceUprobeMulti
+		for _, name := range []string{"memory_begin", "memory_end"} {
+			if p := spec.Programs[name]; p != nil {
+				p.AttachType = ebpf.AttachTraceUprobeMulti
+			}
+		}
 	}
 	delete(spec.Maps, "scratches") // of programs that nothing can interrupt but their own kind
 	spec.Maps["live_samples"].MaxEntries = o.Live
@@ -163,7 +162,6 @@ func Load(p *cpu.Programs, o Options) (*Programs, error) {
 	for name, v := range map[string]any{
 		"rate_ln2":    uint64(float64(o.Rate) * math.Ln2),
 		"throw_limit": o.ThrowLimit,
-		"throw_ends":  o.ThrowEnds && session,
 		"frees":       !o.NoFrees,
 	} {
 		if err := spec.Variables[name].Set(v); err != nil {

@@ -242,7 +242,6 @@ const (
 	memoryVarFrees             = "frees"
 	memoryVarNextId            = "next_id"
 	memoryVarRateLn2           = "rate_ln2"
-	memoryVarThrowEnds         = "throw_ends"
 	memoryVarThrowLimit        = "throw_limit"
 )
 
@@ -326,7 +325,6 @@ type memoryVariableSpecs struct {
 	Frees             *ebpf.VariableSpec `ebpf:"frees"`
 	NextId            *ebpf.VariableSpec `ebpf:"next_id"`
 	RateLn2           *ebpf.VariableSpec `ebpf:"rate_ln2"`
-	ThrowEnds         *ebpf.VariableSpec `ebpf:"throw_ends"`
 	ThrowLimit        *ebpf.VariableSpec `ebpf:"throw_limit"`
 }
 
@@ -397,7 +395,6 @@ type memoryVariables struct {
 	Frees             *ebpf.Variable `ebpf:"frees"`
 	NextId            *ebpf.Variable `ebpf:"next_id"`
 	RateLn2           *ebpf.Variable `ebpf:"rate_ln2"`
-	ThrowEnds         *ebpf.Variable `ebpf:"throw_ends"`
 	ThrowLimit        *ebpf.Variable `ebpf:"throw_limit"`
 }
 

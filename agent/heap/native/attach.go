@@ -6,9 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/cilium/ebpf"
@@ -116,7 +114,7 @@ func (p *Profiler) put(w *watch, m process.Mapping, k *allocator) (int, error) {
 	}
 	// The mapped file itself, whatever its path leads to by now.
 	path := fmt.Sprintf("/proc/self/fd/%d", f.Fd())
-	if !p.followsNew && !p.opts.AllocOnly && w.incomplete == nil && slices.ContainsFunc(hooks, func(h hook) bool { return h.throws }) {
+	if !p.opts.AllocOnly && w.incomplete == nil && slices.ContainsFunc(hooks, func(h hook) bool { return h.throws }) {
 		w.incomplete = fmt.Errorf("operator new of %s: %w", m.Path, errThrows)
 	}
 	links, n, err := p.attach(w, path, hooks)
@@ -130,6 +128,9 @@ func (p *Profiler) put(w *watch, m process.Mapping, k *allocator) (int, error) {
 // attach puts probes on functions of a file by the best means that the kernel has, and returns on how many.
 func (p *Profiler) attach(w *watch, path string, hooks []hook) (links []io.Closer, n int, err error) {
 	all := func(prog *ebpf.Program, hooks []hook) error {
+		if len(hooks) == 0 {
+			return nil
+		}
 		offsets, cookies := make([]uint64, len(hooks)), make([]uint64, len(hooks))
 		for i, h := range hooks {
 			offsets[i], cookies[i] = h.offset, h.cookie(w.id)
@@ -140,15 +141,15 @@ func (p *Profiler) attach(w *watch, path string, hooks []hook) (links []io.Close
 		}
 		return err
 	}
+	without := func(f func(hook) bool) []hook { return slices.DeleteFunc(slices.Clone(hooks), f) }
 	switch {
 	case p.programs.Session != nil:
-		err = all(p.programs.Session, hooks)
+		if err = all(p.programs.Session, without(func(h hook) bool { return h.throws })); err == nil {
+			err = all(p.programs.Begin, without(func(h hook) bool { return !h.throws }))
+		}
 	case p.programs.Multi:
 		// Ends first: without its end no call must begin.
-		if ends := slices.DeleteFunc(slices.Clone(hooks), func(h hook) bool { return !h.hasEnd() }); len(ends) > 0 {
-			err = all(p.programs.End, ends)
-		}
-		if err == nil {
+		if err = all(p.programs.End, without(func(h hook) bool { return !h.hasEnd() })); err == nil {
 			err = all(p.programs.Begin, hooks)
 		}
 	default:
@@ -200,13 +201,6 @@ var errUnwinds = errors.New("it takes stack traces within allocations, which wou
 
 // errThrows is why heaps that have operators new of their own are incomplete. libstdc++'s come through malloc.
 var errThrows = errors.New("what it allocates is counted; what of that is in use is not known, since no exception could pass a probed return")
-
-// overcommits says whether the kernel promises memory to everyone, so that allocations fail only for sizes that the kernel
-// side leaves alone.
-func overcommits() bool {
-	b, err := os.ReadFile("/proc/sys/vm/overcommit_memory")
-	return err == nil && strings.TrimSpace(string(b)) != "2"
-}
 
 func rank(h hook) int {
 	if h.form == memory.Free {

@@ -74,12 +74,6 @@ type Options struct {
 	// MaxCalls is how many calls of its allocators per second, averaged over half of Sweep and five seconds at least, make us
 	// leave a process alone: each takes half a microsecond. Default 500 000, three tenths of a processor; negative: no bound.
 	MaxCalls float64
-	// FollowNew: also what C++'s operators new of jemalloc, tcmalloc and mimalloc return is known until it is freed. Those may
-	// throw an exception, which ends the program if it passes a return that is probed: left alone are sizes above an eighth
-	// of the machine's memory, and processes with a limit of theirs. Who runs out of memory in another way (too
-	// many mappings, locked memory) is ended where it would have caught an exception. Default: what is allocated by
-	// them is counted, what is in use is not. Nothing of this concerns libstdc++'s, which call malloc.
-	FollowNew bool
 	// Logger gets one line per change of state. Default: none.
 	Logger log.Logger
 
@@ -95,8 +89,6 @@ type Profiler struct {
 	opts     Options
 	programs *memory.Programs
 	reader   *ringbuf.Reader
-	// followsNew: FollowNew is wanted, and possible.
-	followsNew bool
 
 	// What the process table told, by generation.
 	queue struct {
@@ -176,25 +168,22 @@ func New(o Options) (*Profiler, error) {
 	if err := unix.Sysinfo(&info); err != nil {
 		return nil, fmt.Errorf("reading how much memory there is: %w", err)
 	}
-	followsNew := o.FollowNew && overcommits()
 	programs, err := memory.Load(o.Programs, memory.Options{
 		// By its heuristics the kernel refuses only what is larger than all memory.
 		ThrowLimit: info.Totalram * uint64(info.Unit) / 8,
-		ThrowEnds:  followsNew,
 		Rate:       o.Rate, Live: o.MaxLive, RingBytes: o.RingBytes, NoFrees: o.AllocOnly, NoSession: o.noSession, NoMulti: o.noMulti,
 	})
 	if err != nil {
 		return nil, sampler.Explain(err, nil)
 	}
 	p := &Profiler{
-		opts:       o,
-		programs:   programs,
-		followsNew: followsNew && programs.Session != nil,
-		watched:    map[uint32]*watch{},
-		waiting:    map[uint32]*process.Process{},
-		byID:       map[uint32]*watch{},
-		budget:     budget{most: o.MaxStacks},
-		files:      map[process.FileID]*allocator{},
+		opts:     o,
+		programs: programs,
+		watched:  map[uint32]*watch{},
+		waiting:  map[uint32]*process.Process{},
+		byID:     map[uint32]*watch{},
+		budget:   budget{most: o.MaxStacks},
+		files:    map[process.FileID]*allocator{},
 	}
 	p.queue.told = map[uint32]*told{}
 	p.queue.wake = make(chan struct{}, 1)

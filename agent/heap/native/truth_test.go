@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -59,7 +60,7 @@ func TestTruth(t *testing.T) {
 				t.Skipf("%s is not installed", c.needs)
 			}
 			path := compile(t, c.source, c.command...)
-			r := newRig(t, Options{Rate: testRate, RingBytes: 1 << 25, FollowNew: true, noSession: c.noSession})
+			r := newRig(t, Options{Rate: testRate, RingBytes: 1 << 25, noSession: c.noSession})
 			x := r.start(t, env, path, true)
 			pid := x.cmd.Process.Pid
 			before := x.ask(t, "hello", 0)["truth"].live
@@ -68,6 +69,20 @@ func TestTruth(t *testing.T) {
 			delete(sites, "truth")
 			b := r.collect(t)
 			live, allocated := r.stacks(t, b, profile.TypeInuseSpace, pid), r.stacks(t, b, profile.TypeAllocSpace, pid)
+			for name, got := range bySite(allocated, sites) {
+				if name != "" {
+					near(t, name+" allocated", got, sites[name].allocated, testRate)
+				}
+			}
+			if c.source == "truth.cc" && c.preload != "" { // operator new is the library's own
+				for name := range sites {
+					if bySite(allocated, sites)[name] == 0 || bySite(live, sites)[name] != 0 && name != "site_aligned_new" { // that one may call another
+						t.Errorf("of %s %.0f bytes are allocated, %.0f live", name, bySite(allocated, sites)[name], bySite(live, sites)[name])
+					}
+				}
+				r.nothingLost(t, "not tracked: may throw")
+				return
+			}
 			total := 0.0
 			for name, got := range bySite(live, sites) {
 				total += got
@@ -77,11 +92,6 @@ func TestTruth(t *testing.T) {
 			}
 			if other := bySite(live, sites)[""]; other > total/50 {
 				t.Errorf("%.0f of %.0f live bytes belong to no site: %v", other, total, live)
-			}
-			for name, got := range bySite(allocated, sites) {
-				if name != "" {
-					near(t, name+" allocated", got, sites[name].allocated, testRate)
-				}
 			}
 			sum := 0.0
 			for name, want := range sites {
@@ -103,15 +113,15 @@ func TestTruth(t *testing.T) {
 	}
 }
 
-// nothingLost returns the profiler's numbers.
-func (r *rig) nothingLost(t *testing.T) Stats {
+// nothingLost returns the profiler's numbers. What is lost for the reasons given does not matter.
+func (r *rig) nothingLost(t *testing.T, but ...string) Stats {
 	t.Helper()
 	st, err := r.Stats()
 	if err != nil {
 		t.Fatal(err)
 	}
 	for why, n := range st.Drops {
-		if n > 0 {
+		if n > 0 && !slices.Contains(but, why) {
 			t.Errorf("%d were lost: %s", n, why)
 		}
 	}
@@ -207,12 +217,15 @@ func TestFreed(t *testing.T) {
 // there: an exception cannot pass a probed return, and the program must survive it.
 func TestExceptions(t *testing.T) {
 	for _, library := range []string{"", "libjemalloc.so.2", "libtcmalloc_minimal.so.4"} {
-		for _, o := range []Options{{}, {FollowNew: true}, {FollowNew: true, noSession: true}} {
-			t.Run(fmt.Sprintf("%s, followed %v, no sessions %v", library, o.FollowNew, o.noSession), func(t *testing.T) {
-				env := preload(t, library)
-				o.Rate, o.RingBytes = testRate, 1<<25
-				r := newRig(t, o)
-				x := r.start(t, env, compile(t, "truth.cc", "g++", "-O1"), true)
+		for _, kernel := range kernels[:2] { // taking away what the third one needs takes seconds
+			t.Run(fmt.Sprintf("%s, %v", library, kernel), func(t *testing.T) {
+				env, path := preload(t, library), compile(t, "truth.cc", "g++", "-O1")
+				r := newRig(t, kernel.with(Options{Rate: testRate, RingBytes: 1 << 25}))
+				// The kernel takes the probes of one process for those of others, too, where it has them at the same place.
+				for range 2 {
+					r.start(t, env, path, true)
+				}
+				x := r.start(t, env, path, true)
 				x.ask(t, "throws", 500) // fails if the program does not survive it
 				sites := x.ask(t, "live", 80)
 				x.ask(t, "throws", 500)
@@ -232,12 +245,12 @@ func TestExceptions(t *testing.T) {
 				if h.Err != nil {
 					t.Errorf("got reason %v", h.Err)
 				}
-				if library == "" || o.FollowNew && st.Session {
+				if library == "" {
 					near(t, "site_new live", live["site_new"], sites["site_new"].live, testRate)
 					if h.Incomplete != nil || len(st.Incomplete) > 0 {
 						t.Errorf("it is said not to be all: %v, %v", h.Incomplete, st.Incomplete)
 					}
-				} else if !errors.Is(h.Incomplete, errThrows) || st.Incomplete[h.Incomplete.Error()] != 1 || live["site_new"] != 0 {
+				} else if !errors.Is(h.Incomplete, errThrows) || st.Incomplete[h.Incomplete.Error()] != 3 || live["site_new"] != 0 {
 					t.Errorf("got reason %v, %v, and %v live", h.Incomplete, st.Incomplete, live)
 				}
 				blind := st.Drops["not tracked: may throw"]
