@@ -525,11 +525,39 @@ func TestBusy(t *testing.T) {
 	}
 }
 
-// TestGuard says from which rate on a process is left alone if nobody says so.
+// TestGuard has a process that is near what is left alone if nobody says so: with others beside it, it is beyond.
 func TestGuard(t *testing.T) {
 	r := newRig(t, Options{})
-	if c := r.opts.MaxCalls; c < 100_000 || c > 1_000_000 {
-		t.Errorf("%.0f calls per second", c)
+	path := compile(t, "truth.c", "gcc", "-O1")
+	x := r.start(t, nil, path, true)
+	pid := process.PID(x.cmd.Process.Pid)
+	const calls = 200_000
+	x.pairs(t, calls/2)
+	if err := r.sweep(); err != nil {
+		t.Fatal(err)
+	}
+	judge := func() error {
+		t.Helper()
+		w := r.watchOf(pid)
+		r.Profiler.mu.Lock()
+		w.judged, w.judgedCalls = time.Now().Add(-judgeTime), 0
+		w.base -= 5*450_000 - calls // as if there had been more
+		err := r.count(w)
+		w.base += 5*450_000 - calls
+		r.Profiler.mu.Unlock()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r.heapOf(t, pid).Err
+	}
+	if err := judge(); err != nil {
+		t.Errorf("alone: %v", err)
+	}
+	for range 2 {
+		r.start(t, nil, path, true)
+	}
+	if err := judge(); !errors.Is(err, errBusy) {
+		t.Errorf("among others: got reason %v", err)
 	}
 }
 

@@ -72,7 +72,8 @@ type Options struct {
 	// Sweep is how often live samples are compared with what the kernel side knows. Default 10 s.
 	Sweep time.Duration
 	// MaxCalls is how many calls of its allocators per second, averaged over half of Sweep and five seconds at least, make us
-	// leave a process alone: each takes half a microsecond. Default 500 000, three tenths of a processor; negative: no bound.
+	// leave a process alone: each takes half a microsecond, and a twelfth of that more for each other process that is watched.
+	// Default 500 000 if there is no other, three tenths of a processor; negative: no bound.
 	MaxCalls float64
 	// Logger gets one line per change of state. Default: none.
 	Logger log.Logger

@@ -249,6 +249,8 @@ func (p *Profiler) count(w *watch) error {
 		return nil
 	}
 	rate := float64(w.calls-w.judgedCalls) / seconds.Seconds()
+	// At each call the kernel asks the probes of all processes that have one at the same place, and that takes its time.
+	rate *= 1 + float64(len(p.byID)-1)/12
 	w.judged, w.judgedCalls = now, w.calls
 	if p.opts.MaxCalls > 0 && rate > p.opts.MaxCalls {
 		p.stop(w, fmt.Errorf("%w: more than %.0f calls per second", errBusy, p.opts.MaxCalls))
