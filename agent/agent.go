@@ -142,6 +142,11 @@ func New(o Options) (_ *Agent, err error) {
 		if err := o.Registerer.Register(a.sampler); err != nil {
 			return nil, fmt.Errorf("registering the sampler's metrics: %w", err)
 		}
+		for _, c := range a.heap.Collectors() {
+			if err := o.Registerer.Register(c); err != nil {
+				return nil, fmt.Errorf("registering the metrics of heaps: %w", err)
+			}
+		}
 	}
 	return a, nil
 }
@@ -157,7 +162,7 @@ func (a *Agent) newHeap() *heap.Heap {
 
 		NoGoroutines: !or(c.Goroutines, true),
 
-		Native: heap.Native{Select: c.Native.Selector.selects(), Rate: c.Native.SampleBytes, AllocOnly: c.Native.AllocOnly},
+		Native: heap.Native{Select: c.Native.Selector.selects(), Rate: c.Native.SampleBytes, AllocOnly: c.Native.AllocOnly, MaxCalls: c.Native.MaxCalls},
 		JVM: heap.JVM{
 			Select:  c.JVM.Selector.selects(),
 			Options: hotspot.Options{Allocations: true, Live: c.JVM.Live, CPU: or(c.JVM.CPU, true)},

@@ -33,6 +33,7 @@ import (
 //	    selector: '{executable="postgres"}'   # which processes, by their labels; without: none
 //	    sample_bytes: 524288  # bytes allocated to a sample, on average
 //	    alloc_only: false     # leave out what is in use, for half of the cost
+//	    max_calls: 500000     # calls of its allocator in a second at which a process is left alone; -1: none
 //	  jvm:                    # JVMs, by their Flight Recorder
 //	    selector: '{comm="java"}'
 //	    live: false           # also what is in use: a full collection every interval
@@ -62,6 +63,7 @@ type HeapConfig struct {
 		Selector    Selector `yaml:"selector"`
 		SampleBytes uint64   `yaml:"sample_bytes"`
 		AllocOnly   bool     `yaml:"alloc_only"`
+		MaxCalls    float64  `yaml:"max_calls"`
 	} `yaml:"native"`
 	JVM struct {
 		Selector Selector `yaml:"selector"`

@@ -21,10 +21,14 @@ import (
 	"github.com/perfuse/perfuse/agent/process"
 	"github.com/perfuse/perfuse/agent/sampler"
 	"github.com/perfuse/perfuse/bpf/cpu"
+	"github.com/perfuse/perfuse/bpf/memory"
 	"github.com/perfuse/perfuse/profile"
 	"github.com/perfuse/perfuse/symbolize"
 	"github.com/perfuse/perfuse/symbolize/debuginfo"
 )
+
+// MaxSampleBytes bounds RecordOptions.SampleBytes.
+const MaxSampleBytes = memory.MaxRate
 
 // RecordOptions says what to record. The zero value records the whole machine until the context ends.
 type RecordOptions struct {
@@ -247,7 +251,7 @@ func (r *recorder) newHeap(table *process.Table) *heap.Heap {
 	}}
 	if r.opts.Heap {
 		o.Native = heap.Native{
-			Select: r.family.has, Rate: cmp.Or(r.opts.SampleBytes, 64<<10),
+			Select: r.family.has, MaxCalls: -1, Rate: cmp.Or(r.opts.SampleBytes, 64<<10),
 			// Programs that are recorded often do all of their work at once, and what is lost of it should not stay long.
 			RingBytes: 32 << 20, Sweep: 500 * time.Millisecond,
 		}

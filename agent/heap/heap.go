@@ -26,6 +26,7 @@ import (
 
 	"github.com/go-kit/log"
 	"github.com/go-kit/log/level"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/perfuse/perfuse/agent/heap/goheap"
 	"github.com/perfuse/perfuse/agent/heap/hotspot"
@@ -66,6 +67,9 @@ type Native struct {
 	Rate uint64
 	// AllocOnly leaves out what is in use, for half of the cost.
 	AllocOnly bool
+	// MaxCalls is how many calls of its allocator in a second make us leave a process alone. Default: as in
+	// native.Options; negative: none.
+	MaxCalls float64
 	// RingBytes and Sweep are as in native.Options. Default: as there.
 	RingBytes uint32
 	Sweep     time.Duration
@@ -139,6 +143,8 @@ type Stats struct {
 	Samples *native.Stats `json:"native_samples,omitempty"`
 	// Without counts the processes that have no profile although they could, by reason.
 	Without map[string]int `json:"without,omitempty"`
+	// Incomplete counts those of whose profile something is missing, by what.
+	Incomplete map[string]int `json:"incomplete,omitempty"`
 	// Ended counts, likewise, those that have ended since the start.
 	Ended map[string]int `json:"ended,omitempty"`
 }
@@ -181,7 +187,7 @@ func New(o Options) *Heap {
 		var err error
 		if h.native, err = native.New(native.Options{
 			Programs: o.Sampler.Programs(), Open: o.Open, Select: o.Native.Select, Rate: o.Native.Rate, AllocOnly: o.Native.AllocOnly,
-			RingBytes: o.Native.RingBytes, Sweep: o.Native.Sweep,
+			RingBytes: o.Native.RingBytes, Sweep: o.Native.Sweep, MaxCalls: o.Native.MaxCalls,
 			Logger: o.Logger,
 		}); err != nil {
 			level.Warn(o.Logger).Log("msg", "allocators of C, C++ and Rust programs are not probed", "err", err)
@@ -192,6 +198,14 @@ func New(o Options) *Heap {
 		h.jvms = newJVMs(h)
 	}
 	return h
+}
+
+// Collectors are the metrics of what New has loaded.
+func (h *Heap) Collectors() []prometheus.Collector {
+	if h.native == nil {
+		return nil
+	}
+	return []prometheus.Collector{h.native}
 }
 
 // Close unloads what New has loaded. Run must have returned.
@@ -315,7 +329,7 @@ func (h *Heap) look(ctx context.Context, known map[uint32]*candidate, last, now 
 		}
 	}
 
-	st := Stats{Without: map[string]int{}, Ended: maps.Clone(h.ended)}
+	st := Stats{Without: map[string]int{}, Incomplete: map[string]int{}, Ended: maps.Clone(h.ended)}
 	j := h.opts.Sampler.Join(last, now)
 	opened := 0 // also of programs that tell nothing: they may begin to, and have goroutines
 	for _, c := range all {
@@ -394,6 +408,10 @@ func (h *Heap) probed(known map[uint32]*candidate, j *sampler.Joiner, now time.T
 		switch {
 		case one.Err == nil:
 			st.Native++
+			if one.Incomplete != nil {
+				addReason(st.Incomplete, one.Incomplete)
+				h.log("memory profile is incomplete", one.Process, one.Incomplete)
+			}
 		case c == nil || c.isGo || young(c.process, now):
 		default:
 			c.native = one.Err
@@ -480,13 +498,15 @@ func (h *Heap) forgetFiles() {
 }
 
 // say logs once for each program why there is no profile.
-func (h *Heap) say(p *process.Process, reason error) {
+func (h *Heap) say(p *process.Process, reason error) { h.log("no memory profile", p, reason) }
+
+func (h *Heap) log(what string, p *process.Process, reason error) {
 	key := p.Executable + "\x00" + reason.Error()
 	if h.said[key] || len(h.said) >= maxSaid {
 		return
 	}
 	h.said[key] = true
-	level.Info(h.opts.Logger).Log("msg", "no memory profile", "executable", p.Executable, "pid", p.PID, "reason", reason)
+	level.Info(h.opts.Logger).Log("msg", what, "executable", p.Executable, "pid", p.PID, "reason", reason)
 }
 
 // addReason counts a reason, unless there are too many.

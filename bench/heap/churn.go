@@ -58,7 +58,7 @@ func profilers(part string, interval time.Duration) []profiler {
 			{name: "go, interval 1s", config: only + "heap: {interval: 1s}\n", on: reads},
 		}
 	case "native":
-		config := "heap: {interval: 2s, go: false, native: {selector: " + selector + "%s}}\n"
+		config := "heap: {interval: 2s, go: false, native: {max_calls: -1, selector: " + selector + "%s}}\n"
 		return []profiler{
 			{name: "none", config: "heap: {go: false}\n"},
 			{name: "native", config: fmt.Sprintf(config, ""), on: probed, probes: true},

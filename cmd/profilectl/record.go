@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"os/signal"
 	"slices"
@@ -58,6 +59,8 @@ What a command prints to standard output goes to standard error if the recording
 				return usage("--pid %d: want a process id", o.PID)
 			case o.Rate < 1 || o.Rate > 10000:
 				return usage("--sampling-rate %d: want 1 to 10000 samples per second and CPU", o.Rate)
+			case o.SampleBytes < 1 || o.SampleBytes > agent.MaxSampleBytes:
+				return usage("--sample-bytes %d: want 1 to %d", o.SampleBytes, uint64(agent.MaxSampleBytes))
 			case o.Duration < 0 || o.Duration == 0 && cmd.Flags().Changed("duration"):
 				return usage("--duration %s: want a duration above 0", o.Duration)
 			}
@@ -120,6 +123,11 @@ func (a *app) recordAndShow(ctx context.Context, o agent.RecordOptions, typ stri
 		return err
 	}
 	a.recordSummary(rec, o, v, reasons)
+	if o.Heap {
+		for _, what := range slices.Sorted(maps.Keys(rec.Heap.Incomplete)) {
+			fmt.Fprintf(a.err, "incomplete: %s\n", what)
+		}
+	}
 	switch {
 	case len(o.Command) > 0 && rec.ExitCode > 0:
 		return nothing("the command exited with %d; the recording is whole.", rec.ExitCode)
