@@ -12,7 +12,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
 	"slices"
 	"time"
 
@@ -159,79 +158,6 @@ func (e *Engine) gather(ctx context.Context, q Question) (*Merged, error) {
 	}
 	return m, nil
 }
-
-// average makes the mean of what the store has summed over all times at which somebody looked.
-func (m *Merged) average(mean float64) {
-	if m.Unfiltered == 0 {
-		return
-	}
-	scale := mean / float64(m.Unfiltered)
-	m.Unfiltered = 0
-	for i := range m.Batch.Profiles {
-		p := &m.Batch.Profiles[i]
-		kept := p.Samples[:0]
-		rest := 0. // what rounding has left over: thousands of small stacks would else be none, or twice as much
-		for _, s := range p.Samples {
-			exact := float64(s.Value)*scale + rest
-			s.Value = int64(math.Round(exact))
-			if rest = exact - float64(s.Value); s.Value != 0 {
-				kept = append(kept, s)
-			}
-		}
-		p.Samples = kept
-		m.Unfiltered += p.Total()
-	}
-}
-
-// mean is what a selection of levels holds, on average over the time in which it holds anything: a merge has the sum
-// over all times at which somebody looked, which means nothing by itself. The time is cut into steps that are longer
-// than the time between two looks, so that what follows one another (a program and its next version) does not
-// count as being there together. Steps that lie in the range in part do not count if others do: a series whose look was
-// just before or after is missing there.
-func (e *Engine) mean(ctx context.Context, sel storage.Selection) (float64, error) {
-	const forever = 1 << 62 // one step, which ends in 2116
-	step := time.Duration(forever)
-	if !sel.Start.IsZero() && !sel.End.IsZero() {
-		if step = max(sel.End.Sub(sel.Start)/meanSteps, meanStep); sel.End.Sub(sel.Start) < 2*step {
-			step = forever
-		}
-	}
-	series, err := e.opts.Store.Series(ctx, sel, nil, step)
-	if err != nil {
-		return 0, fmt.Errorf("averaging: %w", err)
-	}
-	var all, whole stepMean
-	for _, t := range series {
-		for _, p := range t.Points {
-			all.add(p.Value)
-			if step < forever && p.TimeNanos >= sel.Start.UnixNano() && p.TimeNanos+step.Nanoseconds() <= sel.End.UnixNano() {
-				whole.add(p.Value)
-			}
-		}
-	}
-	if whole.n > 0 {
-		return whole.mean(), nil
-	}
-	return all.mean(), nil
-}
-
-type stepMean struct {
-	sum float64
-	n   int
-}
-
-func (m *stepMean) add(v int64) {
-	m.sum += float64(v)
-	m.n++
-}
-
-func (m *stepMean) mean() float64 { return m.sum / float64(max(m.n, 1)) }
-
-// A mean is taken over so many steps, each of so long at least.
-const (
-	meanSteps = 64
-	meanStep  = 2 * time.Minute
-)
 
 // finish does what needs names.
 func (e *Engine) finish(ctx context.Context, q Question, m *Merged) error {
