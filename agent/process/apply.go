@@ -125,6 +125,8 @@ func (t *Table) applyMap(r *record) {
 			p.Executable = strings.TrimSuffix(m.Path, " (deleted)")
 		}
 		t.announce(p)
+	} else if p.Executable == "" && !p.Kernel && m.File != (FileID{}) {
+		t.queue.push(p.PID) // it was announced before its first mapping came, which now names it
 	}
 	t.mapped(p, m)
 }
