@@ -33,6 +33,7 @@ func Judge(w Workload, folded string) (Verdict, error) {
 	for i, name := range w.Chain {
 		chain[i] = word(name)
 	}
+	atExec := regexp.MustCompile(`^bpf_prog_[0-9a-f]+_process_exec_\[k\]$`) // our own program there; the kernel's part of the stack is cut
 	own := regexp.MustCompile(`^` + regexp.QuoteMeta(w.Name) + `(\.so)?\+0x[0-9a-f]+$`)
 	hots := map[string]*regexp.Regexp{}
 	for name := range truth {
@@ -54,7 +55,7 @@ func Judge(w Workload, folded string) (Verdict, error) {
 		frames := strings.Split(line[:space], ";")
 		v.Total += value
 		// While execve ends, the program stands before its first instruction (docs/plan.md).
-		starting := len(frames) > 1 && own.MatchString(frames[0]) && strings.Contains(line, "_execve_[k];")
+		starting := len(frames) > 1 && own.MatchString(frames[0]) && (strings.Contains(line, "_execve_[k];") || atExec.MatchString(frames[1]))
 		if slices.ContainsFunc(frames, own.MatchString) && !starting {
 			nameless += value
 			v.Example = line
