@@ -1,6 +1,7 @@
 // main → alpha → bravo → spin, a leaf without a frame that a timer interrupts; there handler → echo → hot70, hot20,
 // hot10. The stack goes on below the signal frame. With -DONSTACK the handler has a stack of its own.
 #include "work.h"
+#include <sys/mman.h>
 #include <signal.h>
 #include <sys/time.h>
 
@@ -35,6 +36,8 @@ KEEP uint64_t alpha(uint64_t x) { return bravo(x + 4) ^ x; }
 
 int main(int argc, char **argv)
 {
+	/* What nobody touches for seconds, as the stack below the handler's, may be swapped out: that is not what is tried here. */
+	mlockall(MCL_CURRENT | MCL_FUTURE);
 	struct sigaction action = {.sa_handler = handler};
 #ifdef ONSTACK
 	static char stack[64 << 10];
