@@ -1,19 +1,14 @@
 // The page's questions to the server it came from. Answers are turned into the page's own shapes here: nothing of the
 // wire, and no 64-bit integers, go further.
 
-import { Code, ConnectError, createClient } from "@connectrpc/connect";
-import { createConnectTransport } from "@connectrpc/connect-web";
-import type { FunctionRow } from "../lib/functions";
+import { createClient } from "@connectrpc/connect";
 import { around, stepFor, type RawSeries } from "../lib/series";
-import type { Span } from "../lib/timerange";
-import { decodeTree, type FlameTree } from "../lib/tree";
-import { ExportFormat, QueryService, TopOrder } from "./gen/perfuse/query/v1/query_pb";
+import { ask, millis, nano, selection, transportTo, type Selection } from "./call";
+import { QueryService } from "./gen/perfuse/query/v1/query_pb";
+import { serverSource } from "./server";
+import type { Source } from "./source";
 
-export interface Selection {
-  readonly type: string;
-  readonly selector: string;
-  readonly span: Span;
-}
+export { ApiError, type Selection } from "./call";
 
 export interface TypeInfo {
   readonly id: string;
@@ -32,53 +27,19 @@ export interface SeriesAnswer {
   readonly truncated: boolean;
 }
 
-export interface TopAnswer {
-  readonly unit: string;
-  readonly total: number;
-  readonly rows: readonly FunctionRow[];
-  readonly functionCount: number;
-}
-
-// What went wrong, told apart as the page needs it.
-export class ApiError extends Error {
-  constructor(
-    message: string,
-    // "away": the server does not answer. "asked": the question is at fault, such as a selector. "failed": the rest.
-    readonly kind: "away" | "asked" | "failed",
-    readonly code: string,
-  ) {
-    super(message);
-    this.name = "ApiError";
-  }
-}
-
 export interface Api {
   types(signal: AbortSignal): Promise<readonly TypeInfo[]>;
   labelNames(s: Selection, signal: AbortSignal): Promise<readonly string[]>;
   labelValues(s: Selection, name: string, prefix: string, signal: AbortSignal): Promise<{ values: readonly string[]; truncated: boolean }>;
   series(s: Selection, groupBy: string, signal: AbortSignal): Promise<SeriesAnswer>;
-  // minShare 0 is the server's own; path is as in FlameGraphRequest.
-  flameGraph(s: Selection, minShare: number, path: readonly string[], signal: AbortSignal): Promise<FlameTree>;
-  // The merged profile as gzip-compressed pprof.
-  pprof(s: Selection, signal: AbortSignal): Promise<Uint8Array<ArrayBuffer>>;
-  top(s: Selection, by: "self" | "total", signal: AbortSignal): Promise<TopAnswer>;
+  source(s: Selection): Source;
 }
 
 const completionLimit = 50;
 const seriesLimit = 8;
-const topLimit = 1000;
 
 export function newApi(baseUrl: string): Api {
-  const client = createClient(QueryService, createConnectTransport({ baseUrl, useBinaryFormat: true, defaultTimeoutMs: 60_000 }));
-  const nano = (ms: number): bigint => BigInt(Math.round(ms)) * 1_000_000n;
-  const selection = (s: Selection) => ({
-    profileType: s.type,
-    selector: s.selector,
-    startUnixNano: nano(s.span.start),
-    endUnixNano: nano(s.span.end),
-  });
-  const millis = (n: bigint): number => Number(n / 1000n) / 1000;
-
+  const client = createClient(QueryService, transportTo(baseUrl));
   return {
     async types(signal) {
       const r = await ask(() => client.profileTypes({}, { signal }));
@@ -108,48 +69,6 @@ export function newApi(baseUrl: string): Api {
         truncated: r.truncated,
       };
     },
-    async flameGraph(s, minShare, path, signal) {
-      return decodeTree(await ask(() => client.flameGraph({ selection: selection(s), minShare, path: [...path] }, { signal })));
-    },
-    async pprof(s, signal) {
-      const r = await ask(() => client.export({ selection: selection(s), format: ExportFormat.PPROF }, { signal }));
-      return new Uint8Array(r.data);
-    },
-    async top(s, by, signal) {
-      const order = by === "total" ? TopOrder.TOTAL : TopOrder.SELF;
-      const r = await ask(() => client.top({ selection: selection(s), limit: topLimit, order }, { signal }));
-      return {
-        unit: r.unit,
-        total: Number(r.total),
-        rows: r.functions.map((f) => ({
-          name: f.name,
-          file: f.file,
-          mapping: f.mapping,
-          kind: f.kind,
-          self: Number(f.self),
-          total: Number(f.total),
-        })),
-        functionCount: Number(r.functionCount),
-      };
-    },
+    source: (s) => serverSource(client, s),
   };
-}
-
-async function ask<T>(call: () => Promise<T>): Promise<T> {
-  try {
-    return await call();
-  } catch (e) {
-    throw explain(e);
-  }
-}
-
-function explain(e: unknown): ApiError {
-  const c = ConnectError.from(e);
-  const code = Code[c.code] ?? "Unknown";
-  if (c.code === Code.InvalidArgument || c.code === Code.OutOfRange) return new ApiError(c.rawMessage, "asked", code);
-  // fetch throws a TypeError when nothing listens.
-  if (c.code === Code.Unavailable || c.cause instanceof TypeError || e instanceof TypeError) {
-    return new ApiError(c.rawMessage, "away", code);
-  }
-  return new ApiError(c.rawMessage, "failed", code);
 }

@@ -47,6 +47,6 @@ test("paths", () => {
 
 test("fileName", () => {
   const end = Date.parse("2026-11-23T14:05:06Z");
-  expect(fileName("cpu", "", end)).toBe("cpu-2026-11-23T14.05.pb.gz");
-  expect(fileName("cpu", '{service_name="api", pod=~"a/../b .*"}', end)).toBe("cpu-api-a_.._b_._-2026-11-23T14.05.pb.gz");
+  expect(fileName("cpu", "", end)).toBe("cpu-2026-11-23T14.05");
+  expect(fileName("cpu", '{service_name="api", pod=~"a/../b .*"}', end)).toBe("cpu-api-a_.._b_._-2026-11-23T14.05");
 });

@@ -108,8 +108,8 @@ export function format(s: ViewState): string {
   return text === "" ? "" : `?${text}`;
 }
 
-// fileName names a downloaded profile after what was asked: cpu-api-2026-11-23T14.05.pb.gz.
+// fileName names a downloaded profile after what was asked, without an extension: cpu-api-2026-11-23T14.05.
 export function fileName(sampleType: string, selector: string, end: number): string {
   const what = [sampleType, ...matchers(selector).map((m) => m.value)].join("-").replace(/[^A-Za-z0-9_.-]+/g, "_");
-  return `${what.slice(0, 120)}-${new Date(end).toISOString().slice(0, 16).replace(":", ".")}.pb.gz`;
+  return `${what.slice(0, 120)}-${new Date(end).toISOString().slice(0, 16).replace(":", ".")}`;
 }

@@ -1,92 +1,9 @@
-import { useEffect, useMemo, useState } from "react";
-import type { Api, Selection } from "../api/client";
-import { isLive, resolve, widen } from "../lib/timerange";
-import { findType, friendlyName, rateOf } from "../lib/types";
-import { Chart, type ShownSeries } from "./Chart";
-import { FlamePanel } from "./FlamePanel";
-import { useRequest, useTheme, useUrlState } from "./hooks";
-import { Problem, Welcome } from "./States";
-import { TopBar } from "./TopBar";
+import type { Api } from "../api/client";
+import { pageAt } from "../lib/route";
+import { Explore } from "./Explore";
+import { usePath } from "./hooks";
 
 export function App({ api }: { api: Api }) {
-  const [state, go] = useUrlState();
-  const theme = useTheme(state.theme);
-  // Counts refreshes: a range such as now-1h is resolved anew with each.
-  const [tick, setTick] = useState(0);
-  const { range, live, selector, groupBy } = state;
-
-  const span = useMemo(() => resolve(range, Date.now()), [range.from, range.to, tick]);
-  const width = typeof span === "string" ? 0 : span.end - span.start;
-  useEffect(() => {
-    if (!live || !isLive(range)) return;
-    const every = Math.max(5000, Math.min(60_000, width / 200));
-    const timer = setInterval(() => {
-      if (document.visibilityState === "visible") setTick((n) => n + 1);
-    }, every);
-    return () => clearInterval(timer);
-  }, [live, range.from, range.to, width]);
-
-  const types = useRequest(`types ${tick}`, (signal) => api.types(signal));
-  const known = types.data ?? [];
-  const type = findType(known, state.type);
-  const unknownType = types.data !== undefined && known.length > 0 && type === undefined;
-
-  const selection: Selection | undefined =
-    type === undefined || typeof span === "string" ? undefined : { type: type.id, selector, span };
-  const key = selection === undefined ? undefined : JSON.stringify(selection);
-
-  const series = useRequest(key === undefined ? undefined : `${key} ${groupBy}`, async (signal): Promise<ShownSeries> => {
-    const asked = selection as Selection;
-    return { ...(await api.series(asked, groupBy, signal)), span: asked.span, groupBy };
-  });
-  const refresh = (): void => setTick((n) => n + 1);
-
-  useEffect(() => {
-    document.title = type === undefined ? "Perfuse" : `${friendlyName(type)} ${selector} – Perfuse`;
-  }, [type, selector]);
-
-  return (
-    <div className="app">
-      <TopBar
-        api={api}
-        state={state}
-        go={go}
-        types={types.data}
-        type={type}
-        selection={selection}
-        refused={series.error?.kind === "asked"}
-        busy={types.loading || series.loading}
-        refresh={refresh}
-        theme={theme}
-      />
-      {typeof span === "string" ? (
-        <Problem title="The time range cannot be read" detail={span} />
-      ) : types.error !== undefined && types.data === undefined ? (
-        <Problem error={types.error} retry={types.retry} />
-      ) : unknownType ? (
-        <Problem
-          title="No such profile type"
-          detail={`The server has no samples of “${state.type}”. It has ${known.map((t) => t.id).join(", ")}.`}
-          action={{ label: "Show the usual one", act: () => go({ type: "" }) }}
-        />
-      ) : types.data !== undefined && known.length === 0 ? (
-        <Welcome retry={refresh} error={types.error} again={types.retry} />
-      ) : (
-        <>
-          <Chart
-            api={api}
-            request={series}
-            selection={selection}
-            span={span}
-            name={type === undefined ? "" : friendlyName(type)}
-            rate={type === undefined ? "per-second" : rateOf(type)}
-            state={state}
-            go={go}
-            widen={() => go({ range: widen(range, Date.now()) })}
-          />
-          <FlamePanel api={api} selection={selection} selectionKey={key} state={state} go={go} theme={theme} />
-        </>
-      )}
-    </div>
-  );
+  const page = pageAt(usePath());
+  return <div className="app">{page === "/" && <Explore api={api} />}</div>;
 }

@@ -1,11 +1,13 @@
 import { useEffect, useMemo, useRef, useState } from "react";
-import { ApiError, type Api, type Selection } from "../api/client";
+import { ApiError } from "../api/client";
+import type { Source } from "../api/source";
+import { noFilter } from "../lib/filter";
 import { shortName } from "../lib/names";
 import { pattern, match } from "../lib/search";
 import { widen } from "../lib/timerange";
 import { expandable, findPath, frameOf, graft, namesTo, pathTo, type FlameTree } from "../lib/tree";
 import { formatCount, formatShare, formatValue } from "../lib/units";
-import { fileName, joinPath, type ColourBy, type Layout, type Orientation, type ViewState } from "../lib/urlstate";
+import { joinPath, type ColourBy, type Layout, type Orientation, type ViewState } from "../lib/urlstate";
 import { FlameCanvas } from "./FlameCanvas";
 import { FunctionTable } from "./FunctionTable";
 import { staleness, useRequest, type Go } from "./hooks";
@@ -14,9 +16,8 @@ import { Split } from "./Split";
 import { Nothing, Notice, Problem, Skeleton } from "./States";
 
 interface Props {
-  readonly api: Api;
-  readonly selection: Selection | undefined;
-  readonly selectionKey: string | undefined;
+  // Undefined until it is known what is asked.
+  readonly source: Source | undefined;
   readonly state: ViewState;
   readonly go: Go;
   readonly theme: "light" | "dark";
@@ -26,8 +27,9 @@ interface Props {
 const serverShare = 1 / 4000;
 const finer = 16;
 
-export function FlamePanel({ api, selection, selectionKey, state, go, theme }: Props) {
-  const request = useRequest(selectionKey, (signal) => api.flameGraph(selection as Selection, 0, [], signal));
+export function FlamePanel({ source, state, go, theme }: Props) {
+  const filter = noFilter;
+  const request = useRequest(source?.key, (signal) => (source as Source).flameGraph(filter, 0, [], signal));
   // The tree that was asked for, with what was expanded since.
   const [grown, setGrown] = useState<{ of: FlameTree; tree: FlameTree; shares: ReadonlyMap<string, number> }>();
   const [actionError, setActionError] = useState<ApiError>();
@@ -57,7 +59,7 @@ export function FlamePanel({ api, selection, selectionKey, state, go, theme }: P
   }, []);
 
   const expand = (node: number): void => {
-    if (tree === undefined || base === undefined || selection === undefined || busy) return;
+    if (tree === undefined || base === undefined || source === undefined || busy) return;
     const at = expandable(tree, tree.parent[node] as number);
     const path = namesTo(tree, at);
     const key = joinPath(path);
@@ -67,7 +69,7 @@ export function FlamePanel({ api, selection, selectionKey, state, go, theme }: P
     const share = Math.min(before / finer, (tree.total[node] as number) / (tree.total[at] as number) / 100);
     setBusy(true);
     setActionError(undefined);
-    api.flameGraph(selection, share, path, AbortSignal.timeout(60_000)).then(
+    source.flameGraph(filter, share, path, AbortSignal.timeout(60_000)).then(
       (part) => {
         setBusy(false);
         if (part.count > 0) setGrown({ of: base, tree: graft(tree, at, part, 0), shares: new Map(shares).set(key, share) });
@@ -84,15 +86,15 @@ export function FlamePanel({ api, selection, selectionKey, state, go, theme }: P
       ? { action: { label: "Without the selector", act: () => go({ selector: "", zoom: [] }) } }
       : {};
   const download = (): void => {
-    if (selection === undefined || busy) return;
+    if (source === undefined || busy) return;
     setBusy(true);
     setActionError(undefined);
-    api.pprof(selection, AbortSignal.timeout(60_000)).then(
+    source.pprof(filter, AbortSignal.timeout(60_000)).then(
       (data) => {
         setBusy(false);
         const link = document.createElement("a");
         link.href = URL.createObjectURL(new Blob([data], { type: "application/octet-stream" }));
-        link.download = fileName(selection.type.split(":")[1] ?? "profile", selection.selector, selection.span.end);
+        link.download = `${source.fileName}.pb.gz`;
         link.click();
         // The browser has taken the data when the click returns, but not surely its name: let it finish.
         setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
@@ -161,9 +163,8 @@ export function FlamePanel({ api, selection, selectionKey, state, go, theme }: P
   );
   const table = (
     <FunctionTable
-      api={api}
-      selection={selection}
-      selectionKey={selectionKey}
+      source={source}
+      filter={filter}
       tree={tree}
       zoomed={zoomed.node}
       wanted={typeof wanted === "string" ? undefined : wanted}

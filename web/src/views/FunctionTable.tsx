@@ -1,5 +1,6 @@
 import { useEffect, useMemo, useRef, useState } from "react";
-import type { Api, Selection } from "../api/client";
+import type { Source } from "../api/source";
+import type { StackFilter } from "../lib/filter";
 import { functionsBelow, sortRows, type FunctionRow } from "../lib/functions";
 import { baseName, shortName } from "../lib/names";
 import type { Pattern } from "../lib/search";
@@ -10,9 +11,8 @@ import { useRequest, type Go } from "./hooks";
 import { Notice } from "./States";
 
 interface Props {
-  readonly api: Api;
-  readonly selection: Selection | undefined;
-  readonly selectionKey: string | undefined;
+  readonly source: Source | undefined;
+  readonly filter: StackFilter;
   readonly tree: FlameTree;
   readonly zoomed: number;
   readonly wanted: Pattern | undefined;
@@ -27,9 +27,9 @@ const spare = 8;
 const longName = 32;
 
 // FunctionTable lists functions: of everything as the server counts them, of a zoomed part as the graph has them.
-export function FunctionTable({ api, selection, selectionKey, tree, zoomed, wanted, search, sort, go }: Props) {
+export function FunctionTable({ source, filter, tree, zoomed, wanted, search, sort, go }: Props) {
   const order = sort === "total" ? "total" : "self";
-  const top = useRequest(zoomed > 0 || selectionKey === undefined ? undefined : `${selectionKey} ${order}`, (signal) => api.top(selection as Selection, order, signal));
+  const top = useRequest(zoomed > 0 || source === undefined ? undefined : `${source.key} ${order}`, (signal) => (source as Source).top(filter, order, false, signal));
   const part = useMemo(() => (zoomed > 0 ? functionsBelow(tree, zoomed) : undefined), [tree, zoomed]);
   const whole = tree.total[zoomed] as number;
   const all = part ?? top.data?.rows;

@@ -1,11 +1,13 @@
 import type { Api, Selection, TypeInfo } from "../api/client";
 import { defaultRange, isLive } from "../lib/timerange";
 import { friendlyName } from "../lib/types";
-import type { Theme, ViewState } from "../lib/urlstate";
+import type { ViewState } from "../lib/urlstate";
+import { Brand } from "./Brand";
 import type { Go } from "./hooks";
 import { Chevron, RangePicker } from "./RangePicker";
 import { SelectorInput } from "./SelectorInput";
 import { ServicePicker } from "./ServicePicker";
+import { ThemeSwitch } from "./ThemeSwitch";
 
 interface Props {
   readonly api: Api;
@@ -25,18 +27,9 @@ const units: Readonly<Record<string, string>> = { nanoseconds: "ns" };
 
 export function TopBar({ api, state, go, types, type, selection, refused, busy, refresh, theme }: Props) {
   const select = (selector: string): void => go({ selector, zoom: [] });
-  const nextTheme: Theme = theme === "light" ? "dark" : "light";
   return (
     <header className="topbar">
-      <a className="brand" href={location.pathname} title="Perfuse: the initial view">
-        <svg viewBox="0 0 16 16" width="18" height="18" aria-hidden="true">
-          <rect x="1" y="1" width="14" height="4" rx="1" />
-          <rect x="1" y="6" width="9" height="4" rx="1" opacity="0.75" />
-          <rect x="1" y="11" width="4" height="4" rx="1" opacity="0.5" />
-          <rect x="6" y="11" width="4" height="4" rx="1" opacity="0.3" />
-        </svg>
-        <span>Perfuse</span>
-      </a>
+      <Brand />
       <div className="select type">
         <select aria-label="Profile type" value={type?.id ?? ""} onChange={(e) => go({ type: e.target.value, zoom: [] })} disabled={types === undefined || types.length === 0}>
           {type === undefined && <option value="">{types === undefined ? "…" : types.length === 0 ? "no profiles" : "choose a profile"}</option>}
@@ -66,17 +59,7 @@ export function TopBar({ api, state, go, types, type, selection, refused, busy, 
           Live
         </button>
       </div>
-      <button
-        className="icon"
-        aria-label={`Theme: ${state.theme}. Change to ${nextTheme}`}
-        title={state.theme === "system" ? "Follows the system: change" : "Change the theme; with shift, follow the system"}
-        onClick={(e) => go({ theme: e.shiftKey ? "system" : nextTheme }, "replace")}
-      >
-        <svg viewBox="0 0 16 16" width="16" height="16" aria-hidden="true">
-          <circle cx="8" cy="8" r="6" fill="none" stroke="currentColor" strokeWidth="1.5" />
-          <path d="M8 2a6 6 0 0 1 0 12z" fill="currentColor" />
-        </svg>
-      </button>
+      <ThemeSwitch theme={theme} state={state.theme} set={(theme) => go({ theme }, "replace")} />
     </header>
   );
 }

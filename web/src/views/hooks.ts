@@ -1,11 +1,13 @@
 import { useCallback, useEffect, useMemo, useRef, useState } from "react";
 import { ApiError } from "../api/client";
-import { format, parse, type Theme, type ViewState } from "../lib/urlstate";
+import type { Theme, ViewState } from "../lib/urlstate";
 
-export type Go = (change: Partial<ViewState>, how?: "push" | "replace") => void;
+export type Change<S> = (change: Partial<S>, how?: "push" | "replace") => void;
+export type Go = Change<ViewState>;
 
-// useUrlState keeps the view in the URL. "push" makes an entry to go back to; "replace" is for typing.
-export function useUrlState(): [ViewState, Go] {
+// useUrlState keeps a page's state in the URL's query; parse and format are constant. "push" makes an entry to go
+// back to; "replace" is for typing.
+export function useUrlState<S>(parse: (search: string) => S, format: (state: S) => string): [S, Change<S>] {
   const [state, setState] = useState(() => parse(location.search));
   const current = useRef(state);
   useEffect(() => {
@@ -15,17 +17,37 @@ export function useUrlState(): [ViewState, Go] {
     };
     addEventListener("popstate", back);
     return () => removeEventListener("popstate", back);
-  }, []);
-  const go = useCallback<Go>((change, how = "push") => {
-    const next = { ...current.current, ...change };
-    const url = location.pathname + format(next);
-    if (url === location.pathname + location.search) return;
-    current.current = next;
-    if (how === "push") history.pushState(null, "", url);
-    else history.replaceState(null, "", url);
-    setState(next);
-  }, []);
+  }, [parse]);
+  const go = useCallback<Change<S>>(
+    (change, how = "push") => {
+      const next = { ...current.current, ...change };
+      const url = location.pathname + format(next);
+      if (url === location.pathname + location.search) return;
+      current.current = next;
+      if (how === "push") history.pushState(null, "", url);
+      else history.replaceState(null, "", url);
+      setState(next);
+    },
+    [format],
+  );
   return [state, go];
+}
+
+// usePath is the URL's path, which says which page is shown.
+export function usePath(): string {
+  const [path, setPath] = useState(location.pathname);
+  useEffect(() => {
+    const moved = (): void => setPath(location.pathname);
+    addEventListener("popstate", moved);
+    return () => removeEventListener("popstate", moved);
+  }, []);
+  return path;
+}
+
+// visit goes to another page without loading everything anew.
+export function visit(url: string): void {
+  history.pushState(null, "", url);
+  dispatchEvent(new PopStateEvent("popstate"));
 }
 
 export interface Request<T> {
