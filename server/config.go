@@ -18,6 +18,7 @@ import (
 
 	"github.com/perfuse/perfuse/server/limits"
 	"github.com/perfuse/perfuse/server/scrape"
+	"github.com/perfuse/perfuse/server/sources"
 	"go.yaml.in/yaml/v3"
 )
 
@@ -42,12 +43,13 @@ import (
 //	limits:                                            # see package limits
 //	  body_bytes: 33554432
 //	scrape_configs: []                                 # see package scrape
+//	sources: [{prefix: /build/api, directory: /srv/api}] # source files that whoever may ask may read; package sources
 //	agent:                                             # for the agent of perfuse up, see package agent
 //	  relabel_configs: []
 //
 // Each key has an environment variable that goes before it: PERFUSE_ and the key in capitals, as in
 // PERFUSE_HTTP_ADDRESS, PERFUSE_STORAGE_PATH, PERFUSE_LIMITS_BODY_BYTES. Lists are separated by commas;
-// PERFUSE_STORAGE_RETENTION_RULES and PERFUSE_STORAGE_BUCKET hold YAML.
+// PERFUSE_STORAGE_RETENTION_RULES and PERFUSE_STORAGE_BUCKET hold YAML, PERFUSE_SOURCES [PREFIX=]DIRECTORY.
 type Config struct {
 	HTTPAddress   string        `yaml:"http_address"`
 	OTLPAddresses []string      `yaml:"otlp_addresses"`
@@ -57,6 +59,8 @@ type Config struct {
 	Limits        limits.Limits `yaml:"limits"`
 	// ScrapeConfigs are jobs that fetch profiles.
 	ScrapeConfigs []scrape.Config `yaml:"scrape_configs,omitempty"`
+	// Sources says where source files are.
+	Sources sources.Rules `yaml:"sources,omitempty"`
 	// Agent is the section of the agent's own, which knows what may be in it.
 	Agent yaml.Node `yaml:"agent,omitempty"`
 }
@@ -65,7 +69,7 @@ type Config struct {
 func (c Config) Options() Options {
 	return Options{
 		HTTPAddress: c.HTTPAddress, OTLPAddresses: c.OTLPAddresses, AllowedHosts: c.AllowedHosts,
-		Limits: c.Limits, DropAttributes: c.Ingest.DropAttributes, Scrape: c.ScrapeConfigs, Settings: c,
+		Limits: c.Limits, DropAttributes: c.Ingest.DropAttributes, Scrape: c.ScrapeConfigs, Sources: c.Sources, Settings: c,
 	}
 }
 
@@ -173,6 +177,8 @@ func explain(text string) string {
 			want = "a list of texts"
 		case want == "[]server.RetentionRule" || want == "server.RetentionRules":
 			want = "a list of {selector, age}"
+		case want == "sources.Rules" || want == "[]sources.Rule":
+			want = "a list of {prefix, directory}"
 		default:
 			want = "keys and values"
 		}
@@ -188,6 +194,7 @@ func explain(text string) string {
 func keysOf(name string) []string {
 	for _, t := range []reflect.Type{
 		reflect.TypeFor[Config](), reflect.TypeFor[StorageConfig](), reflect.TypeFor[RetentionRule](), reflect.TypeFor[IngestConfig](), reflect.TypeFor[limits.Limits](),
+		reflect.TypeFor[sources.Rule](),
 	} {
 		if t.String() != name {
 			continue

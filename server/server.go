@@ -37,6 +37,7 @@ import (
 	"github.com/perfuse/perfuse/server/pyroscope"
 	"github.com/perfuse/perfuse/server/query"
 	"github.com/perfuse/perfuse/server/scrape"
+	"github.com/perfuse/perfuse/server/sources"
 	"github.com/perfuse/perfuse/storage"
 	"github.com/perfuse/perfuse/storage/wall"
 	"github.com/perfuse/perfuse/symbolize"
@@ -81,6 +82,8 @@ type Options struct {
 	Limits limits.Limits
 	// DropAttributes are OTLP attributes that never become labels. Default: ingest.DefaultDropAttributes.
 	DropAttributes []string
+	// Sources says where source files are. Default: nowhere.
+	Sources sources.Rules
 	// Scrape are jobs that fetch profiles, as they come out of a configuration file. Default: none.
 	Scrape []scrape.Config
 
@@ -163,6 +166,7 @@ type backend struct {
 	Backends
 	http, otlp http.Handler
 	scraper    *scrape.Manager
+	sources    *sources.Files
 }
 
 // New takes the ports. If the server is not run, Close gives them back.
@@ -346,8 +350,11 @@ func (s *Server) drain(servers []*http.Server) {
 
 func (b *backend) close() error {
 	var err error
+	if b.sources != nil {
+		err = b.sources.Close()
+	}
 	if e := b.Store.Close(); e != nil {
-		err = fmt.Errorf("closing the store: %w", e)
+		err = errors.Join(err, fmt.Errorf("closing the store: %w", e))
 	}
 	if b.Backends.Close != nil {
 		if e := b.Backends.Close(); e != nil {
@@ -388,8 +395,11 @@ func (s *Server) compose(b *backend) error {
 	if err != nil {
 		return err
 	}
+	if b.sources, err = sources.New(s.opts.Sources); err != nil {
+		return err
+	}
 	services, err := api.New(api.Options{
-		Store: questions, Engine: engine, Debuginfo: b.Debuginfo, Limits: s.opts.Limits, Refusals: s.refusals,
+		Store: questions, Engine: engine, Debuginfo: b.Debuginfo, Sources: b.sources, Limits: s.opts.Limits, Refusals: s.refusals,
 		Logger: log.With(s.logger, "room", "api"), Registerer: s.registry, OnError: s.errors.add,
 	})
 	if err != nil {

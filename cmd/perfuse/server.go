@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/perfuse/perfuse/server"
+	"github.com/perfuse/perfuse/server/sources"
 	"github.com/perfuse/perfuse/storage/frost"
 	"github.com/perfuse/perfuse/symbolize/debuginfo"
 	"github.com/perfuse/perfuse/web"
@@ -24,6 +25,7 @@ import (
 type serverFlags struct {
 	http, storage, config string
 	bucket                string
+	sources               []string
 	retention             server.Retention
 	logLevel              string
 }
@@ -33,6 +35,7 @@ func (f *serverFlags) register(c *cobra.Command, configNames ...string) {
 	c.Flags().StringVar(&f.storage, "storage-path", "", "directory for profiles and symbols (default "+defaultStorage()+")")
 	c.Flags().StringVar(&f.bucket, "storage-bucket-config", "", "`file` that says which object storage gets a copy (YAML: type, config; as Thanos has it)")
 	c.Flags().TextVar(&f.retention, "storage-retention", server.Retention(0), "how `long` profiles are kept, as in 36h, 30d or 2w; 0 for ever (default 15d)")
+	c.Flags().StringArrayVar(&f.sources, "source-path", nil, "`directory` of source files that the page may show to everybody who can ask it, or PREFIX=DIRECTORY\nwhere PREFIX is how their paths begin in debug information; may be repeated")
 	for _, n := range configNames {
 		c.Flags().StringVar(&f.config, n, "", "configuration file (YAML)")
 	}
@@ -53,6 +56,12 @@ func (f *serverFlags) settings() (server.Config, error) {
 	}
 	if f.retention != 0 {
 		c.Storage.Retention = f.retention
+	}
+	if len(f.sources) > 0 {
+		c.Sources = nil
+		for _, text := range f.sources {
+			c.Sources = append(c.Sources, sources.Parse(text))
+		}
 	}
 	if f.bucket != "" {
 		if c.Storage.Bucket, err = server.LoadBucket(f.bucket); err != nil {
@@ -152,6 +161,7 @@ func newServer(c server.Config, logger log.Logger, registry *prometheus.Registry
 		Limits:         c.Limits,
 		DropAttributes: c.Ingest.DropAttributes,
 		Scrape:         c.ScrapeConfigs,
+		Sources:        c.Sources,
 		Page:           web.Handler(),
 		Logger:         logger,
 		Registry:       registry,

@@ -23,6 +23,7 @@ import (
 	"github.com/perfuse/perfuse/proto/perfuse/query/v1/queryv1connect"
 	"github.com/perfuse/perfuse/server/limits"
 	"github.com/perfuse/perfuse/server/query"
+	"github.com/perfuse/perfuse/server/sources"
 	"github.com/perfuse/perfuse/storage"
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/semaphore"
@@ -35,6 +36,8 @@ type Options struct {
 	Engine *query.Engine
 	// Debuginfo keeps debug information. Default: the service says that this server keeps none.
 	Debuginfo Debuginfo
+	// Sources has the text of source files. Default: of none.
+	Sources Sources
 	// Limits that hold; zero fields take their defaults.
 	Limits limits.Limits
 	// Refusals counts what the limits refused. Default: counted nowhere.
@@ -45,6 +48,12 @@ type Options struct {
 	Registerer prometheus.Registerer
 	// OnError is told of every request that failed through our fault, for the debug page. Default: nobody.
 	OnError func(where string, err error)
+}
+
+// Sources is what [sources.Files] does.
+type Sources interface {
+	// Text returns a source file's text by its path in debug information; the error says why it cannot be had.
+	Text(path string) (string, error)
 }
 
 // API serves both services. Its methods are safe for concurrent use.
@@ -63,6 +72,9 @@ func New(opts Options) (*API, error) {
 	}
 	if opts.Logger == nil {
 		opts.Logger = log.NewNopLogger()
+	}
+	if opts.Sources == nil {
+		opts.Sources = &sources.Files{}
 	}
 	if opts.Refusals == nil {
 		opts.Refusals = limits.NewRefusals(nil)

@@ -23,6 +23,7 @@ import (
 	"github.com/perfuse/perfuse/proto/perfuse/query/v1/queryv1connect"
 	"github.com/perfuse/perfuse/server/limits"
 	"github.com/perfuse/perfuse/server/query"
+	"github.com/perfuse/perfuse/server/sources"
 	"github.com/perfuse/perfuse/storage/storagetest"
 	"github.com/perfuse/perfuse/symbolize"
 	"go.yaml.in/yaml/v3"
@@ -71,7 +72,12 @@ func newWorld(t testing.TB, lim limits.Limits, debuginfo Debuginfo) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if w.api, err = New(Options{Store: w.store, Engine: engine, Limits: lim, Debuginfo: debuginfo}); err != nil {
+	files, err := sources.New(sources.Rules{{Directory: "testdata/source"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { files.Close() })
+	if w.api, err = New(Options{Store: w.store, Engine: engine, Limits: lim, Debuginfo: debuginfo, Sources: files}); err != nil {
 		t.Fatal(err)
 	}
 	mux := http.NewServeMux()
@@ -90,7 +96,8 @@ func newWorld(t testing.TB, lim limits.Limits, debuginfo Debuginfo) *world {
 //
 //	load type=T labels={…} time=S [for=S] [trace=HEX span=HEX name=NAME]
 //	                                        store folded text; a frame file@buildid+0xaddr has no name yet
-//	symbols buildid=ID                      teach the resolver: 0xaddr name [name…], the innermost first
+//	symbols buildid=ID                      teach the resolver: 0xaddr name[:line] …, the innermost first; what
+//	                                        is in work.c has its source in testdata/source
 //	limits (name: value)                    begin anew with these limits
 //	call METHOD                             post JSON, in which "$S" stands for second S in nanoseconds, and
 //	                                        print the answer
@@ -118,7 +125,9 @@ func TestAPI(t *testing.T) {
 					}
 					file[profile.Addr(addr)] = []symbolize.Source{}
 					for _, name := range fields[1:] {
-						file[profile.Addr(addr)] = append(file[profile.Addr(addr)], symbolize.Source{Name: name, File: name + ".c", StartLine: 1})
+						name, at, _ := strings.Cut(name, ":")
+						line, _ := strconv.Atoi(at)
+						file[profile.Addr(addr)] = append(file[profile.Addr(addr)], symbolize.Source{Name: name, File: name + ".c", StartLine: 1, Line: int32(line)})
 					}
 				}
 				var id string

@@ -55,8 +55,36 @@ func (s queryService) LabelNames(ctx context.Context, req *queryv1.LabelNamesReq
 			names, resp.Truncated = names[:most], true
 		}
 		resp.Names = names
+		if !req.GetCountValues() {
+			return nil
+		}
+		sets, err := s.opts.Store.Labels(ctx, sel)
+		if err != nil {
+			return fmt.Errorf("counting label values: %w", err)
+		}
+		resp.ValueCounts = countValues(names, sets)
 		return nil
 	})
+}
+
+// countValues returns by name how many values it has in sets.
+func countValues(names []string, sets []profile.Labels) []int64 {
+	values := make(map[string]map[string]struct{}, len(names))
+	for _, n := range names {
+		values[n] = map[string]struct{}{}
+	}
+	for _, set := range sets {
+		for _, l := range set {
+			if of := values[l.Name]; of != nil {
+				of[l.Value] = struct{}{}
+			}
+		}
+	}
+	counts := make([]int64, len(names))
+	for i, n := range names {
+		counts[i] = int64(len(values[n]))
+	}
+	return counts
 }
 
 func (s queryService) LabelValues(ctx context.Context, req *queryv1.LabelValuesRequest) (*queryv1.LabelValuesResponse, error) {

@@ -112,6 +112,9 @@ func TestStableAnswers(t *testing.T) {
 					return s.Sandwich(t.Context(), &queryv1.SandwichRequest{Selection: sel, Filter: filter, Function: "f2", MinShare: share})
 				})
 			}
+			ask("Lines "+what, func(s queryService) (proto.Message, error) {
+				return s.Lines(t.Context(), &queryv1.LinesRequest{Selection: sel, Filter: filter, Function: "f2"})
+			})
 			ask("DiffTop "+what, func(s queryService) (proto.Message, error) {
 				return s.DiffTop(t.Context(), &queryv1.DiffTopRequest{Before: before, After: after, Filter: filter, Scale: queryv1.DiffScale_DIFF_SCALE_TIME, Limit: 5})
 			})
@@ -128,7 +131,7 @@ func TestStableAnswers(t *testing.T) {
 					return s.Series(t.Context(), &queryv1.SeriesRequest{Selection: sel, Filter: filter, GroupBy: by, StepNano: 60e9})
 				})
 			}
-			asked += 2*6 + 6
+			asked += 2*6 + 7
 			if !strings.Contains(typ.Id, "inuse") {
 				addsUp(t, services[1], sel, filter)
 			}

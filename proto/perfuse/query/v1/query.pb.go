@@ -758,7 +758,9 @@ type LabelNamesRequest struct {
 	// profile_type may be empty here: all types.
 	Selection *Selection `protobuf:"bytes,1,opt,name=selection,proto3" json:"selection,omitempty"`
 	// At most so many; 0 means the server's limit.
-	Limit         int32 `protobuf:"varint,2,opt,name=limit,proto3" json:"limit,omitempty"`
+	Limit int32 `protobuf:"varint,2,opt,name=limit,proto3" json:"limit,omitempty"`
+	// Count each name's values.
+	CountValues   bool `protobuf:"varint,3,opt,name=count_values,json=countValues,proto3" json:"count_values,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -807,11 +809,20 @@ func (x *LabelNamesRequest) GetLimit() int32 {
 	return 0
 }
 
+func (x *LabelNamesRequest) GetCountValues() bool {
+	if x != nil {
+		return x.CountValues
+	}
+	return false
+}
+
 type LabelNamesResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Names []string               `protobuf:"bytes,1,rep,name=names,proto3" json:"names,omitempty"`
 	// True if the limit cut the list.
-	Truncated     bool `protobuf:"varint,2,opt,name=truncated,proto3" json:"truncated,omitempty"`
+	Truncated bool `protobuf:"varint,2,opt,name=truncated,proto3" json:"truncated,omitempty"`
+	// If asked for: how many values each of names has.
+	ValueCounts   []int64 `protobuf:"varint,3,rep,packed,name=value_counts,json=valueCounts,proto3" json:"value_counts,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -858,6 +869,13 @@ func (x *LabelNamesResponse) GetTruncated() bool {
 		return x.Truncated
 	}
 	return false
+}
+
+func (x *LabelNamesResponse) GetValueCounts() []int64 {
+	if x != nil {
+		return x.ValueCounts
+	}
+	return nil
 }
 
 type LabelValuesRequest struct {
@@ -2993,6 +3011,317 @@ func (x *FlameTree) GetCutCount() int64 {
 	return 0
 }
 
+type LinesRequest struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Selection *Selection             `protobuf:"bytes,1,opt,name=selection,proto3" json:"selection,omitempty"`
+	// The function's name, exactly.
+	Function      string       `protobuf:"bytes,2,opt,name=function,proto3" json:"function,omitempty"`
+	Filter        *StackFilter `protobuf:"bytes,3,opt,name=filter,proto3" json:"filter,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LinesRequest) Reset() {
+	*x = LinesRequest{}
+	mi := &file_perfuse_query_v1_query_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LinesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LinesRequest) ProtoMessage() {}
+
+func (x *LinesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_perfuse_query_v1_query_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LinesRequest.ProtoReflect.Descriptor instead.
+func (*LinesRequest) Descriptor() ([]byte, []int) {
+	return file_perfuse_query_v1_query_proto_rawDescGZIP(), []int{34}
+}
+
+func (x *LinesRequest) GetSelection() *Selection {
+	if x != nil {
+		return x.Selection
+	}
+	return nil
+}
+
+func (x *LinesRequest) GetFunction() string {
+	if x != nil {
+		return x.Function
+	}
+	return ""
+}
+
+func (x *LinesRequest) GetFilter() *StackFilter {
+	if x != nil {
+		return x.Filter
+	}
+	return nil
+}
+
+type LinesResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Unit  string                 `protobuf:"bytes,1,opt,name=unit,proto3" json:"unit,omitempty"`
+	// Where the function is defined, the largest total first: functions of one name can be several.
+	Files []*SourceFile `protobuf:"bytes,2,rep,name=files,proto3" json:"files,omitempty"`
+	// The sum of everything that was selected, whatever filter left out.
+	UnfilteredTotal int64 `protobuf:"varint,3,opt,name=unfiltered_total,json=unfilteredTotal,proto3" json:"unfiltered_total,omitempty"`
+	// How many series matched: 0 means that the selection is empty.
+	SeriesCount int64 `protobuf:"varint,4,opt,name=series_count,json=seriesCount,proto3" json:"series_count,omitempty"`
+	// As in FlameGraphResponse.
+	StacksCut     bool `protobuf:"varint,5,opt,name=stacks_cut,json=stacksCut,proto3" json:"stacks_cut,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LinesResponse) Reset() {
+	*x = LinesResponse{}
+	mi := &file_perfuse_query_v1_query_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LinesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LinesResponse) ProtoMessage() {}
+
+func (x *LinesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_perfuse_query_v1_query_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LinesResponse.ProtoReflect.Descriptor instead.
+func (*LinesResponse) Descriptor() ([]byte, []int) {
+	return file_perfuse_query_v1_query_proto_rawDescGZIP(), []int{35}
+}
+
+func (x *LinesResponse) GetUnit() string {
+	if x != nil {
+		return x.Unit
+	}
+	return ""
+}
+
+func (x *LinesResponse) GetFiles() []*SourceFile {
+	if x != nil {
+		return x.Files
+	}
+	return nil
+}
+
+func (x *LinesResponse) GetUnfilteredTotal() int64 {
+	if x != nil {
+		return x.UnfilteredTotal
+	}
+	return 0
+}
+
+func (x *LinesResponse) GetSeriesCount() int64 {
+	if x != nil {
+		return x.SeriesCount
+	}
+	return 0
+}
+
+func (x *LinesResponse) GetStacksCut() bool {
+	if x != nil {
+		return x.StacksCut
+	}
+	return false
+}
+
+// The function in one source file.
+type SourceFile struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As debug information says; empty if that is unknown.
+	Path string `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
+	// The executable file.
+	Mapping string `protobuf:"bytes,2,opt,name=mapping,proto3" json:"mapping,omitempty"`
+	// Source line of the function's beginning, 0 if unknown.
+	StartLine int32 `protobuf:"varint,3,opt,name=start_line,json=startLine,proto3" json:"start_line,omitempty"`
+	Self      int64 `protobuf:"varint,4,opt,name=self,proto3" json:"self,omitempty"`
+	// Recursion is counted once per stack.
+	Total int64 `protobuf:"varint,5,opt,name=total,proto3" json:"total,omitempty"`
+	// In order of the line.
+	Lines []*SourceLine `protobuf:"bytes,6,rep,name=lines,proto3" json:"lines,omitempty"`
+	// The file's text, empty unless the server was told where sources are.
+	Text string `protobuf:"bytes,7,opt,name=text,proto3" json:"text,omitempty"`
+	// Why there is no text, and what would change that.
+	NoText        string `protobuf:"bytes,8,opt,name=no_text,json=noText,proto3" json:"no_text,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SourceFile) Reset() {
+	*x = SourceFile{}
+	mi := &file_perfuse_query_v1_query_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SourceFile) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SourceFile) ProtoMessage() {}
+
+func (x *SourceFile) ProtoReflect() protoreflect.Message {
+	mi := &file_perfuse_query_v1_query_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SourceFile.ProtoReflect.Descriptor instead.
+func (*SourceFile) Descriptor() ([]byte, []int) {
+	return file_perfuse_query_v1_query_proto_rawDescGZIP(), []int{36}
+}
+
+func (x *SourceFile) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *SourceFile) GetMapping() string {
+	if x != nil {
+		return x.Mapping
+	}
+	return ""
+}
+
+func (x *SourceFile) GetStartLine() int32 {
+	if x != nil {
+		return x.StartLine
+	}
+	return 0
+}
+
+func (x *SourceFile) GetSelf() int64 {
+	if x != nil {
+		return x.Self
+	}
+	return 0
+}
+
+func (x *SourceFile) GetTotal() int64 {
+	if x != nil {
+		return x.Total
+	}
+	return 0
+}
+
+func (x *SourceFile) GetLines() []*SourceLine {
+	if x != nil {
+		return x.Lines
+	}
+	return nil
+}
+
+func (x *SourceFile) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
+func (x *SourceFile) GetNoText() string {
+	if x != nil {
+		return x.NoText
+	}
+	return ""
+}
+
+type SourceLine struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// From 1; 0: unknown.
+	Line int32 `protobuf:"varint,1,opt,name=line,proto3" json:"line,omitempty"`
+	Self int64 `protobuf:"varint,2,opt,name=self,proto3" json:"self,omitempty"`
+	// Stacks that have the line several times count once.
+	Total         int64 `protobuf:"varint,3,opt,name=total,proto3" json:"total,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SourceLine) Reset() {
+	*x = SourceLine{}
+	mi := &file_perfuse_query_v1_query_proto_msgTypes[37]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SourceLine) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SourceLine) ProtoMessage() {}
+
+func (x *SourceLine) ProtoReflect() protoreflect.Message {
+	mi := &file_perfuse_query_v1_query_proto_msgTypes[37]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SourceLine.ProtoReflect.Descriptor instead.
+func (*SourceLine) Descriptor() ([]byte, []int) {
+	return file_perfuse_query_v1_query_proto_rawDescGZIP(), []int{37}
+}
+
+func (x *SourceLine) GetLine() int32 {
+	if x != nil {
+		return x.Line
+	}
+	return 0
+}
+
+func (x *SourceLine) GetSelf() int64 {
+	if x != nil {
+		return x.Self
+	}
+	return 0
+}
+
+func (x *SourceLine) GetTotal() int64 {
+	if x != nil {
+		return x.Total
+	}
+	return 0
+}
+
 var File_perfuse_query_v1_query_proto protoreflect.FileDescriptor
 
 const file_perfuse_query_v1_query_proto_rawDesc = "" +
@@ -3031,13 +3360,15 @@ const file_perfuse_query_v1_query_proto_rawDesc = "" +
 	"\x0fstart_unix_nano\x18\x01 \x01(\x03R\rstartUnixNano\x12\"\n" +
 	"\rend_unix_nano\x18\x02 \x01(\x03R\vendUnixNano\"K\n" +
 	"\x14ProfileTypesResponse\x123\n" +
-	"\x05types\x18\x01 \x03(\v2\x1d.perfuse.query.v1.ProfileTypeR\x05types\"d\n" +
+	"\x05types\x18\x01 \x03(\v2\x1d.perfuse.query.v1.ProfileTypeR\x05types\"\x87\x01\n" +
 	"\x11LabelNamesRequest\x129\n" +
 	"\tselection\x18\x01 \x01(\v2\x1b.perfuse.query.v1.SelectionR\tselection\x12\x14\n" +
-	"\x05limit\x18\x02 \x01(\x05R\x05limit\"H\n" +
+	"\x05limit\x18\x02 \x01(\x05R\x05limit\x12!\n" +
+	"\fcount_values\x18\x03 \x01(\bR\vcountValues\"k\n" +
 	"\x12LabelNamesResponse\x12\x14\n" +
 	"\x05names\x18\x01 \x03(\tR\x05names\x12\x1c\n" +
-	"\ttruncated\x18\x02 \x01(\bR\ttruncated\"\x91\x01\n" +
+	"\ttruncated\x18\x02 \x01(\bR\ttruncated\x12!\n" +
+	"\fvalue_counts\x18\x03 \x03(\x03R\vvalueCounts\"\x91\x01\n" +
 	"\x12LabelValuesRequest\x129\n" +
 	"\tselection\x18\x01 \x01(\v2\x1b.perfuse.query.v1.SelectionR\tselection\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x16\n" +
@@ -3224,7 +3555,34 @@ const file_perfuse_query_v1_query_proto_rawDesc = "" +
 	"\x05nodes\x18\x03 \x01(\fR\x05nodes\x12\x1d\n" +
 	"\n" +
 	"node_count\x18\x04 \x01(\x03R\tnodeCount\x12\x1b\n" +
-	"\tcut_count\x18\x05 \x01(\x03R\bcutCount*T\n" +
+	"\tcut_count\x18\x05 \x01(\x03R\bcutCount\"\x9c\x01\n" +
+	"\fLinesRequest\x129\n" +
+	"\tselection\x18\x01 \x01(\v2\x1b.perfuse.query.v1.SelectionR\tselection\x12\x1a\n" +
+	"\bfunction\x18\x02 \x01(\tR\bfunction\x125\n" +
+	"\x06filter\x18\x03 \x01(\v2\x1d.perfuse.query.v1.StackFilterR\x06filter\"\xc4\x01\n" +
+	"\rLinesResponse\x12\x12\n" +
+	"\x04unit\x18\x01 \x01(\tR\x04unit\x122\n" +
+	"\x05files\x18\x02 \x03(\v2\x1c.perfuse.query.v1.SourceFileR\x05files\x12)\n" +
+	"\x10unfiltered_total\x18\x03 \x01(\x03R\x0funfilteredTotal\x12!\n" +
+	"\fseries_count\x18\x04 \x01(\x03R\vseriesCount\x12\x1d\n" +
+	"\n" +
+	"stacks_cut\x18\x05 \x01(\bR\tstacksCut\"\xe4\x01\n" +
+	"\n" +
+	"SourceFile\x12\x12\n" +
+	"\x04path\x18\x01 \x01(\tR\x04path\x12\x18\n" +
+	"\amapping\x18\x02 \x01(\tR\amapping\x12\x1d\n" +
+	"\n" +
+	"start_line\x18\x03 \x01(\x05R\tstartLine\x12\x12\n" +
+	"\x04self\x18\x04 \x01(\x03R\x04self\x12\x14\n" +
+	"\x05total\x18\x05 \x01(\x03R\x05total\x122\n" +
+	"\x05lines\x18\x06 \x03(\v2\x1c.perfuse.query.v1.SourceLineR\x05lines\x12\x12\n" +
+	"\x04text\x18\a \x01(\tR\x04text\x12\x17\n" +
+	"\ano_text\x18\b \x01(\tR\x06noText\"J\n" +
+	"\n" +
+	"SourceLine\x12\x12\n" +
+	"\x04line\x18\x01 \x01(\x05R\x04line\x12\x12\n" +
+	"\x04self\x18\x02 \x01(\x03R\x04self\x12\x14\n" +
+	"\x05total\x18\x03 \x01(\x03R\x05total*T\n" +
 	"\n" +
 	"FrameField\x12\x18\n" +
 	"\x14FRAME_FIELD_FUNCTION\x10\x00\x12\x14\n" +
@@ -3251,7 +3609,7 @@ const file_perfuse_query_v1_query_proto_rawDesc = "" +
 	"\x10DIFF_SCALE_TOTAL\x10\x02*A\n" +
 	"\fDiffTopOrder\x12\x17\n" +
 	"\x13DIFF_TOP_ORDER_SELF\x10\x00\x12\x18\n" +
-	"\x14DIFF_TOP_ORDER_TOTAL\x10\x012\x90\a\n" +
+	"\x14DIFF_TOP_ORDER_TOTAL\x10\x012\xda\a\n" +
 	"\fQueryService\x12]\n" +
 	"\fProfileTypes\x12%.perfuse.query.v1.ProfileTypesRequest\x1a&.perfuse.query.v1.ProfileTypesResponse\x12W\n" +
 	"\n" +
@@ -3265,7 +3623,8 @@ const file_perfuse_query_v1_query_proto_rawDesc = "" +
 	"\x06Export\x12\x1f.perfuse.query.v1.ExportRequest\x1a .perfuse.query.v1.ExportResponse\x12E\n" +
 	"\x04Diff\x12\x1d.perfuse.query.v1.DiffRequest\x1a\x1e.perfuse.query.v1.DiffResponse\x12N\n" +
 	"\aDiffTop\x12 .perfuse.query.v1.DiffTopRequest\x1a!.perfuse.query.v1.DiffTopResponse\x12Q\n" +
-	"\bSandwich\x12!.perfuse.query.v1.SandwichRequest\x1a\".perfuse.query.v1.SandwichResponseB;Z9github.com/perfuse/perfuse/proto/perfuse/query/v1;queryv1b\x06proto3"
+	"\bSandwich\x12!.perfuse.query.v1.SandwichRequest\x1a\".perfuse.query.v1.SandwichResponse\x12H\n" +
+	"\x05Lines\x12\x1e.perfuse.query.v1.LinesRequest\x1a\x1f.perfuse.query.v1.LinesResponseB;Z9github.com/perfuse/perfuse/proto/perfuse/query/v1;queryv1b\x06proto3"
 
 var (
 	file_perfuse_query_v1_query_proto_rawDescOnce sync.Once
@@ -3280,7 +3639,7 @@ func file_perfuse_query_v1_query_proto_rawDescGZIP() []byte {
 }
 
 var file_perfuse_query_v1_query_proto_enumTypes = make([]protoimpl.EnumInfo, 6)
-var file_perfuse_query_v1_query_proto_msgTypes = make([]protoimpl.MessageInfo, 34)
+var file_perfuse_query_v1_query_proto_msgTypes = make([]protoimpl.MessageInfo, 38)
 var file_perfuse_query_v1_query_proto_goTypes = []any{
 	(FrameField)(0),              // 0: perfuse.query.v1.FrameField
 	(FrameKind)(0),               // 1: perfuse.query.v1.FrameKind
@@ -3322,6 +3681,10 @@ var file_perfuse_query_v1_query_proto_goTypes = []any{
 	(*SandwichRequest)(nil),      // 37: perfuse.query.v1.SandwichRequest
 	(*SandwichResponse)(nil),     // 38: perfuse.query.v1.SandwichResponse
 	(*FlameTree)(nil),            // 39: perfuse.query.v1.FlameTree
+	(*LinesRequest)(nil),         // 40: perfuse.query.v1.LinesRequest
+	(*LinesResponse)(nil),        // 41: perfuse.query.v1.LinesResponse
+	(*SourceFile)(nil),           // 42: perfuse.query.v1.SourceFile
+	(*SourceLine)(nil),           // 43: perfuse.query.v1.SourceLine
 }
 var file_perfuse_query_v1_query_proto_depIdxs = []int32{
 	8,  // 0: perfuse.query.v1.StackFilter.keep:type_name -> perfuse.query.v1.FrameMatcher
@@ -3371,33 +3734,39 @@ var file_perfuse_query_v1_query_proto_depIdxs = []int32{
 	39, // 44: perfuse.query.v1.SandwichResponse.callers:type_name -> perfuse.query.v1.FlameTree
 	39, // 45: perfuse.query.v1.SandwichResponse.callees:type_name -> perfuse.query.v1.FlameTree
 	25, // 46: perfuse.query.v1.FlameTree.frames:type_name -> perfuse.query.v1.FlameFrame
-	10, // 47: perfuse.query.v1.QueryService.ProfileTypes:input_type -> perfuse.query.v1.ProfileTypesRequest
-	12, // 48: perfuse.query.v1.QueryService.LabelNames:input_type -> perfuse.query.v1.LabelNamesRequest
-	14, // 49: perfuse.query.v1.QueryService.LabelValues:input_type -> perfuse.query.v1.LabelValuesRequest
-	16, // 50: perfuse.query.v1.QueryService.Labels:input_type -> perfuse.query.v1.LabelsRequest
-	20, // 51: perfuse.query.v1.QueryService.Series:input_type -> perfuse.query.v1.SeriesRequest
-	23, // 52: perfuse.query.v1.QueryService.FlameGraph:input_type -> perfuse.query.v1.FlameGraphRequest
-	26, // 53: perfuse.query.v1.QueryService.Top:input_type -> perfuse.query.v1.TopRequest
-	29, // 54: perfuse.query.v1.QueryService.Export:input_type -> perfuse.query.v1.ExportRequest
-	31, // 55: perfuse.query.v1.QueryService.Diff:input_type -> perfuse.query.v1.DiffRequest
-	34, // 56: perfuse.query.v1.QueryService.DiffTop:input_type -> perfuse.query.v1.DiffTopRequest
-	37, // 57: perfuse.query.v1.QueryService.Sandwich:input_type -> perfuse.query.v1.SandwichRequest
-	11, // 58: perfuse.query.v1.QueryService.ProfileTypes:output_type -> perfuse.query.v1.ProfileTypesResponse
-	13, // 59: perfuse.query.v1.QueryService.LabelNames:output_type -> perfuse.query.v1.LabelNamesResponse
-	15, // 60: perfuse.query.v1.QueryService.LabelValues:output_type -> perfuse.query.v1.LabelValuesResponse
-	17, // 61: perfuse.query.v1.QueryService.Labels:output_type -> perfuse.query.v1.LabelsResponse
-	21, // 62: perfuse.query.v1.QueryService.Series:output_type -> perfuse.query.v1.SeriesResponse
-	24, // 63: perfuse.query.v1.QueryService.FlameGraph:output_type -> perfuse.query.v1.FlameGraphResponse
-	27, // 64: perfuse.query.v1.QueryService.Top:output_type -> perfuse.query.v1.TopResponse
-	30, // 65: perfuse.query.v1.QueryService.Export:output_type -> perfuse.query.v1.ExportResponse
-	33, // 66: perfuse.query.v1.QueryService.Diff:output_type -> perfuse.query.v1.DiffResponse
-	35, // 67: perfuse.query.v1.QueryService.DiffTop:output_type -> perfuse.query.v1.DiffTopResponse
-	38, // 68: perfuse.query.v1.QueryService.Sandwich:output_type -> perfuse.query.v1.SandwichResponse
-	58, // [58:69] is the sub-list for method output_type
-	47, // [47:58] is the sub-list for method input_type
-	47, // [47:47] is the sub-list for extension type_name
-	47, // [47:47] is the sub-list for extension extendee
-	0,  // [0:47] is the sub-list for field type_name
+	6,  // 47: perfuse.query.v1.LinesRequest.selection:type_name -> perfuse.query.v1.Selection
+	7,  // 48: perfuse.query.v1.LinesRequest.filter:type_name -> perfuse.query.v1.StackFilter
+	42, // 49: perfuse.query.v1.LinesResponse.files:type_name -> perfuse.query.v1.SourceFile
+	43, // 50: perfuse.query.v1.SourceFile.lines:type_name -> perfuse.query.v1.SourceLine
+	10, // 51: perfuse.query.v1.QueryService.ProfileTypes:input_type -> perfuse.query.v1.ProfileTypesRequest
+	12, // 52: perfuse.query.v1.QueryService.LabelNames:input_type -> perfuse.query.v1.LabelNamesRequest
+	14, // 53: perfuse.query.v1.QueryService.LabelValues:input_type -> perfuse.query.v1.LabelValuesRequest
+	16, // 54: perfuse.query.v1.QueryService.Labels:input_type -> perfuse.query.v1.LabelsRequest
+	20, // 55: perfuse.query.v1.QueryService.Series:input_type -> perfuse.query.v1.SeriesRequest
+	23, // 56: perfuse.query.v1.QueryService.FlameGraph:input_type -> perfuse.query.v1.FlameGraphRequest
+	26, // 57: perfuse.query.v1.QueryService.Top:input_type -> perfuse.query.v1.TopRequest
+	29, // 58: perfuse.query.v1.QueryService.Export:input_type -> perfuse.query.v1.ExportRequest
+	31, // 59: perfuse.query.v1.QueryService.Diff:input_type -> perfuse.query.v1.DiffRequest
+	34, // 60: perfuse.query.v1.QueryService.DiffTop:input_type -> perfuse.query.v1.DiffTopRequest
+	37, // 61: perfuse.query.v1.QueryService.Sandwich:input_type -> perfuse.query.v1.SandwichRequest
+	40, // 62: perfuse.query.v1.QueryService.Lines:input_type -> perfuse.query.v1.LinesRequest
+	11, // 63: perfuse.query.v1.QueryService.ProfileTypes:output_type -> perfuse.query.v1.ProfileTypesResponse
+	13, // 64: perfuse.query.v1.QueryService.LabelNames:output_type -> perfuse.query.v1.LabelNamesResponse
+	15, // 65: perfuse.query.v1.QueryService.LabelValues:output_type -> perfuse.query.v1.LabelValuesResponse
+	17, // 66: perfuse.query.v1.QueryService.Labels:output_type -> perfuse.query.v1.LabelsResponse
+	21, // 67: perfuse.query.v1.QueryService.Series:output_type -> perfuse.query.v1.SeriesResponse
+	24, // 68: perfuse.query.v1.QueryService.FlameGraph:output_type -> perfuse.query.v1.FlameGraphResponse
+	27, // 69: perfuse.query.v1.QueryService.Top:output_type -> perfuse.query.v1.TopResponse
+	30, // 70: perfuse.query.v1.QueryService.Export:output_type -> perfuse.query.v1.ExportResponse
+	33, // 71: perfuse.query.v1.QueryService.Diff:output_type -> perfuse.query.v1.DiffResponse
+	35, // 72: perfuse.query.v1.QueryService.DiffTop:output_type -> perfuse.query.v1.DiffTopResponse
+	38, // 73: perfuse.query.v1.QueryService.Sandwich:output_type -> perfuse.query.v1.SandwichResponse
+	41, // 74: perfuse.query.v1.QueryService.Lines:output_type -> perfuse.query.v1.LinesResponse
+	63, // [63:75] is the sub-list for method output_type
+	51, // [51:63] is the sub-list for method input_type
+	51, // [51:51] is the sub-list for extension type_name
+	51, // [51:51] is the sub-list for extension extendee
+	0,  // [0:51] is the sub-list for field type_name
 }
 
 func init() { file_perfuse_query_v1_query_proto_init() }
@@ -3411,7 +3780,7 @@ func file_perfuse_query_v1_query_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_perfuse_query_v1_query_proto_rawDesc), len(file_perfuse_query_v1_query_proto_rawDesc)),
 			NumEnums:      6,
-			NumMessages:   34,
+			NumMessages:   38,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

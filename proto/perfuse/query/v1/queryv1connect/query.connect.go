@@ -59,6 +59,8 @@ const (
 	QueryServiceDiffTopProcedure = "/perfuse.query.v1.QueryService/DiffTop"
 	// QueryServiceSandwichProcedure is the fully-qualified name of the QueryService's Sandwich RPC.
 	QueryServiceSandwichProcedure = "/perfuse.query.v1.QueryService/Sandwich"
+	// QueryServiceLinesProcedure is the fully-qualified name of the QueryService's Lines RPC.
+	QueryServiceLinesProcedure = "/perfuse.query.v1.QueryService/Lines"
 )
 
 // QueryServiceClient is a client for the perfuse.query.v1.QueryService service.
@@ -85,6 +87,8 @@ type QueryServiceClient interface {
 	DiffTop(context.Context, *v1.DiffTopRequest) (*v1.DiffTopResponse, error)
 	// What calls one function and what it calls.
 	Sandwich(context.Context, *v1.SandwichRequest) (*v1.SandwichResponse, error)
+	// One function's source lines with their values.
+	Lines(context.Context, *v1.LinesRequest) (*v1.LinesResponse, error)
 }
 
 // NewQueryServiceClient constructs a client for the perfuse.query.v1.QueryService service. By
@@ -164,6 +168,12 @@ func NewQueryServiceClient(httpClient connect.HTTPClient, baseURL string, opts .
 			connect.WithSchema(queryServiceMethods.ByName("Sandwich")),
 			connect.WithClientOptions(opts...),
 		),
+		lines: connect.NewClient[v1.LinesRequest, v1.LinesResponse](
+			httpClient,
+			baseURL+QueryServiceLinesProcedure,
+			connect.WithSchema(queryServiceMethods.ByName("Lines")),
+			connect.WithClientOptions(opts...),
+		),
 	}
 }
 
@@ -180,6 +190,7 @@ type queryServiceClient struct {
 	diff         *connect.Client[v1.DiffRequest, v1.DiffResponse]
 	diffTop      *connect.Client[v1.DiffTopRequest, v1.DiffTopResponse]
 	sandwich     *connect.Client[v1.SandwichRequest, v1.SandwichResponse]
+	lines        *connect.Client[v1.LinesRequest, v1.LinesResponse]
 }
 
 // ProfileTypes calls perfuse.query.v1.QueryService.ProfileTypes.
@@ -281,6 +292,15 @@ func (c *queryServiceClient) Sandwich(ctx context.Context, req *v1.SandwichReque
 	return nil, err
 }
 
+// Lines calls perfuse.query.v1.QueryService.Lines.
+func (c *queryServiceClient) Lines(ctx context.Context, req *v1.LinesRequest) (*v1.LinesResponse, error) {
+	response, err := c.lines.CallUnary(ctx, connect.NewRequest(req))
+	if response != nil {
+		return response.Msg, err
+	}
+	return nil, err
+}
+
 // QueryServiceHandler is an implementation of the perfuse.query.v1.QueryService service.
 type QueryServiceHandler interface {
 	// Which profile types have samples in the range.
@@ -305,6 +325,8 @@ type QueryServiceHandler interface {
 	DiffTop(context.Context, *v1.DiffTopRequest) (*v1.DiffTopResponse, error)
 	// What calls one function and what it calls.
 	Sandwich(context.Context, *v1.SandwichRequest) (*v1.SandwichResponse, error)
+	// One function's source lines with their values.
+	Lines(context.Context, *v1.LinesRequest) (*v1.LinesResponse, error)
 }
 
 // NewQueryServiceHandler builds an HTTP handler from the service implementation. It returns the
@@ -380,6 +402,12 @@ func NewQueryServiceHandler(svc QueryServiceHandler, opts ...connect.HandlerOpti
 		connect.WithSchema(queryServiceMethods.ByName("Sandwich")),
 		connect.WithHandlerOptions(opts...),
 	)
+	queryServiceLinesHandler := connect.NewUnaryHandlerSimple(
+		QueryServiceLinesProcedure,
+		svc.Lines,
+		connect.WithSchema(queryServiceMethods.ByName("Lines")),
+		connect.WithHandlerOptions(opts...),
+	)
 	return "/perfuse.query.v1.QueryService/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case QueryServiceProfileTypesProcedure:
@@ -404,6 +432,8 @@ func NewQueryServiceHandler(svc QueryServiceHandler, opts ...connect.HandlerOpti
 			queryServiceDiffTopHandler.ServeHTTP(w, r)
 		case QueryServiceSandwichProcedure:
 			queryServiceSandwichHandler.ServeHTTP(w, r)
+		case QueryServiceLinesProcedure:
+			queryServiceLinesHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -455,4 +485,8 @@ func (UnimplementedQueryServiceHandler) DiffTop(context.Context, *v1.DiffTopRequ
 
 func (UnimplementedQueryServiceHandler) Sandwich(context.Context, *v1.SandwichRequest) (*v1.SandwichResponse, error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("perfuse.query.v1.QueryService.Sandwich is not implemented"))
+}
+
+func (UnimplementedQueryServiceHandler) Lines(context.Context, *v1.LinesRequest) (*v1.LinesResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("perfuse.query.v1.QueryService.Lines is not implemented"))
 }
