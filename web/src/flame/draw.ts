@@ -3,20 +3,22 @@
 import { shortName } from "../lib/names";
 import { FrameKind, type FlameTree } from "../lib/tree";
 import { fits, type Boxes } from "./layout";
-import { slot, slots, type Tokens } from "./palette";
+import type { Swatch, Tokens } from "./palette";
 
 export interface Paint {
   readonly tree: FlameTree;
   readonly boxes: Boxes;
   readonly tokens: Tokens;
-  // A colour per slot, a slot per frame.
-  readonly colours: readonly string[];
+  readonly swatches: readonly Swatch[];
+  // Per node, an index into swatches.
   readonly slots: Uint8Array;
   // Per frame 1 if it matches the search; undefined without a search.
   readonly matches: Uint8Array | undefined;
   // The node that the graph is zoomed to: what is above it is drawn pale.
   readonly zoomed: number;
   readonly hovered: number;
+  // The node that is pointed at in another graph of the same tree, -1 for none.
+  readonly pointed: number;
   // The keyboard's node, -1 if the graph has no focus.
   readonly cursor: number;
   readonly rowHeight: number;
@@ -29,6 +31,7 @@ export interface Paint {
 }
 
 const pad = 4;
+const edgeWidth = 3;
 
 // Labels per frame name; names repeat across nodes and repaints.
 const shortNames = new Map<string, string>();
@@ -43,39 +46,66 @@ function short(name: string): string {
   return s;
 }
 
-export function draw(ctx: CanvasRenderingContext2D, p: Paint): void {
-  const { tree, boxes, rowHeight, tokens } = p;
-  ctx.clearRect(0, 0, p.width, p.height);
+// Boxes by what they are filled with, so that fillStyle, which is what costs, is set once per bucket: the boxes of
+// bucket b are order[first[b]] to order[first[b + 1] - 1]. Reused from frame to frame.
+const first = new Int32Array(256);
+const fill = new Int32Array(256);
+let order = new Int32Array(1024);
+let bucketOf = new Uint8Array(1024);
 
-  // One pass per colour: setting fillStyle is what costs. Buckets hold box indices.
-  const dimSlot = slots;
-  const matchSlot = slots + 1;
-  const dustSlot = slots + 2;
-  const buckets: number[][] = Array.from({ length: slots + 3 }, () => []);
+// sort returns how many buckets there are: one per swatch, then dimmed boxes, matches and dust.
+function sort(p: Paint): number {
+  const { boxes, tree, matches } = p;
+  const dim = p.swatches.length;
+  if (order.length < boxes.count) {
+    order = new Int32Array(boxes.node.length);
+    bucketOf = new Uint8Array(boxes.node.length);
+  }
+  first.fill(0);
   for (let i = 0; i < boxes.count; i++) {
     const n = boxes.node[i] as number;
-    if (n < 0) {
-      (buckets[dustSlot] as number[]).push(i);
-      continue;
-    }
-    const f = tree.frame[n] as number;
-    let b = p.slots[f] as number;
-    if (p.matches !== undefined && b !== slot.root) b = p.matches[f] === 1 ? matchSlot : dimSlot;
-    (buckets[b] as number[]).push(i);
+    let b = dim + 2;
+    // The root is no function and never found.
+    if (n >= 0) b = matches === undefined || n === 0 ? (p.slots[n] as number) : dim + (matches[tree.frame[n] as number] as number);
+    bucketOf[i] = b;
+    first[b + 1] = (first[b + 1] as number) + 1;
   }
-  const styles = [...p.colours, tokens.dim, tokens.match, tokens.dust];
+  for (let b = 0; b < dim + 3; b++) first[b + 1] = (first[b + 1] as number) + (first[b] as number);
+  fill.set(first);
+  for (let i = 0; i < boxes.count; i++) {
+    const b = bucketOf[i] as number;
+    order[fill[b] as number] = i;
+    fill[b] = (fill[b] as number) + 1;
+  }
+  return dim + 3;
+}
+
+export function draw(ctx: CanvasRenderingContext2D, p: Paint): void {
+  const { tree, boxes, rowHeight, tokens, swatches } = p;
+  ctx.clearRect(0, 0, p.width, p.height);
+  const buckets = sort(p);
   const h = rowHeight - 1;
-  buckets.forEach((bucket, b) => {
-    if (bucket.length === 0) return;
-    ctx.fillStyle = styles[b] as string;
-    for (const i of bucket) {
+  for (let b = 0; b < buckets; b++) {
+    const from = first[b] as number;
+    const to = first[b + 1] as number;
+    if (from === to) continue;
+    const swatch = swatches[b];
+    ctx.fillStyle = swatch?.fill ?? (b === swatches.length ? tokens.dim : b === swatches.length + 1 ? tokens.match : tokens.dust);
+    for (let k = from; k < to; k++) {
+      const i = order[k] as number;
       const w = boxes.w[i] as number;
       // A gap of a pixel between boxes that can afford it.
       ctx.fillRect(boxes.x[i] as number, p.rowTop(boxes.row[i] as number), w > 3 ? w - 1 : w, h);
     }
-  });
-  hatch(ctx, p, buckets[slot.cut] as number[], tokens.hatch);
-  hatch(ctx, p, buckets[slot.unwind] as number[], tokens.hatch);
+    if (swatch?.hatch === true) hatch(ctx, p, from, to);
+    if (swatch !== undefined && swatch.edge !== "") {
+      ctx.fillStyle = swatch.edge;
+      for (let k = from; k < to; k++) {
+        const i = order[k] as number;
+        if ((boxes.w[i] as number) > 2 * edgeWidth) ctx.fillRect(boxes.x[i] as number, p.rowTop(boxes.row[i] as number), edgeWidth, h);
+      }
+    }
+  }
 
   ctx.font = p.font;
   ctx.textBaseline = "middle";
@@ -87,40 +117,42 @@ export function draw(ctx: CanvasRenderingContext2D, p: Paint): void {
     const frame = tree.frames[fi];
     if (frame === undefined) continue;
     const name = frame.kind === FrameKind.ROOT ? "total" : frame.name;
-    const text = fits(name, short(name), Math.floor((w - 2 * pad) / p.charWidth));
+    const found = p.matches !== undefined && n > 0 ? p.matches[fi] : undefined;
+    const left = pad + (found === undefined && swatches[p.slots[n] as number]?.edge !== "" ? edgeWidth : 0);
+    const text = fits(name, short(name), Math.floor((w - left - pad) / p.charWidth));
     if (text === "") continue;
-    const faded = p.matches !== undefined && frame.kind !== FrameKind.ROOT;
-    ctx.fillStyle = faded ? (p.matches?.[fi] === 1 ? tokens.matchText : tokens.dimText) : tokens.text;
-    ctx.fillText(text, (boxes.x[i] as number) + pad, p.rowTop(boxes.row[i] as number) + h / 2 + 0.5);
+    ctx.fillStyle = found === undefined ? tokens.text : found === 1 ? tokens.matchText : tokens.dimText;
+    ctx.fillText(text, (boxes.x[i] as number) + left, p.rowTop(boxes.row[i] as number) + h / 2 + 0.5);
   }
 
   veil(ctx, p);
-  for (const [node, colour, width] of [
-    [p.hovered, tokens.text, 1],
-    [p.cursor, tokens.cursor, 2],
-  ] as const) {
-    if (node >= 0) outline(ctx, p, node, colour, width);
-  }
+  outline(ctx, p, p.pointed, tokens.cursor, 1);
+  outline(ctx, p, p.hovered, tokens.text, 1);
+  outline(ctx, p, p.cursor, tokens.cursor, 2);
 }
 
-// hatch draws slanted lines over boxes that are not code.
-function hatch(ctx: CanvasRenderingContext2D, p: Paint, bucket: readonly number[], colour: string): void {
-  if (bucket.length === 0) return;
+// hatch draws slanted lines over the boxes of a bucket.
+function hatch(ctx: CanvasRenderingContext2D, p: Paint, from: number, to: number): void {
+  const { boxes, rowHeight } = p;
   ctx.save();
   ctx.beginPath();
-  for (const i of bucket) ctx.rect(p.boxes.x[i] as number, p.rowTop(p.boxes.row[i] as number), p.boxes.w[i] as number, p.rowHeight - 1);
+  for (let k = from; k < to; k++) {
+    const i = order[k] as number;
+    ctx.rect(boxes.x[i] as number, p.rowTop(boxes.row[i] as number), boxes.w[i] as number, rowHeight - 1);
+  }
   ctx.clip();
-  ctx.strokeStyle = colour;
+  ctx.strokeStyle = p.tokens.hatch;
   ctx.lineWidth = 1;
   ctx.beginPath();
-  for (const i of bucket) {
-    const x = p.boxes.x[i] as number;
-    const y = p.rowTop(p.boxes.row[i] as number);
-    const w = p.boxes.w[i] as number;
+  for (let k = from; k < to; k++) {
+    const i = order[k] as number;
+    const x = boxes.x[i] as number;
+    const y = p.rowTop(boxes.row[i] as number);
+    const w = boxes.w[i] as number;
     const step = 6;
-    for (let s = Math.floor((x - p.rowHeight) / step) * step; s < x + w; s += step) {
-      ctx.moveTo(s, y + p.rowHeight);
-      ctx.lineTo(s + p.rowHeight, y);
+    for (let s = Math.floor((x - rowHeight) / step) * step; s < x + w; s += step) {
+      ctx.moveTo(s, y + rowHeight);
+      ctx.lineTo(s + rowHeight, y);
     }
   }
   ctx.stroke();
@@ -142,6 +174,7 @@ function veil(ctx: CanvasRenderingContext2D, p: Paint): void {
 }
 
 function outline(ctx: CanvasRenderingContext2D, p: Paint, node: number, colour: string, width: number): void {
+  if (node < 0) return;
   for (let i = 0; i < p.boxes.count; i++) {
     if (p.boxes.node[i] !== node) continue;
     ctx.strokeStyle = colour;

@@ -27,10 +27,22 @@ export interface Boxes {
   w: Float32Array;
   // How many nodes were looked at.
   visited: number;
+  // Per row, where the dust that is being merged begins and ends; NaN for none.
+  dustFrom: Float64Array;
+  dustTo: Float64Array;
 }
 
 export function newBoxes(): Boxes {
-  return { count: 0, node: new Int32Array(1024), row: new Uint16Array(1024), x: new Float32Array(1024), w: new Float32Array(1024), visited: 0 };
+  return {
+    count: 0,
+    node: new Int32Array(1024),
+    row: new Uint16Array(1024),
+    x: new Float32Array(1024),
+    w: new Float32Array(1024),
+    visited: 0,
+    dustFrom: new Float64Array(64),
+    dustTo: new Float64Array(64),
+  };
 }
 
 // Narrower nodes become dust, and what is below them is not looked at.
@@ -43,10 +55,13 @@ export function layout(t: FlameTree, v: Viewport, out: Boxes): void {
   if (t.count === 0 || v.x1 <= v.x0 || v.width <= 0) return;
   const scale = v.width / (v.x1 - v.x0);
   const { total, offset, depth, end, parent } = t;
-  // Per depth, where the dust that is being merged begins and ends; NaN for none.
-  const rows = v.lastRow - v.firstRow;
-  const dustFrom = new Float64Array(Math.max(0, rows)).fill(NaN);
-  const dustTo = new Float64Array(Math.max(0, rows));
+  const rows = Math.max(0, v.lastRow - v.firstRow);
+  if (out.dustFrom.length < rows) {
+    out.dustFrom = new Float64Array(2 * rows);
+    out.dustTo = new Float64Array(2 * rows);
+  }
+  const { dustFrom, dustTo } = out;
+  dustFrom.fill(NaN, 0, rows);
 
   const emit = (node: number, row: number, from: number, to: number): void => {
     const i = out.count++;

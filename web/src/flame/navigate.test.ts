@@ -25,6 +25,23 @@ test("move", () => {
   f("a;c", "parent", "a");
 });
 
+test("what has no width is passed by", () => {
+  const side = decodeTree(foldedTree("a 0\nb 10\nc 0\nd;e 0\nd 5\nz 0"));
+  const f = (path: string, to: Move, want: string): void => {
+    const from = findPath(side, path === "" ? [] : path.split(";")).node;
+    expect(frameOf(side, move(side, from, to)).name).toBe(want);
+  };
+  f("", "child", "b");
+  f("b", "left", "b");
+  f("b", "right", "d");
+  f("d", "left", "b");
+  f("d", "right", "d");
+  f("d", "first", "b");
+  f("b", "last", "d");
+  f("d", "child", "d");
+  expect(placeAmong(side, findPath(side, ["d"]).node)).toEqual({ place: 2, of: 2 });
+});
+
 test("placeAmong", () => {
   expect(placeAmong(t, findPath(t, ["a", "c"]).node)).toEqual({ place: 2, of: 3 });
   expect(placeAmong(t, 0)).toEqual({ place: 1, of: 1 });

@@ -1,4 +1,4 @@
-// Where the arrow keys lead.
+// Where the arrow keys lead. Nodes of no width, which only the other side of a difference has, are passed by.
 
 import { firstChild, nextSibling, type FlameTree } from "../lib/tree";
 
@@ -13,29 +13,42 @@ export function move(t: FlameTree, node: number, to: Move): number {
       return p < 0 ? node : p;
     case "child": {
       let best = node;
+      let most = 0;
       for (let c = firstChild(t, node); c >= 0; c = nextSibling(t, c)) {
-        if (best === node || (t.total[c] as number) > (t.total[best] as number)) best = c;
+        if ((t.total[c] as number) > most) {
+          best = c;
+          most = t.total[c] as number;
+        }
       }
       return best;
     }
     case "right": {
-      const n = nextSibling(t, node);
+      const n = wide(t, nextSibling(t, node));
       return n < 0 ? node : n;
     }
     case "left": {
       if (p < 0) return node;
       let before = node;
-      for (let c = firstChild(t, p); c >= 0 && c !== node; c = nextSibling(t, c)) before = c;
+      for (let c = wide(t, firstChild(t, p)); c >= 0 && c < node; c = wide(t, nextSibling(t, c))) before = c;
       return before;
     }
-    case "first":
-      return p < 0 ? node : firstChild(t, p);
+    case "first": {
+      const n = p < 0 ? -1 : wide(t, firstChild(t, p));
+      return n < 0 ? node : n;
+    }
     case "last": {
       let last = node;
-      for (let n = nextSibling(t, node); n >= 0; n = nextSibling(t, n)) last = n;
+      for (let n = wide(t, nextSibling(t, node)); n >= 0; n = wide(t, nextSibling(t, n))) last = n;
       return last;
     }
   }
+}
+
+// wide returns the first of node and its later siblings that has a width, or -1.
+function wide(t: FlameTree, node: number): number {
+  let n = node;
+  while (n >= 0 && !((t.total[n] as number) > 0)) n = nextSibling(t, n);
+  return n;
 }
 
 // placeAmong returns the node's number among its siblings, from 1, and how many they are.
@@ -44,9 +57,9 @@ export function placeAmong(t: FlameTree, node: number): { place: number; of: num
   if (p < 0) return { place: 1, of: 1 };
   let place = 0;
   let of = 0;
-  for (let c = firstChild(t, p); c >= 0; c = nextSibling(t, c)) {
+  for (let c = wide(t, firstChild(t, p)); c >= 0; c = wide(t, nextSibling(t, c))) {
     of++;
-    if (c === node) place = of;
+    if (c <= node) place = of;
   }
-  return { place, of };
+  return { place: Math.max(1, place), of: Math.max(1, of) };
 }

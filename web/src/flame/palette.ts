@@ -1,4 +1,4 @@
-// Colours of frames: one hue per package or binary, the same on every page load; kernel, unwinding and cut frames have
+// Colours of nodes: one hue per package or binary, the same on every page load; kernel, unwinding and cut frames have
 // their own, so that they are never taken for code of the application.
 
 import { baseName, packageOf } from "../lib/names";
@@ -24,7 +24,22 @@ export interface Tokens {
   readonly cursor: string;
 }
 
-// Slots of a palette before the hues begin.
+// How a box looks.
+export interface Swatch {
+  readonly fill: string;
+  // Slanted lines, for what is not code.
+  readonly hatch: boolean;
+  // The colour of a strong left edge; "" for none.
+  readonly edge: string;
+}
+
+// A colouring says how each node looks: its slot is an index into the theme's swatches, of which there are at most 250.
+export interface Colouring {
+  readonly slots: Uint8Array;
+  readonly swatches: (k: Tokens) => readonly Swatch[];
+}
+
+// Slots of the usual palette before the hues begin.
 export const slot = { root: 0, kernel: 1, unwind: 2, cut: 3, firstHue: 4 } as const;
 
 // Hues in degrees. The blues and violets from 225 to 310 are the kernel's; each hue comes in two shades.
@@ -72,7 +87,12 @@ export function slotOf(f: Frame, by: ColourBy): number {
   return slot.firstHue + (hash(key) % (hues.length * shades));
 }
 
-// slotsOf returns each frame's slot.
-export function slotsOf(t: FlameTree, by: ColourBy): Uint8Array {
-  return Uint8Array.from(t.frames, (f) => slotOf(f, by));
+// byFrame colours nodes by what their frames are.
+export function byFrame(t: FlameTree, by: ColourBy): Colouring {
+  const frames = Uint8Array.from(t.frames, (f) => slotOf(f, by));
+  return { slots: Uint8Array.from(t.frame, (f) => frames[f] as number), swatches: frameSwatches };
+}
+
+function frameSwatches(k: Tokens): readonly Swatch[] {
+  return colours(k).map((fill, i) => ({ fill, hatch: i === slot.unwind || i === slot.cut, edge: "" }));
 }

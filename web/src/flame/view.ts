@@ -6,7 +6,7 @@ import type { Orientation } from "../lib/urlstate";
 import { draw } from "./draw";
 import { clampRange, hit, layout, newBoxes } from "./layout";
 import { move, type Move } from "./navigate";
-import { colours, type Tokens } from "./palette";
+import type { Colouring, Swatch, Tokens } from "./palette";
 
 export interface Host {
   // A node other than "(small)" was chosen; 0 is the root.
@@ -19,11 +19,14 @@ export interface Host {
   cursor(node: number): void;
   // The slash key.
   search(): void;
+  // What can be done with a node was asked for, by the pointer's other button, a long press or the keyboard; the place is
+  // in the viewport's coordinates. May come twice for one gesture. Without it, the browser shows its own menu.
+  menu?(node: number, x: number, y: number): void;
 }
 
 export interface Scene {
   readonly tree: FlameTree;
-  readonly slots: Uint8Array;
+  readonly colouring: Colouring;
   readonly matches: Uint8Array | undefined;
   readonly zoomed: number;
   readonly orientation: Orientation;
@@ -39,6 +42,8 @@ const fontSize = 12;
 const animationMillis = 180;
 // A press that moves further than this is a drag, not a click.
 const dragPixels = 4;
+// A finger that rests so long asks for the menu.
+const longPressMillis = 500;
 
 export class FlameView {
   private readonly ctx: CanvasRenderingContext2D;
@@ -47,7 +52,7 @@ export class FlameView {
   private readonly undo: (() => void)[] = [];
   private scene: Scene | undefined;
   private tokens: Tokens;
-  private palette: string[];
+  private swatches: readonly Swatch[] = [];
   private x0 = 0;
   private x1 = 0;
   private width = 0;
@@ -55,9 +60,13 @@ export class FlameView {
   private frame = 0;
   private animation: { from0: number; from1: number; to0: number; to1: number; start: number } | undefined;
   private hovered = -1;
+  private pointed = -1;
   private at = 0;
   private focused = false;
   private drag: { x: number; y: number; x0: number; x1: number; top: number; moved: boolean } | undefined;
+  private press: { x: number; y: number; timer: number } | undefined;
+  // The finger's last press asked for the menu: the click that ends it is none.
+  private pressed = false;
   private charWidth = 7;
   private readonly font: string;
 
@@ -73,7 +82,6 @@ export class FlameView {
     if (ctx === null) throw new Error("the browser gives no 2d canvas");
     this.ctx = ctx;
     this.tokens = tokens;
-    this.palette = colours(tokens);
     this.font = `${fontSize}px ${getComputedStyle(canvas).getPropertyValue("--mono") || "monospace"}`;
     this.ctx.font = this.font;
     this.charWidth = this.ctx.measureText("M".repeat(50)).width / 50;
@@ -86,12 +94,13 @@ export class FlameView {
   close(): void {
     this.sizes.disconnect();
     cancelAnimationFrame(this.frame);
+    this.unpress();
     for (const f of this.undo) f();
   }
 
   setTokens(tokens: Tokens): void {
     this.tokens = tokens;
-    this.palette = colours(tokens);
+    if (this.scene !== undefined) this.swatches = this.scene.colouring.swatches(tokens);
     this.redraw();
   }
 
@@ -99,6 +108,7 @@ export class FlameView {
   show(scene: Scene): void {
     const before = this.scene;
     this.scene = scene;
+    if (before?.colouring.swatches !== scene.colouring.swatches) this.swatches = scene.colouring.swatches(this.tokens);
     const t = scene.tree;
     if (before?.tree !== t) {
       // The keyboard stays on the same function as far as the new tree has it.
@@ -130,6 +140,13 @@ export class FlameView {
       }
       if (scene.zoomed > 0) this.reveal(scene.zoomed, true);
     }
+    this.redraw();
+  }
+
+  // point outlines a node that is pointed at elsewhere; -1 for none.
+  point(node: number): void {
+    if (node === this.pointed) return;
+    this.pointed = node;
     this.redraw();
   }
 
@@ -244,11 +261,12 @@ export class FlameView {
       tree: s.tree,
       boxes: this.boxes,
       tokens: this.tokens,
-      colours: this.palette,
-      slots: s.slots,
+      swatches: this.swatches,
+      slots: s.colouring.slots,
       matches: s.matches,
       zoomed: s.zoomed,
       hovered: this.hovered,
+      pointed: this.pointed,
       cursor: this.focused ? this.at : -1,
       rowHeight,
       rowTop: (row) => this.rowTop(row),
@@ -304,6 +322,39 @@ export class FlameView {
     this.host.hover(node, x, y);
   }
 
+  private startPress(x: number, y: number): void {
+    this.unpress();
+    if (this.host.menu === undefined) return;
+    const timer = window.setTimeout(() => {
+      this.press = undefined;
+      this.pressed = true;
+      this.askMenu(this.nodeAt(x, y), x, y);
+    }, longPressMillis);
+    this.press = { x, y, timer };
+  }
+
+  private unpress(): void {
+    if (this.press !== undefined) clearTimeout(this.press.timer);
+    this.press = undefined;
+  }
+
+  // menuAtCursor asks for the menu of the keyboard's node, below the visible part of its box.
+  private menuAtCursor(): void {
+    const t = this.scene?.tree;
+    if (t === undefined || t.count === 0) return;
+    const r = this.canvas.getBoundingClientRect();
+    const left = ((t.offset[this.at] as number) - this.x0) / (this.x1 - this.x0);
+    const right = left + (t.total[this.at] as number) / (this.x1 - this.x0);
+    const middle = (Math.max(0, left) + Math.min(1, right)) / 2;
+    this.askMenu(this.at, r.left + middle * this.width, r.top + this.rowTop(t.depth[this.at] as number) + rowHeight);
+  }
+
+  private askMenu(node: number, x: number, y: number): void {
+    if (node < 0) return;
+    this.setHover(-1, 0, 0);
+    this.host.menu?.(node, x, y);
+  }
+
   private on<K extends keyof HTMLElementEventMap>(target: HTMLElement, type: K, f: (e: HTMLElementEventMap[K]) => void, options?: AddEventListenerOptions): void {
     target.addEventListener(type, f, options);
     this.undo.push(() => target.removeEventListener(type, f, options));
@@ -315,11 +366,15 @@ export class FlameView {
       this.redraw();
     });
     this.on(this.canvas, "pointerdown", (e) => {
+      this.pressed = false;
+      if (e.pointerType === "touch") this.startPress(e.clientX, e.clientY);
       if (e.button !== 0 || e.pointerType === "touch") return;
       this.drag = { x: e.clientX, y: e.clientY, x0: this.x0, x1: this.x1, top: this.scroller.scrollTop, moved: false };
       this.canvas.setPointerCapture(e.pointerId);
     });
     this.on(this.canvas, "pointermove", (e) => {
+      const press = this.press;
+      if (press !== undefined && Math.hypot(e.clientX - press.x, e.clientY - press.y) >= dragPixels) this.unpress();
       const d = this.drag;
       if (d === undefined) {
         if (e.pointerType !== "touch") this.setHover(this.nodeAt(e.clientX, e.clientY), e.clientX, e.clientY);
@@ -334,14 +389,28 @@ export class FlameView {
       this.scroller.scrollTop = d.top - (e.clientY - d.y);
     });
     this.on(this.canvas, "pointerup", () => {
+      this.unpress();
       const d = this.drag;
       // The click that follows must know whether this was a drag.
       if (d !== undefined && !d.moved) this.drag = undefined;
     });
     this.on(this.canvas, "pointercancel", () => {
+      this.unpress();
       this.drag = undefined;
     });
+    this.on(this.canvas, "contextmenu", (e) => {
+      if (this.host.menu === undefined) return;
+      e.preventDefault();
+      this.unpress();
+      // A keyboard's has no button and no pointer.
+      if (e.button !== 2 && !(e instanceof PointerEvent && e.pointerType === "touch")) this.menuAtCursor();
+      else this.askMenu(this.nodeAt(e.clientX, e.clientY), e.clientX, e.clientY);
+    });
     this.on(this.canvas, "click", (e) => {
+      if (this.pressed) {
+        this.pressed = false;
+        return;
+      }
       if (this.drag?.moved === true) {
         this.drag = undefined;
         return;
@@ -409,6 +478,7 @@ export class FlameView {
       else this.animateTo(0, s.tree.total[0] as number);
     } else if (e.key === "0") this.host.zoom(0);
     else if (e.key === "/") this.host.search();
+    else if (this.host.menu !== undefined && (e.key === "ContextMenu" || (e.key === "F10" && e.shiftKey))) this.menuAtCursor();
     else return;
     e.preventDefault();
   }

@@ -1,26 +1,36 @@
-import { useEffect, useId, useMemo, useRef, useState } from "react";
+import { useEffect, useId, useMemo, useRef, useState, type ReactNode } from "react";
 import { placeAmong } from "../flame/navigate";
-import { slotsOf, type Tokens } from "../flame/palette";
+import { byFrame, type Colouring, type Tokens } from "../flame/palette";
 import { FlameView } from "../flame/view";
 import { FrameKind, frameOf, type FlameTree } from "../lib/tree";
 import { formatShare, formatValue } from "../lib/units";
 import type { ColourBy, Orientation } from "../lib/urlstate";
-import { HoverCard } from "./HoverCard";
+import { HoverCard, NodeValues } from "./HoverCard";
 
 interface Props {
   readonly tree: FlameTree;
   readonly zoomed: number;
   readonly matches: Uint8Array | undefined;
   readonly orientation: Orientation;
-  readonly colourBy: ColourBy;
+  readonly colourBy: ColourBy | Colouring;
   readonly theme: "light" | "dark";
+  // What the graph is to assistive technology.
+  readonly name?: string;
   readonly zoom: (node: number) => void;
   readonly expand: (node: number) => void;
   readonly search: () => void;
+  // What can be done with a node was asked for, at the viewport's coordinates. May come twice for one gesture.
+  readonly menu?: (node: number, x: number, y: number) => void;
+  // A node's numbers on the card, and in words; constant. By default those of one profile.
+  readonly values?: (node: number) => ReactNode;
+  readonly say?: (node: number) => string;
+  // The node that is pointed at in a graph beside this one, and telling of this one's; -1 for none.
+  readonly pointed?: number;
+  readonly point?: (node: number) => void;
 }
 
 // The theme's colours, as the document has them now.
-function readTokens(): Tokens {
+export function readTokens(): Tokens {
   const style = getComputedStyle(document.documentElement);
   const get = (name: string): string => style.getPropertyValue(`--flame-${name}`).trim();
   return {
@@ -64,8 +74,12 @@ export function FlameCanvas(p: Props) {
         zoom: (n) => latest.current.zoom(n),
         expand: (n) => latest.current.expand(n),
         search: () => latest.current.search(),
-        hover: (node, x, y) => setHover(node < 0 ? undefined : { node, x, y }),
+        hover: (node, x, y) => {
+          setHover(node < 0 ? undefined : { node, x, y });
+          latest.current.point?.(node);
+        },
         cursor: setCursor,
+        ...(p.menu === undefined ? {} : { menu: (node, x, y) => latest.current.menu?.(node, x, y) }),
       },
       readTokens(),
     );
@@ -78,20 +92,18 @@ export function FlameCanvas(p: Props) {
     };
   }, []);
 
-  const slots = useMemo(() => slotsOf(p.tree, p.colourBy), [p.tree, p.colourBy]);
+  const colouring = useMemo(() => (typeof p.colourBy === "string" ? byFrame(p.tree, p.colourBy) : p.colourBy), [p.tree, p.colourBy]);
   useEffect(() => view.current?.setTokens(readTokens()), [p.theme]);
   useEffect(() => {
-    view.current?.show({ tree: p.tree, slots, matches: p.matches, zoomed: p.zoomed, orientation: p.orientation });
-  }, [p.tree, slots, p.matches, p.zoomed, p.orientation]);
+    view.current?.show({ tree: p.tree, colouring, matches: p.matches, zoomed: p.zoomed, orientation: p.orientation });
+  }, [p.tree, colouring, p.matches, p.zoomed, p.orientation]);
+  useEffect(() => view.current?.point(p.pointed ?? -1), [p.pointed]);
   useEffect(() => setHover(undefined), [p.tree]);
 
   const at = cursor < p.tree.count ? cursor : 0;
   const frame = frameOf(p.tree, at);
   const among = placeAmong(p.tree, at);
-  const total = p.tree.total[0] as number;
-  const spoken =
-    `${frame.kind === FrameKind.ROOT ? "total" : frame.name}, ${formatShare(p.tree.total[at] as number, total)} of total, ` +
-    `total ${formatValue(p.tree.total[at] as number, p.tree.unit)}, self ${formatValue(p.tree.self[at] as number, p.tree.unit)}`;
+  const numbers = p.say === undefined ? inWords(p.tree, at) : p.say(at);
   return (
     <>
       <div className="flame-scroll" ref={scroller} tabIndex={-1}>
@@ -100,13 +112,13 @@ export function FlameCanvas(p: Props) {
             ref={canvas}
             tabIndex={0}
             role="tree"
-            aria-label="Flame graph. Arrow keys move, enter zooms in, escape zooms out, slash searches."
+            aria-label={`${p.name ?? "Flame graph"}. Arrow keys move, enter zooms in, escape zooms out, slash searches.${p.menu === undefined ? "" : " Shift and F10 show what else can be done."}`}
             aria-activedescendant={`${id}-node`}
           >
             <span
               id={`${id}-node`}
               role="treeitem"
-              aria-label={spoken}
+              aria-label={`${frame.kind === FrameKind.ROOT ? "total" : frame.name}, ${numbers}`}
               aria-level={(p.tree.depth[at] as number) + 1}
               aria-posinset={among.place}
               aria-setsize={among.of}
@@ -116,8 +128,18 @@ export function FlameCanvas(p: Props) {
         </div>
       </div>
       {hover !== undefined && hover.node < p.tree.count && (
-        <HoverCard tree={p.tree} node={hover.node} zoomed={p.zoomed} x={hover.x} y={hover.y} />
+        <HoverCard tree={p.tree} node={hover.node} x={hover.x} y={hover.y}>
+          {p.values === undefined ? <NodeValues tree={p.tree} node={hover.node} zoomed={p.zoomed} /> : p.values(hover.node)}
+        </HoverCard>
       )}
     </>
+  );
+}
+
+function inWords(t: FlameTree, node: number): string {
+  const total = t.total[node] as number;
+  return (
+    `${formatShare(total, t.total[0] as number)} of total, ` +
+    `total ${formatValue(total, t.unit)}, self ${formatValue(t.self[node] as number, t.unit)}`
   );
 }
