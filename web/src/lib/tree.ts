@@ -66,7 +66,7 @@ export interface WireTree {
 }
 
 // Deeper trees than this are refused: depth is kept in 16 bits.
-const maxTreeDepth = 65535;
+export const maxTreeDepth = 65535;
 
 export class TreeError extends Error {
   constructor(message: string) {
@@ -161,7 +161,7 @@ export function decodeTree(wire: WireTree): FlameTree {
   };
 }
 
-function emptyArrays(count: number) {
+export function emptyArrays(count: number) {
   return {
     parent: new Int32Array(count),
     depth: new Uint16Array(count),
@@ -175,7 +175,7 @@ function emptyArrays(count: number) {
 
 // derive fills totals from the leaves up, then offsets from the root down: children lie side by side from the
 // parent's left edge, and the parent's own value is what remains on the right.
-function derive(count: number, parent: Int32Array, self: Float64Array, total: Float64Array, offset: Float64Array): void {
+export function derive(count: number, parent: Int32Array, self: Float64Array, total: Float64Array, offset: Float64Array): void {
   for (let i = count - 1; i >= 0; i--) {
     const t = (total[i] as number) + (self[i] as number);
     total[i] = t;
