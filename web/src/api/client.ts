@@ -2,8 +2,9 @@
 // wire, and no 64-bit integers, go further.
 
 import { createClient } from "@connectrpc/connect";
+import type { StackFilter } from "../lib/filter";
 import { around, stepFor, type RawSeries } from "../lib/series";
-import { ask, millis, nano, selection, transportTo, type Selection } from "./call";
+import { ask, millis, nano, selection, stackFilter, transportTo, type Selection } from "./call";
 import { QueryService } from "./gen/perfuse/query/v1/query_pb";
 import { serverSource } from "./server";
 import type { Source } from "./source";
@@ -27,11 +28,18 @@ export interface SeriesAnswer {
   readonly truncated: boolean;
 }
 
+export interface LabelName {
+  readonly name: string;
+  readonly values: number;
+}
+
 export interface Api {
   types(signal: AbortSignal): Promise<readonly TypeInfo[]>;
-  labelNames(s: Selection, signal: AbortSignal): Promise<readonly string[]>;
+  // With how many values each has.
+  labelNames(s: Selection, signal: AbortSignal): Promise<readonly LabelName[]>;
   labelValues(s: Selection, name: string, prefix: string, signal: AbortSignal): Promise<{ values: readonly string[]; truncated: boolean }>;
-  series(s: Selection, groupBy: string, signal: AbortSignal): Promise<SeriesAnswer>;
+  // What the filter leaves out counts 0.
+  series(s: Selection, groupBy: string, filter: StackFilter, signal: AbortSignal): Promise<SeriesAnswer>;
   source(s: Selection): Source;
 }
 
@@ -46,16 +54,17 @@ export function newApi(baseUrl: string): Api {
       return r.types.map((t) => ({ id: t.id, name: t.name, sampleType: t.sampleType, sampleUnit: t.sampleUnit }));
     },
     async labelNames(s, signal) {
-      return (await ask(() => client.labelNames({ selection: selection(s) }, { signal }))).names;
+      const r = await ask(() => client.labelNames({ selection: selection(s), countValues: true }, { signal }));
+      return r.names.map((name, i) => ({ name, values: Number(r.valueCounts[i] ?? 0) }));
     },
     async labelValues(s, name, prefix, signal) {
       return ask(() => client.labelValues({ selection: selection(s), name, prefix, limit: completionLimit }, { signal }));
     },
-    async series(s, groupBy, signal) {
+    async series(s, groupBy, filter, signal) {
       const asked = Date.now();
       const wide = selection({ ...s, span: around(s.span) });
       const r = await ask(() =>
-        client.series({ selection: wide, groupBy: groupBy === "" ? [] : [groupBy], stepNano: nano(stepFor(s.span)), limit: seriesLimit }, { signal }),
+        client.series({ selection: wide, groupBy: groupBy === "" ? [] : [groupBy], stepNano: nano(stepFor(s.span)), limit: seriesLimit, filter: stackFilter(filter) }, { signal }),
       );
       return {
         asked,

@@ -1,7 +1,7 @@
 // A selection on the server as a flame panel's source.
 
 import type { Client } from "@connectrpc/connect";
-import { decodeTree, type WireTree } from "../lib/tree";
+import { decodeTree, named, type WireTree } from "../lib/tree";
 import { fileName } from "../lib/urlstate";
 import { ask, selection, stackFilter, type Selection } from "./call";
 import { ExportFormat, TopOrder, type FlameTree as WireHalf, type QueryService } from "./gen/perfuse/query/v1/query_pb";
@@ -28,8 +28,8 @@ export function serverSource(client: Client<typeof QueryService>, s: Selection):
         functionCount: Number(r.functionCount),
       };
     },
-    async sandwich(filter, name, signal) {
-      const r = await ask(() => client.sandwich({ selection: asked, filter: stackFilter(filter), function: name }, { signal }));
+    async sandwich(filter, name, minShare, signal) {
+      const r = await ask(() => client.sandwich({ selection: asked, filter: stackFilter(filter), function: name, minShare }, { signal }));
       const half = (t: WireHalf | undefined): WireTree => ({
         strings: t?.strings ?? [],
         frames: t?.frames ?? [],
@@ -41,7 +41,25 @@ export function serverSource(client: Client<typeof QueryService>, s: Selection):
         seriesCount: r.seriesCount,
         stacksCut: r.stacksCut,
       });
-      return { callers: decodeTree(half(r.callers)), callees: decodeTree(half(r.callees)), total: Number(r.total), self: Number(r.self) };
+      const tree = (t: WireHalf | undefined) => named(decodeTree(half(t)), name);
+      return { callers: tree(r.callers), callees: tree(r.callees), total: Number(r.total), self: Number(r.self), unfiltered: Number(r.unfilteredTotal) };
+    },
+    async lines(filter, name, signal) {
+      const r = await ask(() => client.lines({ selection: asked, filter: stackFilter(filter), function: name }, { signal }));
+      return {
+        unit: r.unit,
+        unfiltered: Number(r.unfilteredTotal),
+        files: r.files.map((f) => ({
+          path: f.path,
+          mapping: f.mapping,
+          startLine: f.startLine,
+          self: Number(f.self),
+          total: Number(f.total),
+          lines: f.lines.map((l) => ({ line: l.line, self: Number(l.self), total: Number(l.total) })),
+          text: f.text,
+          noText: f.noText,
+        })),
+      };
     },
     async pprof(filter, signal) {
       return new Uint8Array((await ask(() => client.export({ selection: asked, filter: stackFilter(filter), format: ExportFormat.PPROF }, { signal }))).data);

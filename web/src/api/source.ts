@@ -14,13 +14,38 @@ export interface TopAnswer {
   readonly functionCount: number;
 }
 
-// What calls one function and what it calls. Both roots stand for the function.
+// What calls one function and what it calls. Both roots are the function itself.
 export interface Sandwich {
   // Upside down: the root's children are the direct callers.
   readonly callers: FlameTree;
   readonly callees: FlameTree;
   readonly total: number;
   readonly self: number;
+  // The sum of everything, whatever the filter leaves out.
+  readonly unfiltered: number;
+}
+
+// One function's source lines with their values.
+export interface LinesAnswer {
+  readonly unit: string;
+  // Of everything that the filter keeps or leaves out.
+  readonly unfiltered: number;
+  readonly files: readonly SourceFile[];
+}
+
+export interface SourceFile {
+  // As debug information says; "" if that is unknown.
+  readonly path: string;
+  readonly mapping: string;
+  // Of the function in this file.
+  readonly startLine: number;
+  readonly self: number;
+  readonly total: number;
+  // In order of the line; 0 is what has none.
+  readonly lines: readonly { readonly line: number; readonly self: number; readonly total: number }[];
+  // The file's text, "" if it is not to be had; then why.
+  readonly text: string;
+  readonly noText: string;
 }
 
 export interface Source {
@@ -34,7 +59,10 @@ export interface Source {
   flameGraph(filter: StackFilter, minShare: number, path: readonly string[], signal: AbortSignal): Promise<FlameTree>;
   // Functions; folded: what ends in an allocator counts for its caller.
   top(filter: StackFilter, by: "self" | "total", folded: boolean, signal: AbortSignal): Promise<TopAnswer>;
-  sandwich(filter: StackFilter, name: string, signal: AbortSignal): Promise<Sandwich>;
+  // minShare is of the function's total.
+  sandwich(filter: StackFilter, name: string, minShare: number, signal: AbortSignal): Promise<Sandwich>;
+  // Where the function is defined, the largest total first; none if nothing of it is known.
+  lines(filter: StackFilter, name: string, signal: AbortSignal): Promise<LinesAnswer>;
   // The merged profile as gzip-compressed pprof, and as folded text.
   pprof(filter: StackFilter, signal: AbortSignal): Promise<Uint8Array<ArrayBuffer>>;
   folded(filter: StackFilter, signal: AbortSignal): Promise<string>;

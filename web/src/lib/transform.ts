@@ -58,8 +58,8 @@ function without(t: FlameTree, gone: (frame: number, caller: number) => boolean)
     b.add(n, t.self[i] as number);
     at[i] = n;
   }
-  const { unit, nodeCount, cutCount, stackCount, seriesCount, stacksCut } = t;
-  const made = b.tree({ unit, nodeCount, cutCount, stackCount, seriesCount, stacksCut });
+  const { unit, nodeCount, cutCount, stackCount, seriesCount, stacksCut, unfiltered } = t;
+  const made = b.tree({ unit, nodeCount, cutCount, stackCount, seriesCount, stacksCut, ...(unfiltered === undefined ? {} : { unfiltered }) });
   const origin = new Int32Array(made.tree.count).fill(-1);
   const split = new Uint8Array(made.tree.count);
   for (let i = 0; i < t.count; i++) {

@@ -43,6 +43,8 @@ export interface FlameTree {
   readonly seriesCount: number;
   // There were too many stacks for one answer: the least are one node "(small)".
   readonly stacksCut: boolean;
+  // The sum of everything selected, whatever a filter left out; undefined if that is the total.
+  readonly unfiltered?: number;
 }
 
 // The wire's shape, as FlameGraphResponse has it.
@@ -63,6 +65,7 @@ export interface WireTree {
   readonly stackCount: bigint;
   readonly seriesCount: bigint;
   readonly stacksCut: boolean;
+  readonly unfilteredTotal?: bigint;
 }
 
 // Deeper trees than this are refused: depth is kept in 16 bits.
@@ -158,6 +161,7 @@ export function decodeTree(wire: WireTree): FlameTree {
     stackCount: Number(wire.stackCount),
     seriesCount: Number(wire.seriesCount),
     stacksCut: wire.stacksCut,
+    ...(wire.unfilteredTotal === undefined ? {} : { unfiltered: Number(wire.unfilteredTotal) }),
   };
 }
 
@@ -191,6 +195,15 @@ export function derive(count: number, parent: Int32Array, self: Float64Array, to
     next[i] = x;
     if (p >= 0) next[p] = x + (total[i] as number);
   }
+}
+
+// named returns the tree with the function of that name as its root: halves of a sandwich.
+export function named(t: FlameTree, name: string): FlameTree {
+  if (t.count === 0) return t;
+  const root = t.frame[0] as number;
+  const frames = [...t.frames];
+  frames[root] = { ...(t.frames[root] as Frame), name, kind: FrameKind.NATIVE };
+  return { ...t, frames };
 }
 
 // frameOf returns what node i shows.

@@ -4,7 +4,7 @@
 import { derive, emptyArrays, maxTreeDepth, TreeError, type FlameTree, type Frame } from "./tree";
 
 // What a tree says of the question beside its nodes.
-export type TreeFacts = Pick<FlameTree, "unit" | "nodeCount" | "cutCount" | "stackCount" | "seriesCount" | "stacksCut">;
+export type TreeFacts = Pick<FlameTree, "unit" | "nodeCount" | "cutCount" | "stackCount" | "seriesCount" | "stacksCut" | "unfiltered">;
 
 // Different on each page, so that no file can be made whose nodes all fall into one slot. The order of nodes does not
 // depend on it.

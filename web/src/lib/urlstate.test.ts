@@ -15,6 +15,21 @@ test("every field comes back from the URL", () => {
     groupBy: "pod",
     zoom: ["main", "a;b", "back\\slash", "operator&&", "日本 ()"],
     search: "/^md5#?/",
+    filter: {
+      callSite: ["main", "a;b"],
+      keep: [
+        { field: "function", value: "^md5|sha", regexp: true },
+        { field: "function", value: "operator new(unsigned long)", regexp: false },
+      ],
+      drop: [{ field: "binary", value: "libc", regexp: true }],
+    },
+    collapse: true,
+    hide: ["/lib/libc.so.6", "[kernel]"],
+    sandwich: "std::sort<int*>(int*, int*)",
+    source: "main.(*T).work",
+    callers: ["main", "_start"],
+    callees: ["a;b"],
+    allocators: true,
     layout: "graph",
     orientation: "flame",
     colourBy: "binary",
@@ -31,7 +46,7 @@ test("every field comes back from the URL", () => {
 });
 
 test("what is unknown is left out", () => {
-  expect(parse("?view=sideways&theme=pink&draw=&sort=1&x=y")).toEqual(initial);
+  expect(parse("?view=sideways&theme=pink&draw=&sort=1&x=y&keep=&drop=function=&hide=&call=&collapse=yes")).toEqual(initial);
 });
 
 test("paths", () => {

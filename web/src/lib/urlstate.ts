@@ -1,5 +1,6 @@
 // Everything that makes a view, in the URL: a link shows the same graph to whoever opens it.
 
+import { formatMatcher, isNoFilter, noFilter, parseMatcher, type StackFilter } from "./filter";
 import { matchers } from "./selector";
 import { defaultRange, type TimeRange } from "./timerange";
 
@@ -19,6 +20,21 @@ export interface ViewState {
   // Function names from the root's child to the zoomed node.
   readonly zoom: readonly string[];
   readonly search: string;
+  // Which stacks count.
+  readonly filter: StackFilter;
+  // Directly recursive calls are one.
+  readonly collapse: boolean;
+  // Paths of binaries whose frames are left out; "[kernel]" is the kernel.
+  readonly hide: readonly string[];
+  // Functions by name: the one whose callers and callees are shown instead of the graph, and the one whose source is
+  // shown instead of the table; "" for none.
+  readonly sandwich: string;
+  readonly source: string;
+  // In the sandwich: the names below its function to what is zoomed to.
+  readonly callers: readonly string[];
+  readonly callees: readonly string[];
+  // Tables show allocators, instead of counting them for their callers.
+  readonly allocators: boolean;
   readonly layout: Layout;
   readonly orientation: Orientation;
   readonly colourBy: ColourBy;
@@ -34,6 +50,14 @@ export const initial: ViewState = {
   groupBy: "",
   zoom: [],
   search: "",
+  filter: noFilter,
+  collapse: false,
+  hide: [],
+  sandwich: "",
+  source: "",
+  callers: [],
+  callees: [],
+  allocators: false,
   layout: "both",
   orientation: "icicle",
   colourBy: "package",
@@ -77,12 +101,33 @@ export function parse(search: string): ViewState {
     groupBy: p.get("by") ?? "",
     zoom: splitPath(p.get("zoom") ?? ""),
     search: p.get("search") ?? "",
+    filter: filterOf(p),
+    collapse: p.get("collapse") === "1",
+    hide: p.getAll("hide").filter((h) => h !== ""),
+    sandwich: p.get("sandwich") ?? "",
+    source: p.get("source") ?? "",
+    callers: splitPath(p.get("callers") ?? ""),
+    callees: splitPath(p.get("callees") ?? ""),
+    allocators: p.get("allocators") === "1",
     layout: oneOf(p.get("view"), ["both", "graph", "table"], initial.layout),
     orientation: oneOf(p.get("draw"), ["icicle", "flame"], initial.orientation),
     colourBy: oneOf(p.get("colour"), ["package", "binary"], initial.colourBy),
     sort: oneOf(p.get("sort"), ["self", "total", "name"], initial.sort),
     theme: oneOf(p.get("theme"), ["system", "light", "dark"], initial.theme),
   };
+}
+
+// filterOf reads a filter: call=a;b, and keep and drop as often as there are conditions.
+export function filterOf(p: URLSearchParams): StackFilter {
+  const conditions = (key: string) => p.getAll(key).map(parseMatcher).filter((m) => m.value !== "");
+  const f = { callSite: splitPath(p.get("call") ?? ""), keep: conditions("keep"), drop: conditions("drop") };
+  return isNoFilter(f) ? noFilter : f;
+}
+
+export function putFilter(p: URLSearchParams, f: StackFilter): void {
+  if (f.callSite.length > 0) p.set("call", joinPath(f.callSite));
+  for (const m of f.keep) p.append("keep", formatMatcher(m));
+  for (const m of f.drop) p.append("drop", formatMatcher(m));
 }
 
 // format writes a query string with what differs from the initial view, in a fixed order; "" for the initial view.
@@ -99,6 +144,14 @@ export function format(s: ViewState): string {
   put("by", s.groupBy, "");
   put("zoom", joinPath(s.zoom), "");
   put("search", s.search, "");
+  putFilter(p, s.filter);
+  put("collapse", s.collapse ? "1" : "", "");
+  for (const h of s.hide) p.append("hide", h);
+  put("sandwich", s.sandwich, "");
+  put("source", s.source, "");
+  put("callers", joinPath(s.callers), "");
+  put("callees", joinPath(s.callees), "");
+  put("allocators", s.allocators ? "1" : "", "");
   put("view", s.layout, initial.layout);
   put("draw", s.orientation, initial.orientation);
   put("colour", s.colourBy, initial.colourBy);

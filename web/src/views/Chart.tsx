@@ -3,7 +3,7 @@ import type { Api, Selection, SeriesAnswer } from "../api/client";
 import { withEqual } from "../lib/selector";
 import { outline, stack, type Layer } from "../lib/series";
 import { absolute, atLeast, formatMoment, formatSpan, leastSelection, timeTicks, type Span } from "../lib/timerange";
-import { formatRate, ticks, type Rate } from "../lib/units";
+import { formatCount, formatRate, ticks, type Rate } from "../lib/units";
 import type { ViewState } from "../lib/urlstate";
 import { staleness, useRequest, useWidth, type Go, type Request } from "./hooks";
 import { Notice } from "./States";
@@ -73,7 +73,8 @@ export function Chart({ api, request, selection, span, name, rate, state, go, wi
   const names = useRequest(selection === undefined ? undefined : `${selection.type} ${selection.selector} ${Math.round(span.start / 60_000)}`, (signal) =>
     api.labelNames(selection as Selection, signal),
   );
-  const groups = [...new Set([...(names.data ?? []), ...(state.groupBy === "" ? [] : [state.groupBy])])];
+  const known = names.data ?? [];
+  const groups = known.some((n) => n.name === state.groupBy) || state.groupBy === "" ? known : [...known, { name: state.groupBy, values: 0 }];
 
   const step = mark === undefined ? -1 : Math.min(stacked.steps - 1, Math.max(0, Math.floor((mark - stacked.start) / stacked.step)));
   const empty = data !== undefined && stacked.max === 0;
@@ -97,8 +98,9 @@ export function Chart({ api, request, selection, span, name, rate, state, go, wi
           <select aria-label="Group by label" value={state.groupBy} onChange={(e) => go({ groupBy: e.target.value })}>
             <option value="">not grouped</option>
             {groups.map((n) => (
-              <option key={n} value={n}>
-                by {n}
+              <option key={n.name} value={n.name}>
+                by {n.name}
+                {n.values > 0 && ` (${formatCount(n.values)})`}
               </option>
             ))}
           </select>

@@ -15,7 +15,7 @@ export function Explore({ api }: { api: Api }) {
   const theme = useTheme(state.theme);
   // Counts refreshes: a range such as now-1h is resolved anew with each.
   const [tick, setTick] = useState(0);
-  const { range, live, selector, groupBy } = state;
+  const { range, live, selector, groupBy, filter } = state;
 
   const span = useMemo(() => resolve(range, Date.now()), [range.from, range.to, tick]);
   const width = typeof span === "string" ? 0 : span.end - span.start;
@@ -39,9 +39,9 @@ export function Explore({ api }: { api: Api }) {
 
   const source = useMemo(() => (selection === undefined ? undefined : api.source(selection)), [api, key]);
 
-  const series = useRequest(key === undefined ? undefined : `${key} ${groupBy}`, async (signal): Promise<ShownSeries> => {
+  const series = useRequest(key === undefined ? undefined : `${key} ${groupBy} ${JSON.stringify(filter)}`, async (signal): Promise<ShownSeries> => {
     const asked = selection as Selection;
-    return { ...(await api.series(asked, groupBy, signal)), span: asked.span, groupBy };
+    return { ...(await api.series(asked, groupBy, filter, signal)), span: asked.span, groupBy };
   });
   const refresh = (): void => setTick((n) => n + 1);
 

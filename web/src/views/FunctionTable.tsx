@@ -1,4 +1,4 @@
-import { useEffect, useMemo, useRef, useState } from "react";
+import { useEffect, useMemo } from "react";
 import type { Source } from "../api/source";
 import type { StackFilter } from "../lib/filter";
 import { functionsBelow, sortRows, type FunctionRow } from "../lib/functions";
@@ -8,29 +8,40 @@ import { FrameKind, frameOf, type FlameTree } from "../lib/tree";
 import { formatCount, formatShare, formatValue } from "../lib/units";
 import type { SortBy } from "../lib/urlstate";
 import { useRequest, type Go } from "./hooks";
+import { useRows } from "./rows";
 import { Notice } from "./States";
 
 interface Props {
-  readonly source: Source | undefined;
+  readonly source: Source;
   readonly filter: StackFilter;
   readonly tree: FlameTree;
   readonly zoomed: number;
+  // The path of names to what is zoomed to, as the source knows it; undefined if it could not tell that part from
+  // others, or shows frames that the tree does not: then the tree is counted.
+  readonly path: readonly string[] | undefined;
+  // What ends in an allocator counts for its caller.
+  readonly folded: boolean;
   readonly wanted: Pattern | undefined;
-  readonly search: string;
   readonly sort: SortBy;
   readonly go: Go;
+  // The function that is picked already, and picking one.
+  readonly picked: (name: string) => boolean;
+  readonly pick: (row: FunctionRow) => void;
+  readonly menu: (row: FunctionRow, x: number, y: number) => void;
 }
 
 const rowHeight = 24;
-const spare = 8;
 // Longer names lose their path and template arguments: what tells functions apart stands at the end.
 const longName = 32;
 
-// FunctionTable lists functions: of everything as the server counts them, of a zoomed part as the graph has them.
-export function FunctionTable({ source, filter, tree, zoomed, wanted, search, sort, go }: Props) {
+// FunctionTable lists functions, as the source counts them where it can.
+export function FunctionTable({ source, filter, tree, zoomed, path, folded, wanted, sort, go, picked, pick, menu }: Props) {
   const order = sort === "total" ? "total" : "self";
-  const top = useRequest(zoomed > 0 || source === undefined ? undefined : `${source.key} ${order}`, (signal) => (source as Source).top(filter, order, false, signal));
-  const part = useMemo(() => (zoomed > 0 ? functionsBelow(tree, zoomed) : undefined), [tree, zoomed]);
+  const site = path === undefined || path.length === 0 ? filter.callSite : path;
+  const top = useRequest(path === undefined ? undefined : `${source.key} ${JSON.stringify({ ...filter, callSite: site })} ${order} ${folded}`, (signal) =>
+    source.top({ ...filter, callSite: site }, order, folded, signal),
+  );
+  const part = useMemo(() => (path === undefined ? functionsBelow(tree, zoomed) : undefined), [tree, zoomed, path === undefined]);
   const whole = tree.total[zoomed] as number;
   const all = part ?? top.data?.rows;
   const rows = useMemo(() => {
@@ -38,26 +49,10 @@ export function FunctionTable({ source, filter, tree, zoomed, wanted, search, so
     return sortRows(kept, sort);
   }, [all, wanted, sort]);
 
-  const box = useRef<HTMLDivElement>(null);
-  const [view, setView] = useState({ top: 0, height: 400 });
-  useEffect(() => {
-    const e = box.current;
-    if (e === null) return;
-    const see = (): void => setView({ top: e.scrollTop, height: e.clientHeight });
-    const o = new ResizeObserver(see);
-    o.observe(e);
-    e.addEventListener("scroll", see, { passive: true });
-    see();
-    return () => {
-      o.disconnect();
-      e.removeEventListener("scroll", see);
-    };
-  }, []);
+  const { attach, box, first, last } = useRows(rows.length, rowHeight);
   useEffect(() => {
     if (box.current !== null) box.current.scrollTop = 0;
   }, [sort, zoomed, wanted]);
-  const first = Math.max(0, Math.floor(view.top / rowHeight) - spare);
-  const last = Math.min(rows.length, Math.ceil((view.top + view.height) / rowHeight) + spare);
 
   const head = (by: SortBy, text: string) => (
     <th scope="col" className={by === "name" ? "" : "value"} aria-sort={sort === by ? (by === "name" ? "ascending" : "descending") : "none"}>
@@ -67,17 +62,15 @@ export function FunctionTable({ source, filter, tree, zoomed, wanted, search, so
       </button>
     </th>
   );
-  const pick = (r: FunctionRow): void => {
-    const exact = `"${r.name}"`;
-    go({ search: search === exact ? "" : exact }, "replace");
-  };
   const count = part === undefined ? (top.data?.functionCount ?? rows.length) : part.length;
+
+  const below = zoomed > 0 ? ` below ${frameOf(tree, zoomed).name}` : "";
 
   return (
     <div className="table">
       {/* The panel tells of a server that is away or of a bad selector. */}
-      {zoomed === 0 && top.error?.kind === "failed" && <Notice error={top.error} retry={top.retry} />}
-      <div className="table-scroll" ref={box} data-stale={zoomed === 0 && top.loading && top.error === undefined ? "asked" : "no"}>
+      {path !== undefined && top.error?.kind === "failed" && <Notice error={top.error} retry={top.retry} />}
+      <div className="table-scroll" ref={attach} data-stale={path !== undefined && top.loading && top.error === undefined ? "asked" : "no"}>
         <table className="functions" aria-label="Functions" aria-rowcount={rows.length + 1}>
           <thead>
             <tr>
@@ -89,14 +82,32 @@ export function FunctionTable({ source, filter, tree, zoomed, wanted, search, so
           <tbody>
             {first > 0 && <tr style={{ height: first * rowHeight }} aria-hidden="true" />}
             {rows.slice(first, last).map((r, i) => {
-              const exact = search === `"${r.name}"`;
               return (
-                <tr key={`${r.name} ${r.mapping} ${first + i}`} aria-rowindex={first + i + 2} aria-selected={exact}>
+                <tr
+                  key={`${r.name} ${r.mapping} ${first + i}`}
+                  aria-rowindex={first + i + 2}
+                  aria-selected={picked(r.name)}
+                  onContextMenu={(e) => {
+                    e.preventDefault();
+                    menu(r, e.clientX, e.clientY);
+                  }}
+                >
                   <th scope="row">
                     <button className="mono ellipsis" title={`${r.name}\n${r.file}${r.mapping === "" ? "" : `\n${r.mapping}`}\nClick: show it in the graph`} onClick={() => pick(r)}>
                       {r.name.length > longName ? shortName(r.name) : r.name}
                       {r.kind !== FrameKind.KERNEL && r.mapping !== "" && <small>{baseName(r.mapping)}</small>}
                       {r.kind === FrameKind.KERNEL && <small>kernel</small>}
+                    </button>
+                    <button
+                      className="row-menu"
+                      aria-label={`More about ${r.name}`}
+                      aria-haspopup="menu"
+                      onClick={(e) => {
+                        const at = e.currentTarget.getBoundingClientRect();
+                        menu(r, at.left, at.bottom);
+                      }}
+                    >
+                      ⋯
                     </button>
                   </th>
                   <Value v={r.self} whole={whole} unit={tree.unit} />
@@ -116,12 +127,12 @@ export function FunctionTable({ source, filter, tree, zoomed, wanted, search, so
       </div>
       <p className="table-foot quiet num">
         {part !== undefined
-          ? `${formatCount(rows.length)} functions below ${frameOf(tree, zoomed).name}, as the graph shows them`
+          ? `${formatCount(rows.length)} functions${zoomed > 0 ? ` below ${frameOf(tree, zoomed).name}` : ""}, as the graph shows them`
           : all === undefined
             ? "…"
             : rows.length < count
-              ? `${formatCount(rows.length)} of ${formatCount(count)} functions`
-              : `${formatCount(count)} functions`}
+              ? `${formatCount(rows.length)} of ${formatCount(count)} functions${below}`
+              : `${formatCount(count)} functions${below}`}
       </p>
     </div>
   );

@@ -1,6 +1,7 @@
 import { useEffect, useMemo, useState } from "react";
 import type { Api, Selection } from "../api/client";
 import { complete, finish, placeAt, tokenize } from "../lib/selector";
+import { formatCount } from "../lib/units";
 import { Combo, type Choice } from "./Combo";
 import { useDelayed, useRequest } from "./hooks";
 
@@ -41,7 +42,9 @@ export function SelectorInput({ api, selection, value, refused, submit }: Props)
   const choices = useMemo((): readonly Choice[] => {
     switch (place.kind) {
       case "name":
-        return (names.data ?? []).filter((n) => n.startsWith(place.prefix) && n !== place.prefix).map((n) => ({ value: n, label: n }));
+        return (names.data ?? [])
+          .filter((n) => n.name.startsWith(place.prefix) && n.name !== place.prefix)
+          .map((n) => ({ value: n.name, label: n.name, note: n.values === 1 ? "1 value" : `${formatCount(n.values)} values` }));
       case "operator":
         return operators;
       case "value": {
