@@ -44,7 +44,7 @@ export async function poll<T>(what: string, millis: number, ask: () => Promise<T
 }
 
 // start runs the binary with a fresh storage and waits until it is ready.
-export async function start(path: string, command: "up" | "server"): Promise<Instance> {
+export async function start(path: string, command: "up" | "server", flags: readonly string[] = []): Promise<Instance> {
   const dir = await mkdtemp(join(tmpdir(), "perfuse-page-"));
   const port = await freePort();
   const url = `http://127.0.0.1:${port}`;
@@ -54,7 +54,7 @@ export async function start(path: string, command: "up" | "server"): Promise<Ins
   const run = async (): Promise<void> => {
     const out = createWriteStream(logFile, { flags: "a" });
     await new Promise((done) => out.once("open", done));
-    child = spawn(path, [command, "--http-address", `127.0.0.1:${port}`, "--storage-path", join(dir, "storage"), ...(command === "up" ? ["--sampling-rate", "97"] : [])], {
+    child = spawn(path, [command, "--http-address", `127.0.0.1:${port}`, "--storage-path", join(dir, "storage"), ...(command === "up" ? ["--sampling-rate", "97"] : []), ...flags], {
       stdio: ["ignore", out, out],
     });
     const gone = new Promise<never>((_, no) => child?.once("exit", async (code) => no(new Error(`perfuse ${command} ended with ${code}\n${await log()}`))));

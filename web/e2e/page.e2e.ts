@@ -1,52 +1,17 @@
-import { afterAll, beforeAll, expect, test } from "vitest";
+import { afterAll, beforeAll, expect, inject, test } from "vitest";
 import type { Browser, Page } from "playwright-core";
-import { spawn } from "node:child_process";
 import { readFile } from "node:fs/promises";
 import { gunzipSync } from "node:zlib";
-import { fixture, launch, picture, settled, watch } from "./browser";
-import { binary, oldest, poll, start, steadiest } from "./instance";
+import { launch, picture, settled, watch } from "./browser";
+import { steadiest } from "./instance";
 
+const { url, first } = inject("server");
 let browser: Browser;
-let stop: () => Promise<void> = async () => undefined;
-let url: string;
-// The first view that has data.
-let first = "/";
 
 beforeAll(async () => {
   browser = await launch();
-  const running = process.env["PERFUSE_URL"];
-  if (running !== undefined) {
-    url = running;
-    first = "/?from=now-2m";
-  } else if (binary === undefined) {
-    const own = await fixture();
-    url = own.url;
-    stop = own.stop;
-  } else if (process.getuid?.() !== 0) {
-    console.log("skipped: the page with this machine's samples, because only root may sample; the fixture answers instead");
-    const own = await fixture();
-    url = own.url;
-    stop = own.stop;
-  } else {
-    // A whole product with work to look at: a minute of it, so that a range in its middle stays as it is.
-    const own = await start(binary, "up");
-    const work = spawn(process.execPath, ["-e", "const end = Date.now() + 300000; for (let x = 1; Date.now() < end; ) x = (x * 7 + JSON.stringify({ x }).length) % 1000003"], {
-      env: { ...process.env, OTEL_SERVICE_NAME: "page-work" },
-      stdio: "ignore",
-    });
-    stop = async () => {
-      work.kill();
-      await own.stop();
-    };
-    url = own.url;
-    first = "/?from=now-1m";
-    await poll("a minute of samples", 150_000, async () => (((await oldest(url)) ?? Infinity) < Date.now() - 62_000 ? true : undefined), own.log);
-  }
-}, 240_000);
-afterAll(async () => {
-  await browser.close();
-  await stop();
 });
+afterAll(() => browser.close());
 
 async function open(path = first, options: { width?: number; height?: number; colorScheme?: "light" | "dark" } = {}): Promise<{ page: Page; faults: string[] }> {
   const page = await browser.newPage({
@@ -217,7 +182,8 @@ test("completion offers names and values, and enter applies the selector", async
 test("what is selected can be downloaded as pprof", async () => {
   const { page, faults } = await open();
   await settled(page);
-  const [file] = await Promise.all([page.waitForEvent("download"), page.getByRole("button", { name: "pprof" }).click()]);
+  await page.getByRole("button", { name: "Download" }).click();
+  const [file] = await Promise.all([page.waitForEvent("download"), page.getByRole("menuitem", { name: /^pprof/ }).click()]);
   expect(file.suggestedFilename()).toMatch(/^cpu-.*\.pb\.gz$/);
   const bytes = await readFile(await file.path());
   // Gzip, and inside it a message whose first field is a sample type.

@@ -4,7 +4,7 @@ import { isLive, resolve, widen } from "../lib/timerange";
 import { findType, friendlyName, rateOf } from "../lib/types";
 import { format, parse } from "../lib/urlstate";
 import { Chart, type ShownSeries } from "./Chart";
-import { FlamePanel } from "./FlamePanel";
+import { aboutFilter, FlamePanel } from "./FlamePanel";
 import { useRequest, useTheme, useUrlState } from "./hooks";
 import { Problem, Welcome } from "./States";
 import { TopBar } from "./TopBar";
@@ -58,39 +58,42 @@ export function Explore({ api }: { api: Api }) {
         types={types.data}
         type={type}
         selection={selection}
-        refused={series.error?.kind === "asked"}
+        refused={series.error?.kind === "asked" && !aboutFilter(series.error)}
         busy={types.loading || series.loading}
         refresh={refresh}
         theme={theme}
       />
-      {typeof span === "string" ? (
-        <Problem title="The time range cannot be read" detail={span} />
-      ) : types.error !== undefined && types.data === undefined ? (
-        <Problem error={types.error} retry={types.retry} />
-      ) : unknownType ? (
-        <Problem
-          title="No such profile type"
-          detail={`The server has no samples of “${state.type}”. It has ${known.map((t) => t.id).join(", ")}.`}
-          action={{ label: "Show the usual one", act: () => go({ type: "" }) }}
-        />
-      ) : types.data !== undefined && known.length === 0 ? (
-        <Welcome retry={refresh} error={types.error} again={types.retry} />
-      ) : (
-        <>
-          <Chart
-            api={api}
-            request={series}
-            selection={selection}
-            span={span}
-            name={type === undefined ? "" : friendlyName(type)}
-            rate={type === undefined ? "per-second" : rateOf(type)}
-            state={state}
-            go={go}
-            widen={() => go({ range: widen(range, Date.now()) })}
+      <main className="main">
+        <h1 className="off-screen">Explore profiles</h1>
+        {typeof span === "string" ? (
+          <Problem title="The time range cannot be read" detail={span} />
+        ) : types.error !== undefined && types.data === undefined ? (
+          <Problem error={types.error} retry={types.retry} />
+        ) : unknownType ? (
+          <Problem
+            title="No such profile type"
+            detail={`The server has no samples of “${state.type}”. It has ${known.map((t) => t.id).join(", ")}.`}
+            action={{ label: "Show the usual one", act: () => go({ type: "" }) }}
           />
-          <FlamePanel source={source} state={state} go={go} theme={theme} />
-        </>
-      )}
+        ) : types.data !== undefined && known.length === 0 ? (
+          <Welcome retry={refresh} error={types.error} again={types.retry} />
+        ) : (
+          <>
+            <Chart
+              api={api}
+              request={series}
+              selection={selection}
+              span={span}
+              name={type === undefined ? "" : friendlyName(type)}
+              rate={type === undefined ? "per-second" : rateOf(type)}
+              state={state}
+              go={go}
+              widen={() => go({ range: widen(range, Date.now()) })}
+            />
+            <FlamePanel source={source} state={state} go={go} theme={theme} />
+          </>
+        )}
+      </main>
     </>
   );
 }

@@ -90,38 +90,42 @@ export function AddFilter({ filter, setFilter }: { readonly filter: StackFilter;
         Filter
       </button>
       {open && (
-        <form
-          className="popup filter-form"
+        <div
+          className="popup"
           role="dialog"
           aria-label="Which stacks count"
-          onSubmit={(e) => {
-            e.preventDefault();
-            add();
-          }}
           onKeyDown={(e) => {
             if (e.key === "Escape") setOpen(false);
           }}
         >
-          <div className="select small">
-            <select aria-label="Keep or drop" value={what} onChange={(e) => setWhat(e.target.value as "keep" | "drop")}>
-              <option value="keep">only stacks with</option>
-              <option value="drop">no stacks with</option>
-            </select>
-            <Chevron />
-          </div>
-          <div className="select small">
-            <select aria-label="Of a frame" value={field} onChange={(e) => setField(e.target.value as FrameField)}>
-              <option value="function">function</option>
-              <option value="file">source file</option>
-              <option value="binary">binary</option>
-            </select>
-            <Chevron />
-          </div>
-          <input className="mono" aria-label="Regular expression" placeholder="regular expression" value={value} autoFocus spellCheck={false} onChange={(e) => setValue(e.target.value)} />
-          <button className="primary" disabled={value === ""}>
-            Add
-          </button>
-        </form>
+          <form
+            className="filter-form"
+            onSubmit={(e) => {
+              e.preventDefault();
+              add();
+            }}
+          >
+            <div className="select small">
+              <select aria-label="Keep or drop" value={what} onChange={(e) => setWhat(e.target.value as "keep" | "drop")}>
+                <option value="keep">only stacks with</option>
+                <option value="drop">no stacks with</option>
+              </select>
+              <Chevron />
+            </div>
+            <div className="select small">
+              <select aria-label="Of a frame" value={field} onChange={(e) => setField(e.target.value as FrameField)}>
+                <option value="function">function</option>
+                <option value="file">source file</option>
+                <option value="binary">binary</option>
+              </select>
+              <Chevron />
+            </div>
+            <input className="mono" aria-label="Regular expression" placeholder="regular expression" value={value} autoFocus spellCheck={false} onChange={(e) => setValue(e.target.value)} />
+            <button className="primary" disabled={value === ""}>
+              Add
+            </button>
+          </form>
+        </div>
       )}
     </div>
   );

@@ -103,9 +103,13 @@ export function FlamePanel({ source, state, go, theme }: Props) {
   };
 
   const without =
-    request.error?.kind === "asked" && state.selector !== ""
-      ? { action: { label: "Without the selector", act: () => go({ selector: "", zoom: [] }) } }
-      : {};
+    request.error?.kind !== "asked"
+      ? {}
+      : aboutFilter(request.error)
+        ? { action: { label: "Without the filters", act: () => go({ filter: noFilter }) } }
+        : state.selector !== ""
+          ? { action: { label: "Without the selector", act: () => go({ selector: "", zoom: [] }) } }
+          : {};
   if (source === undefined || tree === undefined || seen === undefined) {
     return (
       <section className="panel flame" aria-label="Flame graph">
@@ -334,6 +338,11 @@ export function FlamePanel({ source, state, go, theme }: Props) {
       )}
     </section>
   );
+}
+
+// aboutFilter tells errors of the filter from those of the selection, by the field that they name.
+export function aboutFilter(e: ApiError): boolean {
+  return /\bfilter\.(keep|drop|call_site)\b/.test(e.message);
 }
 
 // useSaid is a line that tells what was done, for a moment.
