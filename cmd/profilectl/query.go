@@ -74,6 +74,7 @@ func (a *app) query() *cobra.Command {
 		typ      string
 		by       []string
 		sandwich string
+		source   string
 		outFlag  string
 	)
 	cmd := &cobra.Command{
@@ -91,17 +92,19 @@ Forms: top    a table of functions with self and total value
 
 --keep, --drop and --call-site say which stacks count; shares of everything that is selected stay beside those of
 what they leave (ALL%). --by puts the values of labels into the call tree, above the functions. --sandwich shows what
-calls one function and what it calls.`,
+calls one function and what it calls, --source what each of its lines cost, beside their text if the server or this
+machine has the file.`,
 		Example: `  profilectl query '{service_name="api"}' --from -1h -o tree
   profilectl query '{service_name="api"}' --keep '^json\.' --drop 'file=~_test\.go$'
   profilectl query --by namespace,pod -o tree
   profilectl query --sandwich json.Marshal
+  profilectl query --source json.Marshal
   profilectl query --span-name 'GET /cart' -o tree
   profilectl query '{comm="postgres"}' --type cpu -o flame.svg
   profilectl query -o pprof > cpu.pb.gz`,
 		Args: between(0, "SELECTOR"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if sandwich != "" && !cmd.Flags().Changed("output") {
+			if sandwich+source != "" && !cmd.Flags().Changed("output") {
 				outFlag = formTree
 			}
 			out, err := parseOutput(outFlag, profileForms)
@@ -112,6 +115,12 @@ calls one function and what it calls.`,
 				return err
 			}
 			switch {
+			case sandwich != "" && source != "":
+				return usage("--sandwich and --source do not go together: each shows one function")
+			case source != "" && out.form != formTree && out.form != formJSON:
+				return usage("--source makes a list of lines: want -o tree or json, not %s", out.form)
+			case source != "" && len(by) > 0:
+				return usage("--source and --by do not go together")
 			case sandwich != "" && out.form != formTree && out.form != formJSON:
 				return usage("--sandwich makes two trees: want -o tree or json, not %s", out.form)
 			case sandwich != "" && len(by) > 0:
@@ -136,6 +145,8 @@ calls one function and what it calls.`,
 			switch {
 			case sandwich != "":
 				return a.querySandwich(cmd.Context(), v, q, sandwich)
+			case source != "":
+				return a.querySource(cmd.Context(), v, q, source)
 			case out.form == formTop:
 				return a.queryTop(cmd.Context(), v, q)
 			case out.form == formFolded, out.form == formPprof:
@@ -149,6 +160,7 @@ calls one function and what it calls.`,
 	narrow.flags(cmd)
 	cmd.Flags().StringSliceVar(&by, "by", nil, "labels whose values come first in the call tree")
 	cmd.Flags().StringVar(&sandwich, "sandwich", "", "show what calls the function of this name and what it calls")
+	cmd.Flags().StringVar(&source, "source", "", "show what each source line of the function of this name cost")
 	cmd.Flags().StringVar(&typ, "type", "cpu", "profile type, or an unambiguous beginning of its name or sample type")
 	cmd.Flags().StringVarP(&outFlag, "output", "o", formTop, "form ("+strings.Join(profileForms, ", ")+") or a file whose end says it (out.pb.gz, out.svg, ...)")
 	return cmd

@@ -51,14 +51,7 @@ func (a *app) querySandwich(ctx context.Context, v *view, q question, function s
 		part.v.root, part.v.cut = function, part.wire.CutCount
 	}
 	if s.total == 0 && s.callers.tree.Len() == 1 && s.callees.tree.Len() == 1 {
-		similar, err := a.similar(ctx, q, function)
-		if err != nil {
-			return err
-		}
-		if len(similar) == 0 {
-			return nothing("no function of %s is called %s, %s; --sandwich wants the whole name, as 'profilectl query -o top' lists it.", v.title, function, describeRange(v.from, v.to))
-		}
-		return nothing("no function of %s is called %s, %s. There are\n  %s", v.title, function, describeRange(v.from, v.to), strings.Join(similar, "\n  "))
+		return a.noSuchFunction(ctx, v, q, function, "--sandwich")
 	}
 	return q.out.write(a, func(w io.Writer) error {
 		if q.out.form == formJSON {
@@ -70,6 +63,18 @@ func (a *app) querySandwich(ctx context.Context, v *view, q question, function s
 		}
 		return s.write(w, term, share)
 	})
+}
+
+// noSuchFunction says that flag's function is not there, and which ones are that look like it.
+func (a *app) noSuchFunction(ctx context.Context, v *view, q question, function, flag string) error {
+	similar, err := a.similar(ctx, q, function)
+	if err != nil {
+		return err
+	}
+	if len(similar) == 0 {
+		return nothing("no function of %s is called %s, %s; %s wants the whole name, as 'profilectl query -o top' lists it.", v.title, function, describeRange(v.from, v.to), flag)
+	}
+	return nothing("no function of %s is called %s, %s. There are\n  %s", v.title, function, describeRange(v.from, v.to), strings.Join(similar, "\n  "))
 }
 
 // similar returns the names of some functions that have text in their names, the most expensive first.
