@@ -80,8 +80,30 @@ export class TreeError extends Error {
 
 // decodeTree reads the nodes' varints. Throws TreeError on bytes that are not one whole tree.
 export function decodeTree(wire: WireTree): FlameTree {
-  const bytes = wire.nodes;
-  const frames = wire.frames.map((f): Frame => {
+  const frames = decodeFrames(wire);
+  const { shape, values } = decodeNodes(wire.nodes, frames.length, 1);
+  const self = values[0] as Float64Array;
+  const total = new Float64Array(shape.count);
+  const offset = new Float64Array(shape.count);
+  derive(shape.count, shape.parent, self, total, offset);
+  return {
+    ...shape,
+    self,
+    total,
+    offset,
+    unit: wire.unit,
+    frames,
+    nodeCount: Number(wire.nodeCount),
+    cutCount: Number(wire.cutCount),
+    stackCount: Number(wire.stackCount),
+    seriesCount: Number(wire.seriesCount),
+    stacksCut: wire.stacksCut,
+    ...(wire.unfilteredTotal === undefined ? {} : { unfiltered: Number(wire.unfilteredTotal) }),
+  };
+}
+
+export function decodeFrames(wire: Pick<WireTree, "frames" | "strings">): Frame[] {
+  return wire.frames.map((f): Frame => {
     const s = (i: number): string => {
       const v = wire.strings[i];
       if (v === undefined) throw new TreeError(`a frame names string ${i} of ${wire.strings.length}`);
@@ -89,17 +111,27 @@ export function decodeTree(wire: WireTree): FlameTree {
     };
     return { name: s(f.name), file: s(f.file), mapping: s(f.mapping), kind: f.kind, inlined: f.inlined, startLine: f.startLine };
   });
+}
 
-  // Each varint ends in a byte below 0x80 and each node has three.
+// Shape is a tree without values.
+export type Shape = Pick<FlameTree, "count" | "parent" | "depth" | "end" | "frame" | "maxDepth">;
+
+// decodeNodes reads a depth-first walk: for each node the number of children, the frame, and so many self values.
+export function decodeNodes(bytes: Uint8Array, frames: number, valuesPerNode: number): { shape: Shape; values: Float64Array[] } {
+  const perNode = 2 + valuesPerNode;
+  // Each varint ends in a byte below 0x80.
   let ends = 0;
   for (let i = 0; i < bytes.length; i++) if ((bytes[i] as number) < 0x80) ends++;
-  if (ends % 3 !== 0 || (bytes.length > 0 && (bytes[bytes.length - 1] as number) >= 0x80)) {
+  if (ends % perNode !== 0 || (bytes.length > 0 && (bytes[bytes.length - 1] as number) >= 0x80)) {
     throw new TreeError(`${bytes.length} bytes do not hold whole nodes`);
   }
-  const count = ends / 3;
+  const count = ends / perNode;
 
-  const tree = emptyArrays(count);
-  const { parent, depth, end, frame, self, total, offset } = tree;
+  const parent = new Int32Array(count);
+  const depth = new Uint16Array(count);
+  const end = new Int32Array(count);
+  const frame = new Uint32Array(count);
+  const values = Array.from({ length: valuesPerNode }, () => new Float64Array(count));
   // The open nodes, root first, and how many children each still lacks.
   const open: number[] = [];
   const lacks: number[] = [];
@@ -121,8 +153,8 @@ export function decodeTree(wire: WireTree): FlameTree {
   for (let i = 0; i < count; i++) {
     const children = uvarint();
     const f = uvarint();
-    const s = uvarint();
-    if (f >= frames.length) throw new TreeError(`node ${i} names frame ${f} of ${frames.length}`);
+    for (let v = 0; v < valuesPerNode; v++) (values[v] as Float64Array)[i] = uvarint();
+    if (f >= frames) throw new TreeError(`node ${i} names frame ${f} of ${frames}`);
     if (children > count - i - 1) throw new TreeError(`node ${i} claims ${children} children`);
     const level = open.length;
     if (i > 0 && level === 0) throw new TreeError(`node ${i} has no parent`);
@@ -130,7 +162,6 @@ export function decodeTree(wire: WireTree): FlameTree {
     parent[i] = level === 0 ? -1 : (open[level - 1] as number);
     depth[i] = level;
     frame[i] = f;
-    self[i] = s;
     if (level > maxDepth) maxDepth = level;
     if (children > 0) {
       open.push(i);
@@ -148,21 +179,7 @@ export function decodeTree(wire: WireTree): FlameTree {
     }
   }
   if (open.length > 0) throw new TreeError(`the last ${open.length} open nodes lack children`);
-
-  derive(count, parent, self, total, offset);
-  return {
-    ...tree,
-    unit: wire.unit,
-    frames,
-    count,
-    maxDepth,
-    nodeCount: Number(wire.nodeCount),
-    cutCount: Number(wire.cutCount),
-    stackCount: Number(wire.stackCount),
-    seriesCount: Number(wire.seriesCount),
-    stacksCut: wire.stacksCut,
-    ...(wire.unfilteredTotal === undefined ? {} : { unfiltered: Number(wire.unfilteredTotal) }),
-  };
+  return { shape: { count, parent, depth, end, frame, maxDepth }, values };
 }
 
 export function emptyArrays(count: number) {
