@@ -9,7 +9,7 @@ import { ask, selection, stackFilter, transportTo, type Selection } from "./call
 import { DiffScale, DiffTopOrder, QueryService } from "./gen/perfuse/query/v1/query_pb";
 
 export interface DiffTop {
-  readonly unit: string;
+  readonly scale: Scale;
   readonly before: DiffSide;
   readonly after: DiffSide;
   readonly rows: readonly DiffRow[];
@@ -20,6 +20,7 @@ export interface DiffTop {
 export interface DiffSource {
   // Says what the source is: another key, another question.
   readonly key: string;
+  readonly scale: Scale;
   // minShare 0 is the server's own; path is the names from the root's child down to the node whose subtree is wanted.
   tree(filter: StackFilter, minShare: number, path: readonly string[], signal: AbortSignal): Promise<DiffTree>;
   // Functions, those that changed most first; folded: what ends in an allocator counts for its caller.
@@ -36,6 +37,7 @@ export function compareOn(baseUrl: string): (before: Selection, after: Selection
     const asked = { before: selection(before), after: selection(after), scale: scales[scale] };
     return {
       key: JSON.stringify([before, after, scale]),
+      scale,
       async tree(filter, minShare, path, signal) {
         return decodeDiff(await ask(() => client.diff({ ...asked, filter: stackFilter(filter), minShare, path: [...path] }, { signal })));
       },
@@ -43,7 +45,7 @@ export function compareOn(baseUrl: string): (before: Selection, after: Selection
         const order = by === "total" ? DiffTopOrder.TOTAL : DiffTopOrder.SELF;
         const r = await ask(() => client.diffTop({ ...asked, filter: stackFilter(filter), limit: topLimit, order, foldAllocators: folded }, { signal }));
         return {
-          unit: r.unit,
+          scale,
           before: sideOf(r.before),
           after: sideOf(r.after),
           rows: r.functions.map((f) => ({

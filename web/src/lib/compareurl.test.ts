@@ -16,6 +16,7 @@ test("what is written is read again, whatever it is", () => {
     groupBy: "pod",
     zoom: ["main", "a;b\\c"],
     search: "/x+y/",
+    filter: { callSite: ["main", "x;y"], keep: [{ field: "file", value: "a.go", regexp: true }], drop: [{ field: "function", value: "b", regexp: false }] },
     graphs: "sides",
     layout: "table",
     orientation: "flame",

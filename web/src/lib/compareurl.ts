@@ -4,8 +4,9 @@
 import type { Scale } from "./change";
 import type { SideName } from "./difftree";
 import type { DiffSort } from "./difftable";
+import type { StackFilter } from "./filter";
 import { absolute, defaultRange, parseDuration, parseTime, resolve, writeDuration, type Span, type TimeRange } from "./timerange";
-import { joinPath, splitPath, type Layout, type Orientation, type Theme } from "./urlstate";
+import { filterOf, joinPath, putFilter, splitPath, type Layout, type Orientation, type Theme } from "./urlstate";
 
 // One tree of both sides, or each side's own.
 export type Graphs = "diff" | "sides";
@@ -24,6 +25,8 @@ export interface CompareState {
   // Function names from the root's child to the zoomed node, in all graphs.
   readonly zoom: readonly string[];
   readonly search: string;
+  // Which stacks count, on both sides.
+  readonly filter: StackFilter;
   readonly graphs: Graphs;
   readonly layout: Layout;
   readonly orientation: Orientation;
@@ -61,6 +64,7 @@ export function parseCompare(search: string): CompareState {
     groupBy: p.get("by") ?? "",
     zoom: splitPath(p.get("zoom") ?? ""),
     search: p.get("search") ?? "",
+    filter: filterOf(p),
     graphs: oneOf(p.get("show"), ["diff", "sides"], usual.show),
     layout: oneOf(p.get("view"), ["both", "graph", "table"], usual.view),
     orientation: oneOf(p.get("draw"), ["icicle", "flame"], usual.draw),
@@ -91,6 +95,7 @@ export function formatCompare(s: CompareState): string {
   put("by", s.groupBy);
   put("zoom", joinPath(s.zoom));
   put("search", s.search);
+  putFilter(p, s.filter);
   put("show", s.graphs, usual.show);
   put("view", s.layout, usual.view);
   put("draw", s.orientation, usual.draw);

@@ -1,7 +1,10 @@
 // The pages and their paths. What they all understand in the query (type, selector, range, theme) goes along from one
 // to the other.
 
-export const pages = [{ path: "/", name: "Explore", title: "One selection: over time, as a flame graph, as a table" }] as const;
+export const pages = [
+  { path: "/", name: "Explore", title: "One selection: over time, as a flame graph, as a table" },
+  { path: "/compare", name: "Compare", title: "Two selections or two times: what changed" },
+] as const;
 
 export type Path = (typeof pages)[number]["path"];
 

@@ -346,7 +346,7 @@ export function aboutFilter(e: ApiError): boolean {
 }
 
 // useSaid is a line that tells what was done, for a moment.
-function useSaid(): [string, (text: string) => void] {
+export function useSaid(): [string, (text: string) => void] {
   const [said, setSaid] = useState("");
   useEffect(() => {
     if (said === "") return;
@@ -357,7 +357,7 @@ function useSaid(): [string, (text: string) => void] {
 }
 
 // useSlash makes the slash lead to a field from anywhere but a text field.
-function useSlash(field: RefObject<HTMLInputElement | null>): void {
+export function useSlash(field: RefObject<HTMLInputElement | null>): void {
   useEffect(() => {
     const slash = (e: KeyboardEvent): void => {
       if (e.key !== "/" || e.defaultPrevented || e.ctrlKey || e.metaKey || e.altKey) return;
@@ -372,12 +372,12 @@ function useSlash(field: RefObject<HTMLInputElement | null>): void {
 }
 
 // isMemory tells types of memory, whose tables fold allocators: profile.Type.Memory.
-function isMemory(source: Source, tree: FlameTree): boolean {
+export function isMemory(source: Pick<Source, "selection">, tree: Pick<FlameTree, "unit">): boolean {
   const [name, sampleType = "", , periodType] = source.selection?.type.split(":") ?? [];
   return name === undefined ? tree.unit === "bytes" : name === "memory" || periodType === "space" || /^(inuse|alloc)(_|$)/.test(sampleType);
 }
 
-function Toggle<T extends string>(p: {
+export function Toggle<T extends string>(p: {
   readonly label: string;
   readonly value: T;
   readonly options: readonly (readonly [T, string, string])[];
@@ -395,7 +395,7 @@ function Toggle<T extends string>(p: {
 }
 
 // Crumbs is the way to the zoomed node; a long one keeps both ends.
-function Crumbs({ tree, node, zoom }: { tree: FlameTree; node: number; zoom: (node: number) => void }) {
+export function Crumbs({ tree, node, zoom, value }: { tree: FlameTree; node: number; zoom: (node: number) => void; value?: string }) {
   const path = pathTo(tree, node);
   const head = path.length > 7 ? path.slice(0, 2) : path;
   const tail = path.length > 7 ? path.slice(-4) : [];
@@ -420,7 +420,7 @@ function Crumbs({ tree, node, zoom }: { tree: FlameTree; node: number; zoom: (no
       </ol>
       {node > 0 && (
         <span className="num quiet">
-          {formatValue(tree.total[node] as number, tree.unit)} · {formatShare(tree.total[node] as number, tree.total[0] as number)}
+          {value ?? `${formatValue(tree.total[node] as number, tree.unit)} · ${formatShare(tree.total[node] as number, tree.total[0] as number)}`}
         </span>
       )}
     </nav>
