@@ -25,6 +25,8 @@ interface Props {
   readonly state: ViewState;
   readonly go: Go;
   readonly widen: () => void;
+  // The scale has room for this value as well: charts beside each other have one scale.
+  readonly room?: number;
 }
 
 const height = 132;
@@ -32,7 +34,7 @@ const height = 132;
 const cardWidth = 230;
 const margin = { left: 74, right: 12, top: 8, bottom: 20 };
 
-export function Chart({ api, request, selection, span, name, rate, state, go, widen }: Props) {
+export function Chart({ api, request, selection, span, name, rate, state, go, widen, room = 0 }: Props) {
   const [box, width] = useWidth();
   const { data } = request;
   // While the next answer is on its way, the old one keeps its own axis and grouping.
@@ -40,7 +42,7 @@ export function Chart({ api, request, selection, span, name, rate, state, go, wi
   const stacked = useMemo(() => stack(data?.series ?? [], axis, data?.stepMillis ?? 0, rate, data?.asked ?? axis.end), [data, axis, rate]);
   const unit = data?.unit ?? "";
   const inner = { width: Math.max(10, width - margin.left - margin.right), height: height - margin.top - margin.bottom };
-  const yTicks = ticks(stacked.max, unit, rate, 4);
+  const yTicks = ticks(Math.max(stacked.max, room), unit, rate, 4);
   const top = yTicks.at(-1) || 1;
   const x = (ms: number): number => margin.left + ((ms - axis.start) / (axis.end - axis.start)) * inner.width;
   const y = (v: number): number => margin.top + inner.height - (v / top) * inner.height;

@@ -2,14 +2,16 @@ import { useEffect, useMemo, useState } from "react";
 import type { Api, Selection } from "../api/client";
 import { compareOn } from "../api/diff";
 import { chooseScale } from "../lib/change";
-import { formatCompare, parseCompare, resolveSides, sidesOf } from "../lib/compareurl";
+import { formatCompare, parseCompare, resolveSides, sidesOf, type CompareState } from "../lib/compareurl";
 import type { SideName } from "../lib/difftree";
+import { stack } from "../lib/series";
 import { isLive } from "../lib/timerange";
 import { findType, friendlyName, rateOf } from "../lib/types";
+import type { ShownSeries } from "./Chart";
 import { CompareHead } from "./CompareHead";
 import { ComparePanel } from "./ComparePanel";
 import { CompareSide } from "./CompareSide";
-import { useRequest, useTheme, useUrlState } from "./hooks";
+import { useRequest, useTheme, useUrlState, type Request } from "./hooks";
 import { Problem, Welcome } from "./States";
 import "./compare.css";
 
@@ -47,8 +49,11 @@ export function Compare({ api }: { api: Api }) {
     document.title = name === "" ? "Compare – Perfuse" : `Compare ${name} ${selector} – Perfuse`;
   }, [name, selector]);
 
+  const series = { before: useSeries(api, asked?.before, state), after: useSeries(api, asked?.after, state) };
+  const tops = [series.before.data, series.after.data];
+  const room = useMemo(() => tops.reduce((n, d) => (d === undefined ? n : Math.max(n, stack(d.series, d.span, d.stepMillis, rate, d.asked).max)), 0), [...tops, rate]);
   const chart = (side: SideName) => (
-    <CompareSide key={side} api={api} name={side} sides={sides} now={now} selection={asked?.[side]} state={state} go={go} what={name} rate={rate} />
+    <CompareSide key={side} api={api} name={side} sides={sides} now={now} selection={asked?.[side]} state={state} go={go} what={name} rate={rate} series={series[side]} room={room} />
   );
   return (
     <>
@@ -78,4 +83,12 @@ export function Compare({ api }: { api: Api }) {
       )}
     </>
   );
+}
+
+function useSeries(api: Api, selection: Selection | undefined, { groupBy, filter }: CompareState): Request<ShownSeries> {
+  const key = selection === undefined ? undefined : JSON.stringify([selection, groupBy, filter]);
+  return useRequest(key, async (signal) => {
+    const asked = selection as Selection;
+    return { ...(await api.series(asked, groupBy, filter, signal)), span: asked.span, groupBy };
+  });
 }

@@ -61,13 +61,13 @@ export function CompareGraphs(p: Props) {
   return (
     <>
       {legend}
-      <div className="halves">
+      <div className="pair">
         {(["before", "after"] as const).map((side) => {
           const half = halves[side];
           const at = nearest(half, p.zoomed);
           return (
-            <div key={side} className="half">
-              <p className="half-head num">
+            <div key={side} className="pair-side">
+              <p className="pair-head num">
                 <b>{words[side]}</b>
                 <span>{write.value(side, half.total[at] as number)}</span>
                 <span className="quiet ellipsis">

@@ -30,8 +30,14 @@ export function DiffValues({ tree, node, write, scale }: { tree: DiffTree; node:
             {shares && <td className="quiet">{formatShare(before, tree.before.unfilteredTotal)}</td>}
             <td>{write.value("after", after)}</td>
             {shares && <td className="quiet">{formatShare(after, tree.after.unfilteredTotal)}</td>}
-            <td>{write.change(change(tree, before, after))}</td>
-            <td>{before === 0 && after === 0 ? "" : formatGrowth(growth(tree, before, after))}</td>
+            {change(tree, before, after) === 0 ? (
+              <td colSpan={2}>{before === 0 && after === 0 ? "" : "the same"}</td>
+            ) : (
+              <>
+                <td>{write.change(change(tree, before, after))}</td>
+                <td>{formatGrowth(growth(tree, before, after))}</td>
+              </>
+            )}
           </tr>
         ))}
       </tbody>

@@ -7,7 +7,7 @@ import type { DiffRow } from "../lib/difftable";
 import { change, graftDiff, growth, isSame, sideTree, type DiffTree, type SideName } from "../lib/difftree";
 import { isNoFilter, noFilter, type StackFilter } from "../lib/filter";
 import { match, pattern, type Pattern } from "../lib/search";
-import { widen } from "../lib/timerange";
+import { formatSpan, widen } from "../lib/timerange";
 import { expandable, findPath, FrameKind, frameOf, namesTo } from "../lib/tree";
 import { formatCount, formatShare, formatValue } from "../lib/units";
 import { joinPath, type Layout, type Orientation } from "../lib/urlstate";
@@ -101,12 +101,14 @@ export function ComparePanel({ source, asked, sides, now, choice, level, state, 
     );
   }
   const fault = request.error === undefined ? undefined : sideAtFault(request.error);
+  // One selector for both sides is at fault on both.
+  const common = state.selectorBefore === undefined;
   const remedy =
     fault !== undefined && sides[fault].selector !== ""
-      ? { action: { label: `Without the selector ${fault}`, act: () => setSide(fault, { selector: "" }) } }
+      ? { action: { label: `Without the selector${common ? "" : ` ${fault}`}`, act: () => (common ? go({ selector: "", zoom: [] }) : setSide(fault, { selector: "" })) } }
       : {};
   const problem = request.error !== undefined && (
-    <Problem error={request.error} retry={request.retry} {...(fault === undefined ? {} : { title: `The side ${fault} is not understood` })} {...remedy} />
+    <Problem error={request.error} retry={request.retry} {...(fault === undefined ? {} : { title: common ? "The server does not understand the question" : `The server does not understand the side ${fault}` })} {...remedy} />
   );
   if (source === undefined || tree === undefined || choice === undefined) return panel(problem || <Skeleton />);
 
@@ -117,17 +119,16 @@ export function ComparePanel({ source, asked, sides, now, choice, level, state, 
         <Nothing
           actions={empty.flatMap((side) => [
             { label: `Twice the range ${side}`, act: () => setSide(side, { range: widen(sides[side].range, Date.now()) }) },
-            ...(side === "before" ? [{ label: "Before: a day before", act: () => setSide(side, { range: earlier(sides.after.range, day, now) }) }] : []),
+            ...(side === "before" ? [{ label: "Compare with a day before", act: () => setSide(side, { range: earlier(sides.after.range, day, now) }) }] : []),
             ...(sides[side].selector === "" ? [] : [{ label: `Without the selector ${side}`, act: () => setSide(side, { selector: "" }) }]),
           ])}
         >
-          {empty.length === 2 ? "Neither side has samples of this type." : empty[0] === "before" ? "There is nothing before to compare with: " : "There is nothing after to compare: "}
-          {empty.length === 1 && (
-            <>
-              no samples in the range {empty[0]} {sides[empty[0] as SideName].selector !== "" && <>carry <code>{sides[empty[0] as SideName].selector}</code></>}
-              {sides[empty[0] as SideName].selector === "" && "are of this type"}.
-            </>
-          )}
+          {empty.map((side) => (
+            <span key={side} className="lacking">
+              {side === "before" ? "Before" : "After"}: no samples of this type {sides[side].selector !== "" && <>carry <code>{sides[side].selector}</code> </>}
+              in {asked === undefined ? "this range" : formatSpan(asked[side].span)}.
+            </span>
+          ))}
         </Nothing>
       ),
     );
@@ -231,6 +232,7 @@ export function ComparePanel({ source, asked, sides, now, choice, level, state, 
       zoomed={zoomed.node}
       path={expandable(tree, zoomed.node) === zoomed.node ? namesTo(tree, zoomed.node) : undefined}
       scale={scale}
+      memory={memory}
       folded={memory && !state.allocators}
       wanted={compiled}
       sort={state.sort}
@@ -280,15 +282,10 @@ export function ComparePanel({ source, asked, sides, now, choice, level, state, 
           {said}
         </span>
         <AddFilter filter={filter} setFilter={setFilter} />
-        {memory && (
-          <button className="quiet-button" aria-pressed={state.allocators} title="In the table, show malloc and its like instead of counting them for who calls them" onClick={() => go({ allocators: !state.allocators }, "replace")}>
-            Allocators
-          </button>
-        )}
         <div className="select small">
           <select aria-label="Colour by" value={state.colourBy} onChange={(e) => go({ colourBy: e.target.value as DiffColour }, "replace")}>
-            <option value="relative">colour: relative change</option>
-            <option value="absolute">colour: absolute change</option>
+            <option value="relative">colour: relative</option>
+            <option value="absolute">colour: absolute</option>
             <option value="package">colour: package</option>
             <option value="binary">colour: binary</option>
           </select>
@@ -340,7 +337,7 @@ export function ComparePanel({ source, asked, sides, now, choice, level, state, 
         <span>{choice.why}</span>
         {(["before", "after"] as const).map((side) => (
           <span key={side} className="quiet">
-            {side}: {amount(tree, side, level, asked)}
+            {side}: {amount(tree, side, scale, level, asked)}
           </span>
         ))}
       </div>
@@ -363,19 +360,20 @@ export function ComparePanel({ source, asked, sides, now, choice, level, state, 
   );
 }
 
-// amount says how much a side has, and whether a part of its range has nothing to show for it.
-function amount(t: DiffTree, side: SideName, level: boolean, asked: Props["asked"]): string {
+// amount says what a side's values are made of, and whether a part of its range has nothing to show for it.
+function amount(t: DiffTree, side: SideName, scale: Scale, level: boolean, asked: Props["asked"]): string {
   const { total, unfilteredTotal, stackCount, seriesCount, stacksCut, durationMillis } = t[side];
   const all = total[0] as number;
-  const text = [
-    formatValue(all, t.unit) + (all === unfilteredTotal ? "" : ` (${formatShare(all, unfilteredTotal)} of all)`),
-    `${formatCount(stackCount)} stacks${stacksCut ? ", the largest" : ""}`,
-    ...(seriesCount > 1 ? [`${formatCount(seriesCount)} series`] : []),
-  ].join(", ");
   const length = asked === undefined ? 0 : asked[side].span.end - asked[side].span.start;
-  // A service that began in the middle of a range has less to show for it.
-  const short = !level && durationMillis > 0 && durationMillis < length * 0.9;
-  return short ? `${text}; profiles cover ${formatValue(durationMillis * 1e6, "nanoseconds")} of ${formatValue(length * 1e6, "nanoseconds")}` : text;
+  const long = (millis: number): string => formatValue(millis * 1e6, "nanoseconds");
+  return [
+    ...(scale === "none" ? [] : [`${formatValue(all, t.unit)}${scale === "time" ? ` in ${long(durationMillis)}` : ""}`]),
+    ...(all === unfilteredTotal ? [] : [`${formatShare(all, unfilteredTotal)} of all`]),
+    `${formatCount(stackCount)} ${stackCount === 1 ? "stack" : "stacks"}${stacksCut ? ", the largest" : ""}`,
+    ...(seriesCount > 1 ? [`${formatCount(seriesCount)} series`] : []),
+    // A service that began in the middle of a range has less to show for it.
+    ...(!level && scale === "none" && durationMillis > 0 && durationMillis < length * 0.9 ? [`profiles cover ${long(durationMillis)} of ${long(length)}`] : []),
+  ].join(", ");
 }
 
 // sideAtFault reads which side the server means: it begins with its name.

@@ -6,7 +6,7 @@ import { widen, type TimeRange } from "../lib/timerange";
 import type { Rate } from "../lib/units";
 import { initial, type ViewState } from "../lib/urlstate";
 import { Chart, type ShownSeries } from "./Chart";
-import { useRequest, type Change, type Go } from "./hooks";
+import type { Change, Go, Request } from "./hooks";
 import { Chevron, RangePicker } from "./RangePicker";
 import { SelectorInput } from "./SelectorInput";
 import { ServicePicker } from "./ServicePicker";
@@ -24,6 +24,9 @@ interface Props {
   // The type in words.
   readonly what: string;
   readonly rate: Rate;
+  readonly series: Request<ShownSeries>;
+  // The largest value of both sides' charts.
+  readonly room: number;
 }
 
 const day = 86_400_000;
@@ -39,14 +42,9 @@ const choices: readonly { readonly label: string; readonly range: (after: TimeRa
 const same = (a: TimeRange, b: TimeRange): boolean => a.from === b.from && a.to === b.to;
 
 // CompareSide chooses one side: which series, when, and how that was over time.
-export function CompareSide({ api, name, sides, now, selection, state, go, what, rate }: Props) {
+export function CompareSide({ api, name, sides, now, selection, state, go, what, rate, series, room }: Props) {
   const side = sides[name];
-  const { filter, groupBy } = state;
-  const key = selection === undefined ? undefined : JSON.stringify([selection, groupBy, filter]);
-  const series = useRequest(key, async (signal): Promise<ShownSeries> => {
-    const asked = selection as Selection;
-    return { ...(await api.series(asked, groupBy, filter, signal)), span: asked.span, groupBy };
-  });
+  const { groupBy } = state;
 
   // What is before goes along with a change of what is after unless it was chosen by itself.
   const set = (change: Partial<Side>): void => {
@@ -99,6 +97,7 @@ export function CompareSide({ api, name, sides, now, selection, state, go, what,
           state={view}
           go={goSide}
           widen={() => set({ range: widen(side.range, Date.now()) })}
+          room={room}
         />
       )}
     </section>

@@ -22,6 +22,7 @@ interface Props {
   readonly path: readonly string[] | undefined;
   // The tree's.
   readonly scale: Scale;
+  readonly memory: boolean;
   // What ends in an allocator counts for its caller.
   readonly folded: boolean;
   readonly wanted: Pattern | undefined;
@@ -34,11 +35,11 @@ interface Props {
 const rowHeight = 24;
 const longName = 32;
 // From how many pixels on there is room for before and after, and for both kinds of values.
-const roomForSides = 470;
+const roomForSides = 430;
 const roomForBoth = 1000;
 
 // CompareTable lists functions, what changed most first, as the server counts them where it can.
-export function CompareTable({ source, filter, tree, zoomed, path, scale, folded, wanted, sort, search, go, menu }: Props) {
+export function CompareTable({ source, filter, tree, zoomed, path, scale, memory, folded, wanted, sort, search, go, menu }: Props) {
   const order = sort === "total" ? "total" : "self";
   const site = path === undefined || path.length === 0 ? filter.callSite : path;
   const top = useRequest(path === undefined ? undefined : `${source.key} ${JSON.stringify({ ...filter, callSite: site })} ${order} ${folded}`, (signal) =>
@@ -49,13 +50,17 @@ export function CompareTable({ source, filter, tree, zoomed, path, scale, folded
   const sides = part === undefined ? (top.data ?? tree) : tree;
   const written = part === undefined ? (top.data?.scale ?? scale) : scale;
   const all = part ?? top.data?.rows;
-  const rows = useMemo(() => sortDiffRows(wanted === undefined ? (all ?? []) : (all ?? []).filter((r) => wanted(r.name)), sort, sides), [all, wanted, sort, sides]);
+  const rows = useMemo(() => {
+    const kept = (all ?? []).filter((r) => (wanted === undefined || wanted(r.name)) && (changeOf(r, "self", sides) !== 0 || changeOf(r, "total", sides) !== 0));
+    return sortDiffRows(kept, sort, sides);
+  }, [all, wanted, sort, sides]);
   const write = writerOf(sides, written, tree.unit);
   const most = useMemo(() => rows.reduce((n, r) => Math.max(n, Math.abs(changeOf(r, order, sides))), 0), [rows, order, sides]);
 
   const [frame, width] = useWidth();
   const both = width >= roomForBoth;
-  const beside = width >= roomForSides;
+  // Shares and growth per second have longer words.
+  const beside = width >= (written === "time" ? 1.15 : 1) * roomForSides;
   const shown: readonly ("self" | "total")[] = both ? (order === "self" ? ["self", "total"] : ["total", "self"]) : [order];
 
   const { box, first, last } = useRows(rows.length, rowHeight);
@@ -77,11 +82,16 @@ export function CompareTable({ source, filter, tree, zoomed, path, scale, folded
             </button>
           ))}
         </div>
+        {memory && (
+          <button className="quiet-button" aria-pressed={!folded} title="Show malloc and its like instead of counting them for who calls them" onClick={() => go({ allocators: folded }, "replace")}>
+            Allocators
+          </button>
+        )}
       </div>
       {/* The panel tells of a server that is away or of a bad selector. */}
       {path !== undefined && top.error?.kind === "failed" && <Notice error={top.error} retry={top.retry} />}
       <div className="table-scroll" ref={box} data-stale={path !== undefined && top.loading && top.error === undefined ? "asked" : "no"}>
-        <table className="functions changes" aria-label="Functions that changed" aria-rowcount={rows.length + 1}>
+        <table className="functions changes" data-room={both ? "wide" : beside ? "narrow" : "least"} aria-label="Functions that changed" aria-rowcount={rows.length + 1}>
           <thead>
             <tr>
               <th scope="col" aria-sort={sorted("name")}>
@@ -142,14 +152,12 @@ export function CompareTable({ source, filter, tree, zoomed, path, scale, folded
             Counting functions…
           </p>
         )}
-        {all !== undefined && rows.length === 0 && <p className="quiet table-none">No function {wanted === undefined ? "here" : "matches the search"}.</p>}
+        {all !== undefined && rows.length === 0 && <p className="quiet table-none">{wanted === undefined ? "Nothing changed." : "No function that changed matches the search."}</p>}
       </div>
       <p className="table-foot quiet num">
-        {part !== undefined
-          ? `${formatCount(rows.length)} functions${below}, as the graph shows them`
-          : all === undefined
-            ? "…"
-            : `${rows.length < count ? `${formatCount(rows.length)} of ` : ""}${formatCount(count)} functions${below}${folded ? "; allocators count for their callers" : ""}`}
+        {all === undefined
+          ? "…"
+          : `${formatCount(rows.length)} of ${formatCount(count)} functions${below}${wanted === undefined && all.length === count ? " changed" : ""}${part !== undefined ? ", as the graph shows them" : folded ? "; allocators count for their callers" : ""}`}
       </p>
     </div>
   );
