@@ -46,17 +46,17 @@ export function watch(page: Page): string[] {
   return faults;
 }
 
-// settled waits until nothing is being asked and the graph's animation has ended.
+// settled waits until nothing is being asked and the graphs' animations have ended.
 export async function settled(page: Page): Promise<void> {
-  await page.locator('.flame[aria-busy="false"] canvas').waitFor();
+  await page.locator('.flame[aria-busy="false"] canvas').first().waitFor();
   await page.waitForFunction(() => document.querySelector('[data-stale="asked"]') === null);
   await page.waitForFunction(() => {
-    const c = document.querySelector<HTMLCanvasElement & { perfuseView?: { resting(): boolean } }>(".flame canvas");
-    return c?.perfuseView?.resting() === true;
+    const all = [...document.querySelectorAll<HTMLCanvasElement & { perfuseView?: { resting(): boolean } }>(".flame canvas")];
+    return all.length > 0 && all.every((c) => c.perfuseView?.resting() === true);
   });
 }
 
-// picture is what the graph's canvas shows, as a digest of its pixels.
+// picture is what the first graph's canvas shows, as a digest of its pixels.
 export async function picture(page: Page): Promise<string> {
   const data = await page.evaluate(() => document.querySelector<HTMLCanvasElement>(".flame canvas")?.toDataURL() ?? "none");
   return createHash("sha256").update(data).digest("hex");

@@ -1,6 +1,9 @@
 import { create, fromBinary, toBinary } from "@bufbuild/protobuf";
 import { createClient } from "@connectrpc/connect";
 import { createConnectTransport } from "@connectrpc/connect-web";
+import { createRequire } from "node:module";
+import { readFile } from "node:fs/promises";
+import type { AxeResults } from "axe-core";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import type { Browser, Page } from "playwright-core";
 import { DiffScale, DiffTopOrder, FrameKind, QueryService } from "../src/api/gen/perfuse/query/v1/query_pb";
@@ -394,6 +397,65 @@ describe.skipIf(binary === undefined)("comparing", () => {
       await page.close();
     }
     expect(pictures[0]).not.toBe(pictures[1]);
+  });
+
+  test("axe finds nothing serious", async () => {
+    const axe = await readFile(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
+    const nothing = encodeURIComponent('{service_name="none"}');
+    for (const colorScheme of ["light", "dark"] as const) {
+      for (const query of [`${shop}&${times}`, `${shop}&${times}&show=sides&colour=absolute&search=json`, `${shop}&${times}&view=table&drop=sql`, `${shop}&${times}&q0=${nothing}`]) {
+        const { page } = await open(query, { colorScheme });
+        if (query.endsWith(nothing)) await page.getByRole("heading", { name: "Nothing matches" }).waitFor();
+        else if (query.includes("view=table")) await page.locator(".functions tbody tr[aria-rowindex]").first().waitFor();
+        else await settled(page);
+        await page.evaluate(axe);
+        const found = await page.evaluate(async () => {
+          const { violations } = await (globalThis as unknown as { axe: { run(): Promise<AxeResults> } }).axe.run();
+          return violations.map((x) => ({ impact: x.impact, rule: x.id, at: x.nodes.map((n) => `${n.html.slice(0, 160)} ${n.failureSummary ?? ""}`) }));
+        });
+        expect(found.filter((x) => x.impact === "serious" || x.impact === "critical")).toEqual([]);
+        await page.close();
+      }
+    }
+  }, 120_000);
+
+  test("the menu comes by the other button and by a finger that rests", async () => {
+    const { page, faults } = await open(`${shop}&${times}`);
+    await settled(page);
+    const canvas = page.locator(".flame canvas");
+    await canvas.click({ button: "right", position: { x: 300, y: 30 } });
+    await page.getByRole("menu", { name: "What can be done with main" }).waitFor();
+    await page.keyboard.press("Escape");
+    await page.getByRole("menu").waitFor({ state: "detached" });
+    await page.close();
+
+    const context = await browser.newContext({ viewport: { width: 390, height: 844 }, hasTouch: true });
+    const phone = await context.newPage();
+    await phone.goto(`${server.url}/compare?${shop}&${times}&view=graph`);
+    await settled(phone);
+    await phone.locator(".flame canvas").scrollIntoViewIfNeeded();
+    const box = await phone.locator(".flame canvas").boundingBox();
+    if (box === null) throw new Error("no graph");
+    const finger = await context.newCDPSession(phone);
+    await finger.send("Input.dispatchTouchEvent", { type: "touchStart", touchPoints: [{ x: box.x + 150, y: box.y + 30 }] });
+    await phone.getByRole("menu", { name: "What can be done with main" }).waitFor();
+    await finger.send("Input.dispatchTouchEvent", { type: "touchEnd", touchPoints: [] });
+    // The press is no click: nothing zooms, and the menu stays to be used.
+    await phone.getByRole("menuitem", { name: "Zoom in" }).tap();
+    await zoomedBy(phone, 1);
+    expect(faults).toEqual([]);
+    await context.close();
+  });
+
+  test("the difference can be saved as a drawing", async () => {
+    const { page } = await open(`${shop}&${times}`);
+    await settled(page);
+    const [file] = await Promise.all([page.waitForEvent("download"), page.getByRole("button", { name: "SVG" }).click()]);
+    expect(file.suggestedFilename()).toMatch(/^diff-shop-.*\.svg$/);
+    const svg = await readFile(await file.path(), "utf8");
+    expect(svg).toContain("before 0 ns, after 8.10 s: +8.10 s, new");
+    for (const name of ["gone", "half", "twice", "new"]) expect(svg).toContain(`>${name}</text>`);
+    await page.close();
   });
 
   test("from Explore to Compare and back the selection goes along", async () => {

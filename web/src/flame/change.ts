@@ -68,3 +68,24 @@ function edge(mark: (typeof marks)[number], k: Tokens): string {
   const light = k.lightness > 0.6;
   return mark === "new" ? `oklch(${light ? 0.5 : 0.82} 0.15 ${more - 10})` : `oklch(${light ? 0.42 : 0.8} 0.12 ${less})`;
 }
+
+// The points of the scale that a legend names: in relative terms those of profilectl, in absolute ones parts of the
+// largest change.
+const named: readonly (readonly [number, string])[] = [
+  [-1, "gone"],
+  [-1 / 3, "half"],
+  [-1 / 21, "−9 %"],
+  [0, "the same"],
+  [1 / 21, "+10 %"],
+  [1 / 3, "twice"],
+  [1, "new"],
+];
+const parts = [-1, -1 / 4, -1 / 16, 0, 1 / 16, 1 / 4, 1];
+
+// legendOf says what the colours of a difference are; write writes a change.
+export function legendOf(t: DiffTree, mode: ChangeMode, write: (change: number) => string, k: Tokens): { swatch: Swatch; name: string }[] {
+  if (mode === "relative") return named.map(([share, name]) => ({ swatch: swatchOf(share, mode, k), name }));
+  const most = largestChange(t);
+  const only = (["gone", "new"] as const).map((mark) => ({ swatch: { fill: fill(0, k), hatch: false, edge: edge(mark, k) }, name: mark }));
+  return [...parts.map((p) => ({ swatch: swatchOf(p, mode, k), name: p === 0 ? "the same" : write(p * most) })), ...only];
+}

@@ -2,7 +2,9 @@ import { readFileSync } from "node:fs";
 import { expect, test } from "vitest";
 import { foldedTree } from "../../e2e/fixture/folded";
 import { decodeTree, findPath } from "../lib/tree";
-import { flameSvg, light, rgb } from "./svg";
+import { diffTrees } from "../lib/difftree";
+import { byChange, legendOf } from "./change";
+import { flameSvg, light, lightTokens, rgb } from "./svg";
 
 const usual = { title: "CPU time", orientation: "icicle", colourBy: "package" } as const;
 const tree = (text: string) => decodeTree(foldedTree(text));
@@ -48,6 +50,16 @@ test("what is too narrow is counted", () => {
 test("no samples give a drawing without boxes", () => {
   const svg = flameSvg({ ...tree(""), count: 0 }, usual);
   expect(svg).toMatch(/^<svg [^]*<\/svg>\n$/);
+});
+test("a difference has its colours, its legend and its own words", () => {
+  const d = diffTrees(tree("a 10\nb 10"), tree("a 10\nc 30"));
+  const svg = flameSvg(d, { ...usual, colourBy: byChange(d, "relative"), legend: legendOf(d, "relative", String, lightTokens), values: (i) => `${d.before.total[i]} → ${d.after.total[i]}` });
+  const b = boxes(svg);
+  const [gone, , , same, , , come] = legendOf(d, "relative", String, lightTokens);
+  expect([b["a"]?.fill, b["b"]?.fill, b["c"]?.fill]).toEqual([same, gone, come].map((l) => rgb(l?.swatch.fill ?? "")));
+  expect(svg).toContain("<title>c\n0 → 30</title>");
+  expect(svg.match(new RegExp(rgb(come?.swatch.edge ?? ""), "g"))?.length).toBe(2);
+  expect(b["total"]?.y).toBe(68);
 });
 test("colours are the light theme's", () => {
   const theme = readFileSync(new URL("../theme.css", import.meta.url), "utf8").split(':root[data-theme="dark"]')[0] as string;

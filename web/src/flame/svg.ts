@@ -6,7 +6,7 @@ import { FrameKind, frameOf, type FlameTree } from "../lib/tree";
 import { formatShare, formatValue } from "../lib/units";
 import type { ColourBy, Orientation } from "../lib/urlstate";
 import { fits } from "./layout";
-import { byFrame, colours, slot } from "./palette";
+import { byFrame, type Colouring, type Swatch, type Tokens } from "./palette";
 
 export interface SvgOptions {
   readonly title: string;
@@ -15,7 +15,10 @@ export interface SvgOptions {
   // Where to begin: this node is as wide as the drawing.
   readonly node?: number;
   readonly orientation: Orientation;
-  readonly colourBy: ColourBy;
+  readonly colourBy: ColourBy | Colouring;
+  // What colours are, and a node's values; by default those of one profile.
+  readonly legend?: readonly { readonly swatch: Swatch; readonly name: string }[];
+  readonly values?: (node: number) => string;
 }
 
 // theme.css's light theme, as far as a drawing needs it.
@@ -34,6 +37,8 @@ const width = 1200;
 const margin = 10;
 const rowHeight = 18;
 const head = 46;
+const legendHeight = 22;
+const legendStep = 110;
 // A letter of the monospace font.
 const charWidth = 6.7;
 // Narrower boxes are left out.
@@ -45,6 +50,9 @@ text { fill: ${light.text}; white-space: pre; pointer-events: none; }
 .title { font: 600 13px system-ui, sans-serif; } .about { font: 12px system-ui, sans-serif; }
 rect { stroke: ${light.gap}; stroke-width: .5; } g:hover > rect { stroke: ${light.text}; stroke-width: 1; }
 `;
+
+// A theme's whole tokens; a drawing has no search, no cursor and no hatching.
+export const lightTokens: Tokens = { ...light, match: "", matchText: "", dim: "", dimText: "", dust: "", hatch: "", cursor: "" };
 
 // flameSvg draws the subtree of one node.
 export function flameSvg(t: FlameTree, o: SvgOptions): string {
@@ -66,10 +74,13 @@ export function flameSvg(t: FlameTree, o: SvgOptions): string {
     rows = Math.max(rows, (t.depth[i] as number) - base + 1);
     i++;
   }
-  const height = head + rows * rowHeight + margin;
+  const legend = o.legend ?? [];
+  const top = head + (legend.length > 0 ? legendHeight : 0);
+  const height = top + rows * rowHeight + margin;
   const about = `${o.about ?? formatValue(total, t.unit)}${narrow > 0 ? `, ${narrow} ${narrow === 1 ? "node" : "nodes"} too narrow to be drawn` : ""}`;
-  const fills = colours({ ...light, match: "", matchText: "", dim: "", dimText: "", dust: "", hatch: "", cursor: "" }).map(rgb);
-  const { slots } = byFrame(t, o.colourBy);
+  const { slots, swatches } = typeof o.colourBy === "string" ? byFrame(t, o.colourBy) : o.colourBy;
+  const looks = swatches(lightTokens);
+  const values = o.values ?? ((i: number) => `total ${shareOf(t.total[i] as number, total, t.unit)}, self ${shareOf(t.self[i] as number, total, t.unit)}`);
 
   const out = [
     `<svg xmlns="http://www.w3.org/2000/svg" width="${width}" height="${height}" viewBox="0 0 ${width} ${height}" role="img">`,
@@ -78,18 +89,22 @@ export function flameSvg(t: FlameTree, o: SvgOptions): string {
     `<text class="title" x="${margin}" y="18">${escapeXml(fits(o.title, o.title, 150))}</text>`,
     `<text class="about" x="${margin}" y="36">${escapeXml(about)}</text>`,
   ];
+  legend.forEach(({ swatch, name }, i) => {
+    const x = margin + i * legendStep;
+    out.push(`${box(x, head - 4, 14, 14, swatch)}<text class="about" x="${x + 19}" y="${head + 8}">${escapeXml(name)}</text>`);
+  });
   for (const i of boxes) {
     const row = (t.depth[i] as number) - base;
     const x = margin + ((t.offset[i] as number) - (t.offset[from] as number)) * scale;
-    const y = head + (o.orientation === "icicle" ? row : rows - 1 - row) * rowHeight;
+    const y = top + (o.orientation === "icicle" ? row : rows - 1 - row) * rowHeight;
     const w = (t.total[i] as number) * scale;
     const f = frameOf(t, i);
     const name = f.kind === FrameKind.ROOT ? "total" : f.name;
     const label = fits(name, shortName(name), Math.floor((w - 6) / charWidth));
-    const fill = fills[slots[i] as number] ?? fills[slot.root];
+    const look = looks[slots[i] as number] as Swatch;
     out.push(
-      `<g><title>${escapeXml(tooltip(t, i, total))}</title><rect x="${x.toFixed(2)}" y="${y}" width="${w.toFixed(2)}" height="${rowHeight}" fill="${fill}"/>${
-        label === "" ? "" : `<text x="${(x + 3).toFixed(2)}" y="${y + 13}">${escapeXml(label)}</text>`
+      `<g><title>${escapeXml(tooltip(t, i, values(i)))}</title>${box(x, y, w, rowHeight, look)}${
+        label === "" ? "" : `<text x="${(x + (look.edge === "" ? 3 : 6)).toFixed(2)}" y="${y + 13}">${escapeXml(label)}</text>`
       }</g>`,
     );
   }
@@ -97,10 +112,18 @@ export function flameSvg(t: FlameTree, o: SvgOptions): string {
   return out.join("\n");
 }
 
-function tooltip(t: FlameTree, i: number, drawn: number): string {
+function box(x: number, y: number, w: number, h: number, look: Swatch): string {
+  const rect = (width: number, fill: string): string => `<rect x="${x.toFixed(2)}" y="${y}" width="${width.toFixed(2)}" height="${h}" fill="${rgb(fill)}"/>`;
+  return rect(w, look.fill) + (look.edge === "" || w < 6 ? "" : rect(3, look.edge));
+}
+
+function shareOf(v: number, whole: number, unit: string): string {
+  return `${formatValue(v, unit)} (${formatShare(v, whole)})`;
+}
+
+function tooltip(t: FlameTree, i: number, values: string): string {
   const f = frameOf(t, i);
-  const value = (v: number): string => `${formatValue(v, t.unit)} (${formatShare(v, drawn)})`;
-  const lines = [f.kind === FrameKind.ROOT ? "total" : f.name, `total ${value(t.total[i] as number)}, self ${value(t.self[i] as number)}`];
+  const lines = [f.kind === FrameKind.ROOT ? "total" : f.name, values];
   if (f.file !== "") lines.push(f.startLine > 0 ? `${f.file}:${f.startLine}` : f.file);
   if (f.mapping !== "") lines.push(baseName(f.mapping));
   if (f.inlined) lines.push("inlined into its caller");

@@ -65,7 +65,7 @@ export class FlameView {
   private focused = false;
   private drag: { x: number; y: number; x0: number; x1: number; top: number; moved: boolean } | undefined;
   private press: { x: number; y: number; timer: number } | undefined;
-  // The finger's last press asked for the menu: the click that ends it is none.
+  // The last press asked for the menu: what ends it is no click.
   private pressed = false;
   private charWidth = 7;
   private readonly font: string;
@@ -398,6 +398,15 @@ export class FlameView {
       this.unpress();
       this.drag = undefined;
     });
+    // The mouse events and the click that a browser makes of a finger's end would take the focus from the menu.
+    this.on(
+      this.canvas,
+      "touchend",
+      (e) => {
+        if (this.pressed && e.cancelable) e.preventDefault();
+      },
+      { passive: false },
+    );
     this.on(this.canvas, "contextmenu", (e) => {
       if (this.host.menu === undefined) return;
       e.preventDefault();
@@ -407,10 +416,7 @@ export class FlameView {
       else this.askMenu(this.nodeAt(e.clientX, e.clientY), e.clientX, e.clientY);
     });
     this.on(this.canvas, "click", (e) => {
-      if (this.pressed) {
-        this.pressed = false;
-        return;
-      }
+      if (this.pressed) return;
       if (this.drag?.moved === true) {
         this.drag = undefined;
         return;

@@ -1,7 +1,7 @@
 import { useMemo } from "react";
-import { swatchOf, type ChangeMode } from "../flame/change";
+import { legendOf, type ChangeMode } from "../flame/change";
 import { formatGrowth, type Scale, type Writer } from "../lib/change";
-import { change, growth, largestChange, type DiffTree } from "../lib/difftree";
+import { change, growth, type DiffTree } from "../lib/difftree";
 import { formatShare } from "../lib/units";
 import { readTokens } from "./FlameCanvas";
 
@@ -57,48 +57,17 @@ export function sayChange(t: DiffTree, node: number, write: Writer): string {
   return `before ${write.value("before", before)}, after ${write.value("after", after)}: ${changed(before, after)}${self}`;
 }
 
-// The scale's points: in relative terms with their names, in absolute ones as parts of the largest change.
-const named = [
-  [-1, "gone"],
-  [-1 / 3, "half"],
-  [-1 / 21, "−9 %"],
-  [0, "the same"],
-  [1 / 21, "+10 %"],
-  [1 / 3, "twice"],
-  [1, "new"],
-] as const;
-const parts = [-1, -0.25, -1 / 16, 0, 1 / 16, 0.25, 1] as const;
-
-// Legend says what the colours of changes are.
+// Legend says what the colours of changes are; write is the one of the tree.
 export function Legend({ tree, mode, write, theme }: { tree: DiffTree; mode: ChangeMode; write: Writer; theme: "light" | "dark" }) {
-  const tokens = useMemo(readTokens, [theme]);
-  const most = useMemo(() => (mode === "absolute" ? largestChange(tree) : 0), [tree, mode]);
-  const points = mode === "relative" ? named : parts.map((p) => [p, p === 0 ? "the same" : write.change(p * most)] as const);
-  const edged = swatchOf(1, "relative", tokens).edge;
-  const gone = swatchOf(-1, "relative", tokens).edge;
+  const points = useMemo(() => legendOf(tree, mode, (v) => write.change(v), readTokens()), [tree, mode, theme]);
   return (
-    <ul className="scale num" aria-label={mode === "relative" ? "Colours: change relative to both sides" : "Colours: change in absolute terms"}>
-      {points.map(([share, name]) => {
-        const s = swatchOf(share, mode, tokens);
-        return (
-          <li key={share}>
-            <i style={{ background: s.fill, ...(s.edge === "" ? {} : { boxShadow: `inset 3px 0 ${s.edge}` }) }} />
-            {name}
-          </li>
-        );
-      })}
-      {mode === "absolute" && (
-        <>
-          <li>
-            <i style={{ boxShadow: `inset 3px 0 ${gone}` }} />
-            gone
-          </li>
-          <li>
-            <i style={{ boxShadow: `inset 3px 0 ${edged}` }} />
-            new
-          </li>
-        </>
-      )}
+    <ul className="scale num" aria-label={mode === "relative" ? "Colours: how much of both sides changed" : "Colours: how much changed"}>
+      {points.map(({ swatch, name }) => (
+        <li key={name}>
+          <i style={{ background: swatch.fill, ...(swatch.edge === "" ? {} : { boxShadow: `inset 3px 0 ${swatch.edge}` }) }} />
+          {name}
+        </li>
+      ))}
     </ul>
   );
 }

@@ -1,6 +1,7 @@
 import { useMemo, useRef, useState, type ReactNode } from "react";
 import { ApiError, type Selection } from "../api/client";
 import type { DiffSource } from "../api/diff";
+import { byChange, legendOf } from "../flame/change";
 import { formatGrowth, writerOf, type Scale } from "../lib/change";
 import { earlier, rightBefore, withSides, type CompareState, type DiffColour, type Graphs, type Side } from "../lib/compareurl";
 import type { DiffRow } from "../lib/difftable";
@@ -10,10 +11,11 @@ import { match, pattern, type Pattern } from "../lib/search";
 import { formatSpan, widen } from "../lib/timerange";
 import { expandable, findPath, FrameKind, frameOf, namesTo } from "../lib/tree";
 import { formatCount, formatShare, formatValue } from "../lib/units";
-import { joinPath, type Layout, type Orientation } from "../lib/urlstate";
+import { fileName, joinPath, type Layout, type Orientation } from "../lib/urlstate";
 import { CompareGraphs } from "./CompareGraphs";
+import { sayChange } from "./CompareNode";
 import { CompareTable } from "./CompareTable";
-import { copyText } from "./copy";
+import { copyText, offerFile } from "./copy";
 import { AddFilter, FilterBar } from "./FilterBar";
 import { Crumbs, isMemory, Toggle, useSaid, useSlash } from "./FlamePanel";
 import { staleness, useRequest, type Change } from "./hooks";
@@ -134,6 +136,22 @@ export function ComparePanel({ source, asked, sides, now, choice, level, state, 
     );
   }
   const write = writerOf(tree, scale, tree.unit);
+  const saveSvg = async (): Promise<void> => {
+    const { flameSvg, lightTokens } = await import("../flame/svg");
+    const colour = state.colourBy;
+    const changes = colour === "relative" || colour === "absolute";
+    const title = `${sides.before.selector === sides.after.selector ? sides.after.selector : `${sides.before.selector || "{}"} → ${sides.after.selector || "{}"}`}`;
+    const text = flameSvg(tree, {
+      title: [asked?.after.type ?? "", title].filter((t) => t !== "").join(" "),
+      about: `${between(zoomBefore, zoomAfter)}, compared ${choice.why}; width: before and after together`,
+      node: zoomed.node,
+      orientation: state.orientation,
+      colourBy: changes ? byChange(tree, colour) : colour,
+      ...(changes ? { legend: legendOf(tree, colour, (v) => write.change(v), lightTokens) } : {}),
+      values: (node) => sayChange(tree, node, write),
+    });
+    offerFile(text, "image/svg+xml", `${fileName("diff", sides.after.selector, asked?.after.span.end ?? now)}.svg`);
+  };
   const [before, after] = [tree.before.total[0] as number, tree.after.total[0] as number];
   if (before === 0 && after === 0) {
     return panel(
@@ -282,6 +300,9 @@ export function ComparePanel({ source, asked, sides, now, choice, level, state, 
           {said}
         </span>
         <AddFilter filter={filter} setFilter={setFilter} />
+        <button className="quiet-button" title="Download the difference as it is drawn, as SVG" onClick={() => void saveSvg()}>
+          SVG
+        </button>
         <div className="select small">
           <select aria-label="Colour by" value={state.colourBy} onChange={(e) => go({ colourBy: e.target.value as DiffColour }, "replace")}>
             <option value="relative">colour: relative</option>
