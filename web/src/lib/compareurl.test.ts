@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { earlier, formatCompare, parseCompare, resolveSides, sidesOf, withSides, type CompareState } from "./compareurl";
+import { earlier, formatCompare, parseCompare, relationOf, resolveSides, sidesOf, withRangeAfter, withSides, type CompareState } from "./compareurl";
 
 const now = Date.UTC(2026, 10, 23, 12);
 
@@ -60,6 +60,24 @@ test("the shortest form of two sides", () => {
     const again = sidesOf(swapped, now);
     expect({ ...s, ...withSides(again.after, again.before, now) }).toEqual(s);
   }
+});
+
+test("what is related to the range after goes along with it", () => {
+  const brushed = { from: "2026-11-23T11:00:00Z", to: "2026-11-23T11:10:00Z" };
+  const f = (query: string, relation: string | undefined, want: string): void => {
+    const s = parseCompare(query);
+    const sides = sidesOf(s, now);
+    expect(relationOf(sides.before.range, sides.after.range, now)?.name).toBe(relation);
+    const { before, after } = sidesOf({ ...s, ...withRangeAfter(sides, brushed, now) }, now);
+    expect(after.range).toEqual(brushed);
+    expect(`${before.range.from}..${before.range.to}`).toBe(want);
+  };
+  f("", "right before", "2026-11-23T10:50:00Z..2026-11-23T11:00:00Z");
+  f("?q=a&q0=b", "the same time", "2026-11-23T11:00:00Z..2026-11-23T11:10:00Z");
+  f("?q=a&q0=b&from0=now-30m&to0=now-15m", "right before", "2026-11-23T10:50:00Z..2026-11-23T11:00:00Z");
+  f("?from=now-1h&from0=now-1d1h&to0=now-1d", "a day before", "2026-11-22T11:00:00Z..2026-11-22T11:10:00Z");
+  f("?from=now-1h&from0=now-7d1h&to0=now-7d", "a week before", "2026-11-16T11:00:00Z..2026-11-16T11:10:00Z");
+  f("?from=now-1h&from0=now-5h&to0=now-4h", undefined, "now-5h..now-4h");
 });
 
 test("a range that cannot be read is one side's", () => {

@@ -146,6 +146,36 @@ export function earlier(r: TimeRange, millis: number, now: number): TimeRange {
   return { from: move(r.from), to: move(r.to) };
 }
 
+const day = 86_400_000;
+
+// A relation says when before was, as to the range after.
+export interface Relation {
+  readonly name: string;
+  readonly range: (after: TimeRange, now: number) => TimeRange;
+}
+
+export const relations: readonly Relation[] = [
+  { name: "right before", range: rightBefore },
+  { name: "the same time", range: (after) => after },
+  { name: "a day before", range: (after, now) => earlier(after, day, now) },
+  { name: "a week before", range: (after, now) => earlier(after, 7 * day, now) },
+];
+
+// relationOf is the relation that both ranges have, if it is one of those.
+export function relationOf(before: TimeRange, after: TimeRange, now: number): Relation | undefined {
+  return relations.find((r) => {
+    const range = r.range(after, now);
+    return range.from === before.from && range.to === before.to;
+  });
+}
+
+// withRangeAfter returns the change that gives the side after another range. A range before that is related to it goes
+// along: a day before stays a day before.
+export function withRangeAfter(sides: Readonly<Record<SideName, Side>>, range: TimeRange, now: number): Pick<CompareState, "selector" | "range" | "selectorBefore" | "rangeBefore"> {
+  const related = relationOf(sides.before.range, sides.after.range, now);
+  return withSides({ ...sides.before, range: related === undefined ? sides.before.range : related.range(range, now) }, { ...sides.after, range }, now);
+}
+
 export interface Sides {
   readonly before: Span;
   readonly after: Span;

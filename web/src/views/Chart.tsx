@@ -27,6 +27,8 @@ interface Props {
   readonly widen: () => void;
   // The scale has room for this value as well: charts beside each other have one scale.
   readonly room?: number;
+  // Likewise, the values of the label that is grouped by in the order of their colours.
+  readonly keys?: readonly string[];
 }
 
 const height = 132;
@@ -34,7 +36,7 @@ const height = 132;
 const cardWidth = 230;
 const margin = { left: 74, right: 12, top: 8, bottom: 20 };
 
-export function Chart({ api, request, selection, span, name, rate, state, go, widen, room = 0 }: Props) {
+export function Chart({ api, request, selection, span, name, rate, state, go, widen, room = 0, keys }: Props) {
   const [box, width] = useWidth();
   const { data } = request;
   // While the next answer is on its way, the old one keeps its own axis and grouping.
@@ -80,7 +82,7 @@ export function Chart({ api, request, selection, span, name, rate, state, go, wi
 
   const step = mark === undefined ? -1 : Math.min(stacked.steps - 1, Math.max(0, Math.floor((mark - stacked.start) / stacked.step)));
   const empty = data !== undefined && stacked.max === 0;
-  const colour = (i: number, l: Layer): string => (l.other ? "var(--series-other)" : `var(--series-${(i % 8) + 1})`);
+  const colour = (i: number, l: Layer): string => (l.other ? "var(--series-other)" : `var(--series-${((keys?.indexOf(l.key) ?? i) % 8) + 1})`);
   const groupBy = data?.groupBy ?? "";
   const grouped = groupBy !== "";
   const mean = formatRate(stacked.mean, unit, rate);

@@ -50,10 +50,17 @@ export function Compare({ api }: { api: Api }) {
   }, [name, selector]);
 
   const series = { before: useSeries(api, asked?.before, state), after: useSeries(api, asked?.after, state) };
-  const tops = [series.before.data, series.after.data];
-  const room = useMemo(() => tops.reduce((n, d) => (d === undefined ? n : Math.max(n, stack(d.series, d.span, d.stepMillis, rate, d.asked).max)), 0), [...tops, rate]);
+  const answers = [series.before.data, series.after.data];
+  // One scale and one colour per value for both charts.
+  const { room, keys } = useMemo(() => {
+    const stacks = answers.flatMap((d) => (d === undefined ? [] : [stack(d.series, d.span, d.stepMillis, rate, d.asked)]));
+    const means = new Map<string, number>();
+    for (const l of stacks.flatMap((s) => s.layers)) if (!l.other) means.set(l.key, (means.get(l.key) ?? 0) + l.mean);
+    const keys = [...means].sort(([a, x], [b, y]) => y - x || (a < b ? -1 : 1)).map(([key]) => key);
+    return { room: Math.max(0, ...stacks.map((s) => s.max)), keys };
+  }, [...answers, rate]);
   const chart = (side: SideName) => (
-    <CompareSide key={side} api={api} name={side} sides={sides} now={now} selection={asked?.[side]} state={state} go={go} what={name} rate={rate} series={series[side]} room={room} />
+    <CompareSide key={side} api={api} name={side} sides={sides} now={now} selection={asked?.[side]} state={state} go={go} what={name} rate={rate} series={series[side]} room={room} keys={keys} />
   );
   return (
     <>

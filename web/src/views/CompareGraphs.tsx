@@ -20,6 +20,8 @@ interface Props {
   readonly expand: (node: number) => void;
   readonly search: () => void;
   readonly menu: (node: number, x: number, y: number) => void;
+  // Saves the one graph as a drawing.
+  readonly save: () => void;
 }
 
 const words: Readonly<Record<SideName, string>> = { before: "Before", after: "After" };
@@ -44,23 +46,24 @@ export function CompareGraphs(p: Props) {
     values: (node: number) => <DiffValues tree={tree} node={node} write={write} scale={p.scale} />,
     say: (node: number) => sayChange(tree, node, write),
   };
-  const legend = (colour === "relative" || colour === "absolute") && (
-    <div className="scale-row">
-      <Legend tree={tree} mode={colour} write={write} theme={p.theme} />
-      {halves === undefined && <span className="quiet wide">width: before and after together</span>}
-    </div>
-  );
+  const legend = (colour === "relative" || colour === "absolute") && <Legend tree={tree} mode={colour} write={write} theme={p.theme} />;
   if (halves === undefined) {
     return (
       <>
-        {legend}
+        <div className="scale-row">
+          {legend}
+          <span className="quiet wide">width: before and after together</span>
+          <button className="quiet-button" title="Download the graph as it is drawn" onClick={p.save}>
+            SVG
+          </button>
+        </div>
         <FlameCanvas tree={tree} zoomed={p.zoomed} name="Differential flame graph" {...common} />
       </>
     );
   }
   return (
     <>
-      {legend}
+      {legend !== false && <div className="scale-row">{legend}</div>}
       <div className="pair">
         {(["before", "after"] as const).map((side) => {
           const half = halves[side];

@@ -238,6 +238,7 @@ export function ComparePanel({ source, asked, sides, now, choice, level, state, 
         expand={expand}
         search={search}
         menu={askNode}
+        save={() => void saveSvg()}
       />
     </div>
   );
@@ -260,7 +261,7 @@ export function ComparePanel({ source, asked, sides, now, choice, level, state, 
     />
   );
   return (
-    <section className="panel flame" aria-label="What changed" aria-busy={request.loading}>
+    <section className="panel flame changed" aria-label="What changed" aria-busy={request.loading}>
       <div className="toolbar">
         <div className="search" data-bad={typeof wanted === "string"}>
           <input
@@ -300,9 +301,6 @@ export function ComparePanel({ source, asked, sides, now, choice, level, state, 
           {said}
         </span>
         <AddFilter filter={filter} setFilter={setFilter} />
-        <button className="quiet-button" title="Download the difference as it is drawn, as SVG" onClick={() => void saveSvg()}>
-          SVG
-        </button>
         <div className="select small">
           <select aria-label="Colour by" value={state.colourBy} onChange={(e) => go({ colourBy: e.target.value as DiffColour }, "replace")}>
             <option value="relative">colour: relative</option>

@@ -1,6 +1,6 @@
 import { useMemo } from "react";
 import type { Api, Selection } from "../api/client";
-import { earlier, rightBefore, withSides, type CompareState, type Side } from "../lib/compareurl";
+import { relationOf, relations, withRangeAfter, withSides, type CompareState, type Side } from "../lib/compareurl";
 import type { SideName } from "../lib/difftree";
 import { widen, type TimeRange } from "../lib/timerange";
 import type { Rate } from "../lib/units";
@@ -25,41 +25,27 @@ interface Props {
   readonly what: string;
   readonly rate: Rate;
   readonly series: Request<ShownSeries>;
-  // The largest value of both sides' charts.
+  // The largest value of both sides' charts, and what they are grouped by, in one order.
   readonly room: number;
+  readonly keys: readonly string[];
 }
 
-const day = 86_400_000;
-
-// The ranges before that are compared most, by name.
-const choices: readonly { readonly label: string; readonly range: (after: TimeRange, now: number) => TimeRange }[] = [
-  { label: "right before", range: rightBefore },
-  { label: "the same time", range: (after) => after },
-  { label: "a day before", range: (after, now) => earlier(after, day, now) },
-  { label: "a week before", range: (after, now) => earlier(after, 7 * day, now) },
-];
-
-const same = (a: TimeRange, b: TimeRange): boolean => a.from === b.from && a.to === b.to;
-
 // CompareSide chooses one side: which series, when, and how that was over time.
-export function CompareSide({ api, name, sides, now, selection, state, go, what, rate, series, room }: Props) {
+export function CompareSide({ api, name, sides, now, selection, state, go, what, rate, series, room, keys }: Props) {
   const side = sides[name];
   const { groupBy } = state;
 
-  // What is before goes along with a change of what is after unless it was chosen by itself.
-  const set = (change: Partial<Side>): void => {
-    if (name === "after") go({ ...change, ...("selector" in change ? { zoom: [] } : {}) });
-    else go({ ...withSides({ ...side, ...change }, sides.after, now), zoom: "selector" in change ? [] : state.zoom });
-  };
+  // What is before goes along with what is after unless it was chosen by itself.
+  const setRange = (range: TimeRange): void => go(name === "after" ? withRangeAfter(sides, range, now) : withSides({ ...side, range }, sides.after, now));
+  const select = (selector: string): void => go({ ...(name === "after" ? { selector } : withSides({ ...side, selector }, sides.after, now)), zoom: [] });
   // The chart speaks of one view: this side's.
   const view = useMemo((): ViewState => ({ ...initial, selector: side.selector, range: side.range, groupBy }), [side, groupBy]);
   const goSide: Go = (change) => {
     if (change.groupBy !== undefined) go({ groupBy: change.groupBy });
-    if (change.range !== undefined) set({ range: change.range });
-    if (change.selector !== undefined) set({ selector: change.selector });
+    if (change.range !== undefined) setRange(change.range);
+    if (change.selector !== undefined) select(change.selector);
   };
-  const select = (selector: string): void => set({ selector });
-  const usual = choices.find((c) => same(c.range(sides.after.range, now), side.range));
+  const related = relationOf(sides.before.range, sides.after.range, now);
   return (
     <section className="side" aria-label={name === "before" ? "Before" : "After"} data-side={name}>
       <div className="side-head">
@@ -70,21 +56,21 @@ export function CompareSide({ api, name, sides, now, selection, state, go, what,
           <div className="select when">
             <select
               aria-label="When, as to the range after"
-              value={usual?.label ?? ""}
+              value={related?.name ?? ""}
               onChange={(e) => {
-                const chosen = choices.find((c) => c.label === e.target.value);
-                if (chosen !== undefined) set({ range: chosen.range(sides.after.range, now) });
+                const chosen = relations.find((r) => r.name === e.target.value);
+                if (chosen !== undefined) setRange(chosen.range(sides.after.range, now));
               }}
             >
-              {usual === undefined && <option value="">another time</option>}
-              {choices.map((c) => (
-                <option key={c.label}>{c.label}</option>
+              {related === undefined && <option value="">another time</option>}
+              {relations.map((r) => (
+                <option key={r.name}>{r.name}</option>
               ))}
             </select>
             <Chevron />
           </div>
         )}
-        <RangePicker range={side.range} live={false} set={(range) => set({ range })} />
+        <RangePicker range={side.range} live={false} set={setRange} />
       </div>
       {selection !== undefined && (
         <Chart
@@ -96,8 +82,9 @@ export function CompareSide({ api, name, sides, now, selection, state, go, what,
           rate={rate}
           state={view}
           go={goSide}
-          widen={() => set({ range: widen(side.range, Date.now()) })}
+          widen={() => setRange(widen(side.range, Date.now()))}
           room={room}
+          keys={keys}
         />
       )}
     </section>
