@@ -8,8 +8,11 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import type { Browser, Page } from "playwright-core";
 import { DiffScale, DiffTopOrder, FrameKind, QueryService } from "../src/api/gen/perfuse/query/v1/query_pb";
 import { writerOf } from "../src/lib/change";
-import { change, decodeDiff, sideOf, type DiffTree } from "../src/lib/difftree";
+import { change, decodeDiff, diffTrees, sideOf, type DiffTree } from "../src/lib/difftree";
+import { decodeTree, type FlameTree } from "../src/lib/tree";
 import { launch, picture, settled, watch } from "./browser";
+import { huge } from "./fixture/data";
+import { foldedTree } from "./fixture/folded";
 import { binary, start, type Instance } from "./instance";
 
 if (binary === undefined) console.log("skipped: comparing, because PERFUSE_BIN names no perfuse to start, and the fixture answers no differences");
@@ -70,6 +73,20 @@ function held(page: Page, n = 0): Promise<Held> {
 const crumbs = (page: Page): Promise<string[]> => page.locator(".crumbs button").allTextContents();
 const spoken = async (page: Page): Promise<string> => (await page.locator(".flame canvas [role=treeitem]").first().getAttribute("aria-label")) ?? "";
 const zoomedBy = (page: Page, n: number): Promise<unknown> => page.waitForFunction((n) => document.querySelectorAll(".crumbs li").length === n + 1, n);
+
+// written is a difference as the server sends it.
+function written(t: DiffTree) {
+  const nodes: number[] = [];
+  const put = (v: number): void => {
+    let rest = v;
+    for (; rest >= 128; rest = Math.floor(rest / 128)) nodes.push((rest % 128) | 0x80);
+    nodes.push(rest);
+  };
+  const children = new Uint32Array(t.count);
+  for (let i = 1; i < t.count; i++) children[t.parent[i] as number] = (children[t.parent[i] as number] as number) + 1;
+  for (let i = 0; i < t.count; i++) for (const v of [children[i], t.frame[i], t.before.self[i], t.after.self[i]]) put(v as number);
+  return { strings: ["", ...t.frames.map((f) => f.name)], frames: t.frames.map((f, i) => ({ name: i + 1, kind: f.kind })), nodes: Uint8Array.from(nodes) };
+}
 
 describe.skipIf(binary === undefined)("comparing", () => {
   beforeAll(async () => {
@@ -311,33 +328,15 @@ describe.skipIf(binary === undefined)("comparing", () => {
 
   test("100 000 nodes pan within a frame, and (small) opens in its place", async () => {
     const { page, faults } = await open("about:blank");
-    // Wide and deep, as a merge of many services; the last is one that was cut.
-    const names = Array.from({ length: 4000 }, (_, i) => `svc${i % 61}.(*T${i}).work`);
-    const nodes: number[] = [];
-    const put = (v: number): void => {
-      let rest = v;
-      for (; rest >= 128; rest = Math.floor(rest / 128)) nodes.push((rest % 128) | 0x80);
-      nodes.push(rest);
-    };
-    let count = 0;
-    const node = (children: number, frame: number, b: number, a: number): void => {
-      count++;
-      for (const v of [children, frame, b, a]) put(v);
-    };
-    const subtree = (depth: number, seed: number): void => {
-      const children = depth === 6 ? 0 : 7;
-      node(children, 2 + ((seed * 31 + depth) % names.length), (seed % 97) + 1, (seed % 89) + 1);
-      for (let c = 0; c < children; c++) subtree(depth + 1, seed * 7 + c + 1);
-    };
-    node(2, 0, 0, 0);
-    subtree(0, 1);
-    node(0, 1, 5000, 9000);
-    expect(count).toBeGreaterThan(100_000);
-    const strings = ["", "(small)", ...names];
-    const kind = (i: number): FrameKind => (i === 0 ? FrameKind.ROOT : i === 1 ? FrameKind.CUT : FrameKind.NATIVE);
-    const frames = strings.map((_, i) => ({ name: i, kind: kind(i) }));
-    const half = { scale: 1, stackCount: 9n, seriesCount: 1n, total: 1n, unfilteredTotal: 1n };
+    // Two profiles with most stacks in common, whose values differ; the last node is one that was cut.
+    const stacks = huge(100_000).stacks;
+    const folded = (of: (w: number, i: number) => number): string => stacks.map(({ stack, weight }, i) => `${stack} ${of(Math.ceil(weight * 1e6), i)}`).join("\n");
+    const [was, is] = [folded((w, i) => (i % 9 === 0 ? 0 : w)), folded((w, i) => (i % 11 === 0 ? 0 : Math.ceil(w * (1 + (i % 3)))))].map((text) => decodeTree(foldedTree(`${text}\n(small) 10000000`)));
+    const big = diffTrees(was as FlameTree, is as FlameTree);
+    const count = big.count;
+    expect(count).toBeGreaterThan(90_000);
     const { input, output } = QueryService.method.diff;
+    const half = { scale: 1, stackCount: 9n, seriesCount: 1n, total: 1n, unfilteredTotal: 1n };
     let asked = 0;
     await page.route("**/Diff", async (r) => {
       const question = fromBinary(input, r.request().postDataBuffer() as Buffer);
@@ -345,7 +344,7 @@ describe.skipIf(binary === undefined)("comparing", () => {
       const first = asked === 1;
       expect(question.minShare > 0).toBe(!first);
       const body = first
-        ? { strings, frames, nodes: Uint8Array.from(nodes) }
+        ? written(big)
         : { strings: ["", "opened"], frames: [{ kind: FrameKind.ROOT }, { name: 1 }], nodes: Uint8Array.from([1, 0, 0, 0, 0, 1, 7, 9]) };
       await r.fulfill({ contentType: "application/proto", body: Buffer.from(toBinary(output, create(output, { unit: "nanoseconds", before: half, after: half, ...body }))) });
     });
@@ -368,13 +367,15 @@ describe.skipIf(binary === undefined)("comparing", () => {
     expect(millis).toBeLessThan(50);
     await page.evaluate(() => {
       const c = document.querySelector<HTMLCanvasElement & { perfuseView?: unknown }>(".flame canvas");
-      const v = c?.perfuseView as { choose(n: number): void; scene: { tree: { count: number } } };
-      v.choose(v.scene.tree.count - 1);
+      const v = c?.perfuseView as { choose(n: number): void; scene: { tree: FlameTree } };
+      const t = v.scene.tree;
+      v.choose(t.frame.findIndex((f) => t.frames[f]?.name === "(small)"));
     });
+    // It lay below the root, whose whole subtree is then looked at more finely.
     await page.waitForFunction(() => {
       const c = document.querySelector<HTMLCanvasElement & { perfuseView?: unknown }>(".flame canvas");
-      const t = (c?.perfuseView as { scene: { tree: { count: number; frame: Uint32Array; frames: { name: string }[] } } }).scene.tree;
-      return t.frames[t.frame[t.count - 1] as number]?.name === "opened";
+      const t = (c?.perfuseView as { scene: { tree: FlameTree } }).scene.tree;
+      return t.count === 2 && t.frames[t.frame[1] as number]?.name === "opened";
     });
     expect(asked).toBe(2);
     expect(faults).toEqual([]);
