@@ -55,6 +55,10 @@ type Options struct {
 	BPFFS string
 	// Relabel rules apply to the labels of each process.
 	Relabel []relabel.Rule
+	// Version is what the agent calls itself when it reports to the server. Default: "unknown".
+	Version string
+	// WithServer says that a server runs in the same process, whose cost is reported along.
+	WithServer bool
 	// Logger and Registerer: default none.
 	Logger     log.Logger
 	Registerer prometheus.Registerer
@@ -68,6 +72,8 @@ type Agent struct {
 	heap      *heap.Heap
 	sender    *ship.T
 	debuginfo *ship.Debuginfo
+	reporter  *ship.Reporter
+	told      told
 	scanned   atomic.Bool
 	lastBatch atomic.Int64 // Unix nanoseconds
 }
@@ -78,6 +84,9 @@ func New(o Options) (_ *Agent, err error) {
 		o.Logger = log.NewNopLogger()
 	}
 	a := &Agent{opts: o}
+	if err := a.told.init(o); err != nil {
+		return nil, err
+	}
 	defer func() {
 		if err != nil {
 			a.Close()
@@ -99,15 +108,18 @@ func New(o Options) (_ *Agent, err error) {
 		Headers:       o.Headers,
 		SpoolDir:      o.SpoolDir,
 		SpoolMaxBytes: o.SpoolMaxBytes,
+		OnError:       func(err error) { a.problem("sending profiles", err) },
 		Logger:        o.Logger,
 		Registerer:    o.Registerer,
 	}); err != nil {
 		return nil, err
 	}
+	a.reporter = a.sender.NewReporter(ship.ReporterOptions{Report: a.report, Logger: o.Logger})
 	if a.debuginfo, err = ship.NewDebuginfo(ship.DebuginfoOptions{
 		Address:    o.Address,
 		Insecure:   o.Insecure,
 		Headers:    o.Headers,
+		OnError:    func(err error) { a.problem("sending debug information", err) },
 		Logger:     o.Logger,
 		Registerer: o.Registerer,
 	}); err != nil {
@@ -185,7 +197,7 @@ func or(set *bool, unset bool) bool {
 func (a *Agent) Run(ctx context.Context) error {
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
-	var sampling, supporting sync.WaitGroup
+	var sampling, supporting, reporting sync.WaitGroup
 	support, stopSupport := context.WithCancel(context.WithoutCancel(ctx))
 	defer supporting.Wait()
 	defer stopSupport()
@@ -193,6 +205,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	start := func(wait *sync.WaitGroup, ctx context.Context, part string, run func(context.Context) error) {
 		wait.Go(func() {
 			if err := run(ctx); err != nil && ctx.Err() == nil {
+				a.problem(part, err)
 				stop(fmt.Errorf("%s: %w", part, err))
 			}
 		})
@@ -202,6 +215,10 @@ func (a *Agent) Run(ctx context.Context) error {
 	})
 	start(&supporting, support, "sending profiles", a.sender.Run)
 	start(&supporting, support, "sending debug information", a.debuginfo.Run)
+	report, stopReports := context.WithCancel(support)
+	defer stopReports()
+	start(&reporting, report, "reporting", a.reporter.Run)
+	start(&reporting, report, "measuring BPF programs", a.told.measureBPF)
 	select {
 	case <-a.table.Scanned():
 	case <-ctx.Done():
@@ -221,6 +238,9 @@ func (a *Agent) Run(ctx context.Context) error {
 	if err := a.sender.Flush(flush); err != nil {
 		level.Info(a.opts.Logger).Log("msg", "some profiles wait in the spool for the next start", "err", err)
 	}
+	stopReports()
+	reporting.Wait()
+	a.reporter.Last(flush)
 	if err := context.Cause(ctx); !errors.Is(err, context.Canceled) {
 		return err
 	}
@@ -238,8 +258,10 @@ func (a *Agent) found(buildID string, p *process.Process, m process.Mapping, f p
 // accept takes a batch from the sampler.
 func (a *Agent) accept(b *profile.Batch) {
 	a.lastBatch.Store(time.Now().UnixNano())
+	a.told.count(b)
 	if err := a.sender.Send(context.Background(), b); err != nil {
 		level.Error(a.opts.Logger).Log("msg", "a batch of profiles is lost", "err", err)
+		a.problem("handing over profiles", err)
 	}
 }
 

@@ -16,6 +16,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/perfuse/perfuse/server/fleet"
 	"github.com/perfuse/perfuse/server/limits"
 	"github.com/perfuse/perfuse/server/scrape"
 	"github.com/perfuse/perfuse/server/sources"
@@ -42,6 +43,10 @@ import (
 //	  drop_attributes: [thread.id]                     # OTLP attributes that never become labels
 //	limits:                                            # see package limits
 //	  body_bytes: 33554432
+//	fleet:                                             # how agents are remembered, see package fleet
+//	  interval: 15s                                    # how often they report
+//	  forget_after: 24h
+//	  max_agents: 10000
 //	scrape_configs: []                                 # see package scrape
 //	sources: [{prefix: /build/api, directory: /srv/api}] # source files that whoever may ask may read; package sources
 //	agent:                                             # for the agent of perfuse up, see package agent
@@ -57,6 +62,7 @@ type Config struct {
 	Storage       StorageConfig `yaml:"storage"`
 	Ingest        IngestConfig  `yaml:"ingest"`
 	Limits        limits.Limits `yaml:"limits"`
+	Fleet         fleet.Config  `yaml:"fleet"`
 	// ScrapeConfigs are jobs that fetch profiles.
 	ScrapeConfigs []scrape.Config `yaml:"scrape_configs,omitempty"`
 	// Sources says where source files are.
@@ -69,7 +75,7 @@ type Config struct {
 func (c Config) Options() Options {
 	return Options{
 		HTTPAddress: c.HTTPAddress, OTLPAddresses: c.OTLPAddresses, AllowedHosts: c.AllowedHosts,
-		Limits: c.Limits, DropAttributes: c.Ingest.DropAttributes, Scrape: c.ScrapeConfigs, Sources: c.Sources, Settings: c,
+		Limits: c.Limits, DropAttributes: c.Ingest.DropAttributes, Scrape: c.ScrapeConfigs, Sources: c.Sources, Fleet: c.Fleet, Settings: c,
 	}
 }
 
@@ -195,6 +201,7 @@ func keysOf(name string) []string {
 	for _, t := range []reflect.Type{
 		reflect.TypeFor[Config](), reflect.TypeFor[StorageConfig](), reflect.TypeFor[RetentionRule](), reflect.TypeFor[IngestConfig](), reflect.TypeFor[limits.Limits](),
 		reflect.TypeFor[sources.Rule](),
+		reflect.TypeFor[fleet.Config](),
 	} {
 		if t.String() != name {
 			continue
@@ -227,7 +234,7 @@ func applyEnvironment(c *Config, environ []string) error {
 			}
 			continue
 		}
-		for _, section := range []string{"PERFUSE_STORAGE_", "PERFUSE_INGEST_", "PERFUSE_LIMITS_"} {
+		for _, section := range []string{"PERFUSE_STORAGE_", "PERFUSE_INGEST_", "PERFUSE_LIMITS_", "PERFUSE_FLEET_"} {
 			if strings.HasPrefix(name, section) {
 				return fmt.Errorf("reading the environment variable %s: there is no such setting", name)
 			}
@@ -286,6 +293,9 @@ func setField(f reflect.Value, text string) error {
 
 func (c *Config) check() error {
 	if err := scrape.Check(c.ScrapeConfigs); err != nil {
+		return err
+	}
+	if err := c.Fleet.Check(); err != nil {
 		return err
 	}
 	addresses := slices.Clone(c.OTLPAddresses)

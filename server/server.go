@@ -4,6 +4,7 @@
 //	/                                          the page
 //	/perfuse.query.v1.QueryService/…           Connect, gRPC, gRPC-web
 //	/perfuse.debuginfo.v1.DebuginfoService/…   Connect, gRPC, gRPC-web
+//	/perfuse.fleet.v1.FleetService/…           Connect, gRPC, gRPC-web
 //	/querier.v1.QuerierService/…               Pyroscope's clients: Connect, gRPC, gRPC-web
 //	/pyroscope/render, /pyroscope/render-diff  Pyroscope's clients: JSON
 //	/parca.query.v1alpha1.QueryService/…       Parca's clients: gRPC, gRPC-web, Connect
@@ -31,6 +32,7 @@ import (
 	"github.com/go-kit/log"
 	"github.com/go-kit/log/level"
 	"github.com/perfuse/perfuse/server/api"
+	"github.com/perfuse/perfuse/server/fleet"
 	"github.com/perfuse/perfuse/server/ingest"
 	"github.com/perfuse/perfuse/server/limits"
 	"github.com/perfuse/perfuse/server/parca"
@@ -86,6 +88,8 @@ type Options struct {
 	Sources sources.Rules
 	// Scrape are jobs that fetch profiles, as they come out of a configuration file. Default: none.
 	Scrape []scrape.Config
+	// Fleet is how agents are remembered. Its zero fields take their defaults.
+	Fleet fleet.Config
 
 	// Logger gets a line per change of state. Default: none.
 	Logger log.Logger
@@ -412,6 +416,13 @@ func (s *Server) compose(b *backend) error {
 	if err != nil {
 		return err
 	}
+	agents, err := fleet.New(fleet.Options{
+		API: services, Store: questions, Engine: engine, Debuginfo: b.Debuginfo, Targets: b.scraper.Status, Config: s.opts.Fleet,
+		Registerer: s.registry,
+	})
+	if err != nil {
+		return err
+	}
 	otlp, all := http.NewServeMux(), http.NewServeMux()
 	rpc, post := in.RPC(), in.HTTP()
 	for _, mux := range []*http.ServeMux{otlp, all} {
@@ -426,6 +437,7 @@ func (s *Server) compose(b *backend) error {
 		all.Handle(path, in.Ingest())
 	}
 	services.Mount(all)
+	agents.Mount(all)
 	toPyroscope, err := pyroscope.New(pyroscope.Options{API: services, Store: questions, Engine: engine, Limits: s.opts.Limits})
 	if err != nil {
 		return err

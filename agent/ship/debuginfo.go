@@ -36,6 +36,8 @@ type DebuginfoOptions struct {
 	// Recheck is how often the server is asked again for what it had or did not want: it may have lost it.
 	// Default 10 minutes.
 	Recheck time.Duration
+	// OnError is told what goes wrong, and must not block. Default: nobody is.
+	OnError func(error)
 	// Logger and Registerer: default none.
 	Logger     log.Logger
 	Registerer prometheus.Registerer
@@ -61,6 +63,17 @@ type Debuginfo struct {
 	wake   chan struct{}
 	closed bool
 	away   bool
+	counts DebuginfoStats
+}
+
+// DebuginfoStats are the uploads' own numbers.
+type DebuginfoStats struct {
+	// Pending files wait to be asked about or uploaded.
+	Pending int
+	// Uploaded, Failed and Gone count since the start: as the metrics of these names.
+	Uploaded, Failed, Gone uint64
+	// LastError is the newest reason why something was not uploaded.
+	LastError string
 }
 
 // executable is one file that may have to be uploaded.
@@ -99,6 +112,9 @@ func NewDebuginfo(opts DebuginfoOptions) (*Debuginfo, error) {
 	opts.Recheck = cmp.Or(opts.Recheck, 10*time.Minute)
 	if opts.Logger == nil {
 		opts.Logger = log.NewNopLogger()
+	}
+	if opts.OnError == nil {
+		opts.OnError = func(error) {}
 	}
 	url, err := serverURL(opts.Address, opts.Insecure)
 	if err != nil {
@@ -247,7 +263,35 @@ func (d *Debuginfo) note(err error) {
 	case err == nil && d.away:
 		level.Info(d.opts.Logger).Log("msg", "the server takes debug information again")
 	}
+	if err != nil && d.away && !errors.Is(err, context.Canceled) { // once is nothing: a server that starts
+		d.counts.LastError = err.Error()
+		d.opts.OnError(err)
+	}
 	d.away = err != nil
+}
+
+// Stats reads them.
+func (d *Debuginfo) Stats() DebuginfoStats {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	st := d.counts
+	for _, e := range d.files {
+		if e.queued {
+			st.Pending++
+		}
+	}
+	return st
+}
+
+// happened counts in the metrics and here; err may be nil.
+func (d *Debuginfo) happened(metric prometheus.Counter, count *uint64, err error) {
+	metric.Inc()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	*count++
+	if err != nil {
+		d.counts.LastError = err.Error()
+	}
 }
 
 // process asks for a batch and uploads what is wanted. What was not finished goes back into the queue.
@@ -262,7 +306,7 @@ func (d *Debuginfo) process(ctx context.Context, batch []*executable) (err error
 	for i, e := range batch {
 		ids[i] = e.buildID
 	}
-	ask, cancel := context.WithTimeout(d.withHeaders(ctx), 30*time.Second)
+	ask, cancel := context.WithTimeout(withHeaders(ctx, d.headers), 30*time.Second)
 	defer cancel()
 	res, err := d.client.Wanted(ask, &debuginfov1.WantedRequest{BuildIds: ids})
 	if err != nil {
@@ -277,12 +321,13 @@ func (d *Debuginfo) process(ctx context.Context, batch []*executable) (err error
 		if wanted[e.buildID] {
 			useless, err = d.upload(ctx, e)
 			if err != nil {
-				d.metrics.failed.Inc()
+				d.happened(d.metrics.failed, &d.counts.Failed, err)
 				if !judge(err).permanent {
 					return err
 				}
 				useless = true
 				level.Warn(d.opts.Logger).Log("msg", "the server refuses debug information", "file", e.path, "build_id", e.buildID, "err", err)
+				d.opts.OnError(err)
 			}
 		}
 		done++
@@ -294,14 +339,6 @@ func (d *Debuginfo) process(ctx context.Context, batch []*executable) (err error
 	return nil
 }
 
-func (d *Debuginfo) withHeaders(ctx context.Context) context.Context {
-	ctx, info := connect.NewClientContext(ctx)
-	for k, vs := range d.headers {
-		info.RequestHeader()[k] = vs
-	}
-	return ctx
-}
-
 // upload sends what one file has. useless says that it has nothing.
 func (d *Debuginfo) upload(ctx context.Context, e *executable) (useless bool, err error) {
 	x, err := d.extract(e)
@@ -309,7 +346,7 @@ func (d *Debuginfo) upload(ctx context.Context, e *executable) (useless bool, er
 		return true, nil
 	}
 	if err != nil {
-		d.metrics.gone.Inc()
+		d.happened(d.metrics.gone, &d.counts.Gone, fmt.Errorf("reading debug information: %w", err))
 		level.Debug(d.opts.Logger).Log("msg", "a file is gone before its debug information was read", "file", e.path, "err", err)
 		return false, nil
 	}
@@ -317,7 +354,7 @@ func (d *Debuginfo) upload(ctx context.Context, e *executable) (useless bool, er
 	if !x.Needed() {
 		return true, nil
 	}
-	ctx, cancel := context.WithCancel(d.withHeaders(ctx))
+	ctx, cancel := context.WithCancel(withHeaders(ctx, d.headers))
 	defer cancel() // gives up a stream that was not closed
 	stream, err := d.client.Upload(ctx)
 	if err != nil {
@@ -343,7 +380,7 @@ func (d *Debuginfo) upload(ctx context.Context, e *executable) (useless bool, er
 	if err != nil {
 		return false, fmt.Errorf("uploading debug information of %s: the server did not read it all", e.path)
 	}
-	d.metrics.uploads.Inc()
+	d.happened(d.metrics.uploads, &d.counts.Uploaded, nil)
 	d.metrics.bytes.Add(float64(w.sent))
 	level.Debug(d.opts.Logger).Log("msg", "uploaded debug information", "file", e.path, "build_id", e.buildID, "bytes", w.sent)
 	return false, nil

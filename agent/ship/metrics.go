@@ -4,6 +4,7 @@ import "github.com/prometheus/client_golang/prometheus"
 
 type metrics struct {
 	registerer prometheus.Registerer
+	own        *prometheus.Registry // of the same, for those who want to read them here
 	all        []prometheus.Collector
 
 	batches, bytes, failures, rejected, cut prometheus.Counter
@@ -49,6 +50,8 @@ func newMetrics(reg prometheus.Registerer, t *T) *metrics {
 		return float64(bytes)
 	})
 	m.all = append(m.all, m.dropped, m.seconds)
+	m.own = prometheus.NewRegistry()
+	m.own.MustRegister(m.all...)
 	if reg != nil {
 		reg.MustRegister(m.all...)
 	}
@@ -67,4 +70,47 @@ func (m *metrics) unregister() {
 			m.registerer.Unregister(c)
 		}
 	}
+}
+
+// Stats are the sender's own numbers, since the start unless it says otherwise.
+type Stats struct {
+	// Messages were taken for delivery, Delivered are those that the server took, Failures the tries that are made again.
+	Messages, Delivered, Failures uint64
+	// Rejected are profiles that the server did not take of messages that it took.
+	Rejected uint64
+	// Dropped counts lost messages by reason.
+	Dropped map[string]uint64
+	// QueueBytes and SpoolBytes wait now.
+	QueueBytes, SpoolBytes uint64
+}
+
+// Stats reads them.
+func (t *T) Stats() Stats {
+	st := Stats{Dropped: map[string]uint64{}}
+	families, err := t.metrics.own.Gather()
+	if err != nil {
+		panic("BUG: our own metrics cannot be read: " + err.Error())
+	}
+	for _, f := range families {
+		for _, m := range f.GetMetric() {
+			n := uint64(m.GetCounter().GetValue() + m.GetGauge().GetValue())
+			switch f.GetName() {
+			case "perfuse_ship_batches_total":
+				st.Messages = n
+			case "perfuse_ship_request_seconds":
+				st.Delivered = m.GetHistogram().GetSampleCount()
+			case "perfuse_ship_failures_total":
+				st.Failures = n
+			case "perfuse_ship_rejected_profiles_total":
+				st.Rejected = n
+			case "perfuse_ship_dropped_batches_total":
+				st.Dropped[m.GetLabel()[0].GetValue()] = n
+			case "perfuse_ship_queue_bytes":
+				st.QueueBytes = n
+			case "perfuse_ship_spool_bytes":
+				st.SpoolBytes = n
+			}
+		}
+	}
+	return st
 }

@@ -46,16 +46,24 @@ type Options struct {
 	QueueBytes int64
 	// Timeout bounds one request. Default 30 seconds.
 	Timeout time.Duration
+	// OnError is told what goes wrong, and must not block. Default: nobody is.
+	OnError func(error)
 	// Logger and Registerer: default none.
 	Logger     log.Logger
 	Registerer prometheus.Registerer
 }
+
+// DefaultSpoolMaxBytes bounds the spool where nothing else does.
+const DefaultSpoolMaxBytes = 256 << 20
 
 // T sends profiles to a server. Its methods are safe for concurrent use, Run is called once.
 type T struct {
 	opts     Options
 	logger   log.Logger
 	metrics  *metrics
+	client   *http.Client
+	url      string
+	headers  http.Header
 	exporter *exporter
 	limits   messageLimits
 	zw       *zstd.Encoder
@@ -78,7 +86,7 @@ var ErrClosed = errors.New("the shipper is closed")
 // New opens the spool. What it still holds is sent first. It does not connect.
 func New(opts Options) (*T, error) {
 	if opts.SpoolMaxBytes == 0 {
-		opts.SpoolMaxBytes = 256 << 20
+		opts.SpoolMaxBytes = DefaultSpoolMaxBytes
 	}
 	if opts.QueueBytes == 0 {
 		opts.QueueBytes = 8 << 20
@@ -89,17 +97,21 @@ func New(opts Options) (*T, error) {
 	if opts.Logger == nil {
 		opts.Logger = log.NewNopLogger()
 	}
+	if opts.OnError == nil {
+		opts.OnError = func(error) {}
+	}
 	url, err := serverURL(opts.Address, opts.Insecure)
 	if err != nil {
 		return nil, fmt.Errorf("setting up shipping: %w", err)
 	}
+	client := newHTTPClient(opts.Insecure, opts.TLS)
 	headers := http.Header{}
 	for k, v := range opts.Headers {
 		headers.Set(k, v)
 	}
 	t := &T{
 		opts: opts, logger: opts.Logger, limits: defaultMessageLimits, wake: make(chan struct{}, 1),
-		exporter: newExporter(newHTTPClient(opts.Insecure, opts.TLS), url, headers),
+		client: client, url: url, headers: headers, exporter: newExporter(client, url, headers),
 	}
 	if t.zw, err = zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1), zstd.WithLowerEncoderMem(true), zstd.WithWindowSize(1<<20)); err != nil {
 		panic("BUG: zstd refuses our options: " + err.Error())
@@ -113,6 +125,7 @@ func New(opts Options) (*T, error) {
 		t.spool, cut, err = openSpool(opts.SpoolDir, opts.SpoolMaxBytes, func(records int, bytes int64) {
 			t.metrics.drop("spool_full", records)
 			level.Warn(t.logger).Log("msg", "dropped the oldest profiles from the spool", "batches", records, "bytes", bytes)
+			t.opts.OnError(fmt.Errorf("dropping %d messages from the spool: it is full", records))
 		})
 		if err != nil {
 			t.metrics.unregister()
@@ -200,6 +213,7 @@ func (t *T) spill() {
 		if err := t.spool.append(b); err != nil {
 			t.metrics.drop("spool_failed", 1)
 			level.Error(t.logger).Log("msg", "dropped profiles", "err", err)
+			t.opts.OnError(err)
 		}
 	}
 	t.queue, t.queued = nil, 0
@@ -230,6 +244,7 @@ func (t *T) Run(ctx context.Context) error {
 			if err != nil {
 				t.metrics.drop("refused", 1)
 				level.Error(t.logger).Log("msg", "the server refuses profiles", "err", err)
+				t.opts.OnError(err)
 			}
 			t.done(b, at, fromSpool)
 			wait.reset()
@@ -302,6 +317,9 @@ func (t *T) failed(err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.metrics.failures.Inc()
+	if t.away { // once is nothing: a server that starts
+		t.opts.OnError(err)
+	}
 	if !t.away {
 		t.away = true
 		level.Warn(t.logger).Log("msg", "the server does not take profiles; they wait", "spool", t.opts.SpoolDir, "err", err)
@@ -341,6 +359,7 @@ func (t *T) deliver(ctx context.Context, b []byte) error {
 	if rejected > 0 {
 		t.metrics.rejected.Add(float64(rejected))
 		level.Warn(t.logger).Log("msg", "the server rejected profiles", "profiles", rejected, "reason", reason)
+		t.opts.OnError(fmt.Errorf("sending profiles to %s: it rejected %d of them: %s", t.opts.Address, rejected, reason))
 	}
 	return nil
 }

@@ -66,7 +66,7 @@ func agentCommand() *cobra.Command {
 			o.Rate, o.Interval, o.BPFFS, o.Relabel = int(rate), file.Interval, file.BPFFS, file.RelabelConfigs
 			o.Wakers = file.Wakers
 			o.OffCPU, o.PageFaults, o.Heap = file.OffCPU, file.PageFaults, file.Heap
-			o.Logger, o.Registerer = logger, registry
+			o.Logger, o.Registerer, o.Version = logger, registry, version()
 			if o.SpoolDir == "" {
 				o.SpoolDir = defaultSpool()
 			}

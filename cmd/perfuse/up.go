@@ -117,6 +117,8 @@ func newAgent(c agent.Config, address string, storage string, rate int, logger l
 		Heap:       c.Heap,
 		Relabel:    c.RelabelConfigs,
 		SpoolDir:   filepath.Join(storage, "spool"),
+		Version:    version(),
+		WithServer: true,
 		Logger:     log.With(logger, "part", "agent"),
 		Registerer: registry,
 	})
