@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/perfuse/perfuse/profile"
@@ -192,6 +193,8 @@ func (f *countedFile) judge(info debuginfo.Info, has, kept bool) (fleetv1.Symbol
 		return fleetv1.Symbols_STORE, ""
 	case f.bare == 0:
 		return fleetv1.Symbols_PROFILES, ""
+	case f.buildID == "" && (strings.HasPrefix(f.name, "//") || strings.HasPrefix(f.name, "[")):
+		return fleetv1.Symbols_MISSING, "code that programs make while they run: a perf map names it, as node --perf-basic-prof writes one"
 	case f.buildID == "":
 		return fleetv1.Symbols_MISSING, "the file has no build id, by which its symbols would be found: link it with --build-id"
 	case !kept:
