@@ -19,7 +19,7 @@ export default defineConfig({
   },
   server: {
     host: "127.0.0.1",
-    proxy: { "/perfuse.query.v1.QueryService": server },
+    proxy: { "/perfuse.query.v1.QueryService": server, "/perfuse.fleet.v1.FleetService": server },
   },
   test: {
     include: ["src/**/*.test.ts", "src/**/*.test.tsx"],

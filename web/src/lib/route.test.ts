@@ -5,6 +5,8 @@ test("paths name pages", () => {
   expect(pageAt("/")).toBe("/");
   expect(pageAt("//")).toBe("/");
   expect(pageAt("/no/such/page")).toBe("/");
+  expect(pageAt("/fleet")).toBe("/fleet");
+  expect(pageAt("/fleet/")).toBe("/fleet");
 });
 
 test("a link takes along what all pages understand", () => {
