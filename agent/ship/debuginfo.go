@@ -63,6 +63,7 @@ type Debuginfo struct {
 	wake   chan struct{}
 	closed bool
 	away   bool
+	since  time.Time
 	counts DebuginfoStats
 }
 
@@ -263,7 +264,11 @@ func (d *Debuginfo) note(err error) {
 	case err == nil && d.away:
 		level.Info(d.opts.Logger).Log("msg", "the server takes debug information again")
 	}
-	if err != nil && d.away && !errors.Is(err, context.Canceled) { // once is nothing: a server that starts
+	switch {
+	case err == nil || errors.Is(err, context.Canceled):
+	case !d.away:
+		d.since = time.Now()
+	case time.Since(d.since) > patience:
 		d.counts.LastError = err.Error()
 		d.opts.OnError(err)
 	}

@@ -53,6 +53,9 @@ type Options struct {
 	Registerer prometheus.Registerer
 }
 
+// patience is how long a server may be away before that is told as an error: it may just start.
+const patience = 10 * time.Second
+
 // DefaultSpoolMaxBytes bounds the spool where nothing else does.
 const DefaultSpoolMaxBytes = 256 << 20
 
@@ -76,6 +79,7 @@ type T struct {
 	spool  *spool
 	closed bool
 	away   bool // the last try failed: what comes goes to the spool
+	since  time.Time
 	wake   chan struct{}
 	idle   []chan struct{} // of those who wait for an empty queue
 }
@@ -317,11 +321,11 @@ func (t *T) failed(err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.metrics.failures.Inc()
-	if t.away { // once is nothing: a server that starts
+	if t.away && time.Since(t.since) > patience {
 		t.opts.OnError(err)
 	}
 	if !t.away {
-		t.away = true
+		t.away, t.since = true, time.Now()
 		level.Warn(t.logger).Log("msg", "the server does not take profiles; they wait", "spool", t.opts.SpoolDir, "err", err)
 	}
 	t.busy = false

@@ -170,7 +170,7 @@ func rowOf(r *fleetv1.Report) *fleetv1.Agent {
 		StartedUnixNano: r.GetStartedUnixNano(), Cpus: r.GetCpus(), Samples: r.GetSampling().GetSamples(), RssBytes: r.GetCost().GetRssBytes(),
 		WithServer: r.GetCost().GetWithServer(), Processes: r.GetSampling().GetProcesses(),
 		WaitingBytes: sum(r.GetDelivery().GetQueueBytes(), r.GetDelivery().GetSpoolBytes()),
-		Off:          uint32(len(r.GetOff())), LastError: r.GetLastError(),
+		Off:          uint32(len(r.GetOff())), LastError: proto.CloneOf(r.GetLastError()),
 	}
 }
 
@@ -323,19 +323,23 @@ func (r *Registry) Agents() *fleetv1.AgentsResponse {
 
 // row is the caller's.
 func (r *Registry) row(a *agent, now time.Time) *fleetv1.Agent {
-	row := proto.CloneOf(a.row)
-	row.State = r.state(a, now)
-	row.SeenUnixNano = a.seen.UnixNano()
+	of := a.row
+	row := &fleetv1.Agent{ // not proto.Clone: there may be ten thousand
+		Instance: of.Instance, Node: of.Node, Version: of.Version, Kernel: of.Kernel, Architecture: of.Architecture, StartedUnixNano: of.StartedUnixNano,
+		Cpus: of.Cpus, Samples: of.Samples, RssBytes: of.RssBytes, WithServer: of.WithServer, Processes: of.Processes, WaitingBytes: of.WaitingBytes,
+		Off: of.Off, LastError: of.LastError, // nobody writes to it
+		State: r.state(a, now), SeenUnixNano: a.seen.UnixNano(),
+	}
 	last := len(a.history) - 1
 	if row.State == fleetv1.State_UP {
 		first := last
 		for first > 0 && a.history[last].at.Sub(a.history[first-1].at) <= rateSpan+r.config.Interval/2 {
 			first--
 		}
-		m := between(a.history[first], a.history[last])
-		row.SamplesPerSecond, row.Cores = m.SamplesPerSecond, m.Cores
+		lately := between(&a.history[first], &a.history[last])
+		row.SamplesPerSecond, row.Cores = lately.samples, lately.cores
 	}
-	row.LostShare = between(a.history[0], a.history[last]).LostShare
+	row.LostShare = between(&a.history[0], &a.history[last]).lost
 	return row
 }
 
@@ -345,17 +349,20 @@ func (a *agent) measured() float64 {
 	return grown(first.samples, last.samples) + grown(first.samplesLost, last.samplesLost)
 }
 
+// rates are what a second brings, and the share that was lost.
+type rates struct{ samples, cores, lost float64 }
+
 // between makes rates of two moments. What an agent counted before its first report is not in them.
-func between(first, last moment) *fleetv1.Moment {
-	m := &fleetv1.Moment{UnixNano: last.at.UnixNano(), RssBytes: last.rss, Cores: float64(last.bpfCores)}
+func between(first, last *moment) rates {
+	m := rates{cores: float64(last.bpfCores)}
 	if seconds := last.at.Sub(first.at).Seconds(); seconds > 0 {
 		sampled := seconds
 		// Samples are counted by the batch. The agent's own times fit them better than ours, if they are in order.
 		if own := (float64(last.until) - float64(first.until)) / 1e9; own > 0 && own < 2*seconds+60 {
 			sampled = own
 		}
-		m.SamplesPerSecond = grown(first.samples, last.samples) / sampled
-		m.Cores += max(float64(last.cpuNanos-first.cpuNanos), 0) / 1e9 / seconds
+		m.samples = grown(first.samples, last.samples) / sampled
+		m.cores += max(float64(last.cpuNanos-first.cpuNanos), 0) / 1e9 / seconds
 	}
 	share := func(lost, arrived float64) float64 {
 		if lost == 0 {
@@ -367,7 +374,7 @@ func between(first, last moment) *fleetv1.Moment {
 	lostMessages := grown(first.messagesLost, last.messagesLost)
 	kept := 1 - share(grown(first.samplesLost, last.samplesLost), grown(first.samples, last.samples))
 	kept *= 1 - share(lostMessages, max(grown(first.messages, last.messages)-lostMessages, 0))
-	m.LostShare = 1 - kept
+	m.lost = 1 - kept
 	return m
 }
 
@@ -391,7 +398,11 @@ func (r *Registry) Agent(instance string) (*fleetv1.AgentResponse, error) {
 	}
 	resp := &fleetv1.AgentResponse{Agent: r.row(a, now), Report: &fleetv1.Report{}}
 	for i := 1; i < len(a.history); i++ {
-		resp.History = append(resp.History, between(a.history[i-1], a.history[i]))
+		now := &a.history[i]
+		m := between(&a.history[i-1], now)
+		resp.History = append(resp.History, &fleetv1.Moment{
+			UnixNano: now.at.UnixNano(), SamplesPerSecond: m.samples, Cores: m.cores, LostShare: m.lost, RssBytes: now.rss,
+		})
 	}
 	body := a.body
 	r.mu.Unlock()
