@@ -257,11 +257,14 @@ func (a *Agent) found(buildID string, p *process.Process, m process.Mapping, f p
 
 // accept takes a batch from the sampler.
 func (a *Agent) accept(b *profile.Batch) {
-	a.lastBatch.Store(time.Now().UnixNano())
+	first := a.lastBatch.Swap(time.Now().UnixNano()) == 0
 	a.told.count(b)
 	if err := a.sender.Send(context.Background(), b); err != nil {
 		level.Error(a.opts.Logger).Log("msg", "a batch of profiles is lost", "err", err)
 		a.problem("handing over profiles", err)
+	}
+	if first { // whoever has just started it waits for a sign
+		a.reporter.Soon()
 	}
 }
 

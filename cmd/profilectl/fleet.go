@@ -126,8 +126,8 @@ func agentNames(agents []*fleetv1.Agent) []string {
 func writeAgents(w io.Writer, term terminal, list *fleetv1.AgentsResponse) error {
 	now := time.Unix(0, list.NowUnixNano)
 	t := table{
-		head:  []string{"NODE", "STATE", "SEEN", "UP", "SAMPLES/S", "LOST", "CORES", "MEMORY", "PROCESSES", "VERSION", "KERNEL", "LAST ERROR"},
-		right: []bool{false, false, true, true, true, true, true, true, true, false, false, false},
+		head:  []string{"NODE", "STATE", "SEEN", "UP", "SAMPLES/S", "LOST", "CORES", "MEMORY", "VERSION", "LAST ERROR"},
+		right: []bool{false, false, true, true, true, true, true, true, false, false},
 	}
 	names := agentNames(list.Agents)
 	for i, ag := range list.Agents {
@@ -146,7 +146,7 @@ func writeAgents(w io.Writer, term terminal, list *fleetv1.AgentsResponse) error
 			problem = fmt.Sprintf("%s ago: %s", age(now.Sub(time.Unix(0, e.UnixNano))), printable(e.Text))
 		}
 		t.add(names[i], stateName(ag.State), age(now.Sub(time.Unix(0, ag.SeenUnixNano))), up, rate, profile.FormatRatio(ag.LostShare), cores,
-			profile.FormatValue(int64(ag.RssBytes), "bytes"), fmt.Sprint(ag.Processes), printable(ag.Version), printable(ag.Kernel), problem)
+			profile.FormatValue(int64(ag.RssBytes), "bytes"), printable(ag.Version), problem)
 		t.styles = append(t.styles, style)
 	}
 	_, err := fmt.Fprintf(w, "%s\n\n%s", sumsText(list.Sums), t.text(term))

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/hex"
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"os"
@@ -17,8 +18,11 @@ import (
 
 	"github.com/perfuse/perfuse/agent"
 	"github.com/perfuse/perfuse/profile"
+	fleetv1 "github.com/perfuse/perfuse/proto/perfuse/fleet/v1"
+	"github.com/perfuse/perfuse/proto/perfuse/fleet/v1/fleetv1connect"
 	"github.com/perfuse/perfuse/server/limits"
 	"go.yaml.in/yaml/v3"
+	"google.golang.org/protobuf/encoding/prototext"
 )
 
 // TestTranscripts runs what is in testdata/*.txt. Directives:
@@ -31,6 +35,12 @@ import (
 //
 //	storage [status=N]            is the server's page about its storage from now on; before, there is none
 //	JSON or another text
+//
+//	agent [at=-10s]               has an agent report
+//	report in protobuf's text form
+//
+//	targets                       are what the server scrapes from now on
+//	as its page /debug/targets has them in JSON
 //
 //	crowded                       from now on all stacks but the heaviest are too many for the server
 //
@@ -65,7 +75,8 @@ func TestTranscripts(t *testing.T) {
 		now := time.Date(2026, 3, 4, 5, 6, 0, 0, time.UTC)
 		m := &memory{}
 		var engine fakeEngine
-		url := serve(t, m, func() time.Time { return now }, limits.Limits{})
+		clock := now // goes back while an agent reports
+		url := serve(t, m, func() time.Time { return clock }, limits.Limits{})
 		strangerURL, silentURL := strangers(t)
 		t.Chdir(t.TempDir())
 		datadriven.RunTest(t, path, func(t *testing.T, d *datadriven.TestData) string {
@@ -79,7 +90,30 @@ func TestTranscripts(t *testing.T) {
 					t.Fatal(err)
 				}
 				m = &memory{}
-				url = serve(t, m, func() time.Time { return now }, lim)
+				url = serve(t, m, func() time.Time { return clock }, lim)
+				return ""
+			case "agent":
+				at := "-0s"
+				d.MaybeScanArgs(t, "at", &at)
+				var err error
+				if clock, err = parseTime(at, now); err != nil {
+					t.Fatal(err)
+				}
+				defer func() { clock = now }()
+				report := &fleetv1.Report{}
+				if err := prototext.Unmarshal([]byte(d.Input), report); err != nil {
+					t.Fatal(err)
+				}
+				client := fleetv1connect.NewFleetServiceClient(http.DefaultClient, url)
+				if _, err := client.Report(t.Context(), &fleetv1.ReportRequest{Report: report}); err != nil {
+					return err.Error() + "\n"
+				}
+				return ""
+			case "targets":
+				m.targets = nil
+				if err := json.Unmarshal([]byte(d.Input), &m.targets); err != nil {
+					t.Fatal(err)
+				}
 				return ""
 			case "storage":
 				m.storage.status, m.storage.text = http.StatusOK, d.Input

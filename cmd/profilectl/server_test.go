@@ -21,9 +21,11 @@ import (
 	"github.com/perfuse/perfuse/proto/perfuse/debuginfo/v1/debuginfov1connect"
 	"github.com/perfuse/perfuse/proto/perfuse/query/v1/queryv1connect"
 	"github.com/perfuse/perfuse/server/api"
+	"github.com/perfuse/perfuse/server/fleet"
 	"github.com/perfuse/perfuse/server/ingest"
 	"github.com/perfuse/perfuse/server/limits"
 	"github.com/perfuse/perfuse/server/query"
+	"github.com/perfuse/perfuse/server/scrape"
 	"github.com/perfuse/perfuse/storage"
 	"github.com/perfuse/perfuse/storage/storagetest"
 )
@@ -38,6 +40,7 @@ type memory struct {
 		status int
 		text   string
 	}
+	targets []scrape.JobStatus
 }
 
 func serve(t *testing.T, m *memory, now func() time.Time, lim limits.Limits) string {
@@ -64,6 +67,11 @@ func serve(t *testing.T, m *memory, now func() time.Time, lim limits.Limits) str
 	if err != nil {
 		t.Fatal(err)
 	}
+	agents, err := fleet.New(fleet.Options{API: answers, Store: m, Engine: engine, Now: now, Targets: func() []scrape.JobStatus { return m.targets }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	agents.Mount(mux)
 	queries := http.NewServeMux()
 	answers.Mount(queries)
 	mux.Handle("/"+queryv1connect.QueryServiceName+"/", queries)

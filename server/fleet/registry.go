@@ -103,7 +103,7 @@ type moment struct {
 	messages, messagesLost uint64
 	cpuNanos               int64
 	rss                    uint64
-	bpfCores               float32
+	bpfCores               float64
 }
 
 // NewRegistry returns an empty one. now is nil for the real clock.
@@ -177,7 +177,7 @@ func rowOf(r *fleetv1.Report) *fleetv1.Agent {
 func momentOf(r *fleetv1.Report, at time.Time) moment {
 	m := moment{
 		at: at, until: r.GetSampling().GetUntilUnixNano(), samples: r.GetSampling().GetSamples(), messages: r.GetDelivery().GetMessages(),
-		cpuNanos: r.GetCost().GetCpuNano(), rss: r.GetCost().GetRssBytes(), bpfCores: float32(max(r.GetCost().GetBpfCores(), 0)),
+		cpuNanos: r.GetCost().GetCpuNano(), rss: r.GetCost().GetRssBytes(), bpfCores: max(r.GetCost().GetBpfCores(), 0),
 	}
 	for _, l := range r.GetLosses() {
 		switch l.GetKind() {
@@ -354,7 +354,7 @@ type rates struct{ samples, cores, lost float64 }
 
 // between makes rates of two moments. What an agent counted before its first report is not in them.
 func between(first, last *moment) rates {
-	m := rates{cores: float64(last.bpfCores)}
+	m := rates{cores: last.bpfCores}
 	if seconds := last.at.Sub(first.at).Seconds(); seconds > 0 {
 		sampled := seconds
 		// Samples are counted by the batch. The agent's own times fit them better than ours, if they are in order.
