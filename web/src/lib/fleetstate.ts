@@ -46,7 +46,7 @@ export function parseFleet(search: string): FleetState {
   }
   return {
     shown,
-    sort: known && (column !== usualSort[shown] || turned) ? column : "",
+    sort: known && column !== usualSort[shown] ? column : "",
     turned: known && turned,
     filter: p.get("filter") ?? "",
     open: p.get("open") ?? "",

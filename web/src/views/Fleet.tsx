@@ -93,7 +93,7 @@ export function Fleet() {
                     columns={agentColumns(d.now, names)}
                     rows={rows}
                     rowKey={(a) => a.instance}
-                    foot={`${some(rows.length, d.agents.length, "agents")}; they report every ${formatValue(d.interval / 1000, "seconds")}`}
+                    foot={`${some(rows.length, d.agents.length, "agent")}; they report every ${formatValue(d.interval / 1000, "seconds")}`}
                     none={d.agents.length === 0 ? <NoAgents /> : <NoMatch />}
                   />
                 );
@@ -119,7 +119,7 @@ export function Fleet() {
                       columns={targetColumns(d.now)}
                       rows={rows}
                       rowKey={(t) => t.key}
-                      foot={`${some(rows.length, d.total, "targets")} of ${formatCount(d.jobs.length)} jobs`}
+                      foot={`${some(rows.length, d.total, "target")} of ${some(d.jobs.length, d.jobs.length, "job")}`}
                       none={d.total === 0 ? <NoTargets /> : <NoMatch />}
                     />
                   </>
@@ -138,7 +138,7 @@ export function Fleet() {
                     columns={symbolColumns()}
                     rows={rows}
                     rowKey={(s) => s.key}
-                    foot={`${some(rows.length, d.total, "files")} in the CPU samples of the last quarter of an hour; ${formatShare(d.unnamedShare, 1)} of their native frames have no name`}
+                    foot={`${some(rows.length, d.total, "file")} in the CPU samples of the last quarter of an hour; ${formatShare(d.unnamedShare, 1)} of their native frames have no name`}
                     none={d.total === 0 ? <NoSymbols /> : <NoMatch />}
                   />
                 );
@@ -171,8 +171,10 @@ function useTick(every: number): [number, () => void] {
   return [tick, () => setTick((n) => n + 1)];
 }
 
+// some says how many of how many are shown.
 function some(shown: number, all: number, what: string): string {
-  return shown < all ? `${formatCount(shown)} of ${formatCount(all)} ${what}` : `${formatCount(all)} ${what}`;
+  const words = `${formatCount(all)} ${what}${all === 1 ? "" : "s"}`;
+  return shown < all ? `${formatCount(shown)} of ${words}` : words;
 }
 
 // Summary is for who has one second: whether all is well, and the sums.

@@ -39,7 +39,7 @@ export function FleetAgent({ api, instance, tick, now, close }: Props) {
   const query = new URLSearchParams(location.search);
   query.set("q", withEqual("", "node", a.node));
   const profiles = linkTo("/", query.toString());
-  const cost = `${formatRate(a.cores * 1e9, "nanoseconds", "cores")}, ${formatValue(a.rssBytes, "bytes")}`;
+  const cost = `${formatRate(a.cores * 1e9, "nanoseconds", "cores")} of ${formatCount(a.cpus)}, ${formatValue(a.rssBytes, "bytes")}`;
   return (
     <FleetPanel title={a.node} close={close}>
       <p className="fleet-who">
@@ -64,13 +64,13 @@ export function FleetAgent({ api, instance, tick, now, close }: Props) {
       )}
       <Part title="Last ten minutes">
         <Line history={d.history} name="Samples" value={(m) => m.samplesPerSecond} format={(v) => `${formatValue(v, "count")}/s`} />
-        <Line history={d.history} name={a.withServer ? "Cost, with its server" : "Cost"} value={(m) => m.cores} format={(v) => formatRate(v * 1e9, "nanoseconds", "cores")} />
+        <Line history={d.history} name={a.withServer ? "With server" : "Cost"} value={(m) => m.cores} format={(v) => formatRate(v * 1e9, "nanoseconds", "cores")} />
         <Line history={d.history} name="Lost" value={(m) => m.lostShare} format={(v) => formatShare(v, 1)} />
       </Part>
       <Part title="Cost">
         <List
           of={[
-            { name: a.withServer ? "Agent and server" : "Agent", value: `${cost} of ${a.cpus} processors` },
+            { name: a.withServer ? "Agent and server" : "Agent", value: cost },
             { name: "BPF programs", value: d.bpfCores === undefined ? "the kernel does not say" : formatRate(d.bpfCores * 1e9, "nanoseconds", "cores") },
           ]}
         />

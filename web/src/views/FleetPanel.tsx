@@ -1,4 +1,4 @@
-import { useEffect, useRef, type ReactNode } from "react";
+import { useEffect, useLayoutEffect, useRef, type ReactNode } from "react";
 import type { AgentState, Health } from "../lib/fleet";
 
 // FleetPanel is where the details of a row stand, beside the table or, on narrow screens, in its place.
@@ -12,13 +12,19 @@ export function FleetPanel({ title, close, children }: { title: string; close: (
     addEventListener("keydown", escape);
     return () => removeEventListener("keydown", escape);
   }, []);
+  // Where the details stand in the place of the table, what has the focus is about to lose it.
+  const button = useRef<HTMLButtonElement>(null);
+  useLayoutEffect(() => {
+    const at = document.activeElement;
+    if (at instanceof HTMLElement && at !== document.body && at.offsetParent === null) button.current?.focus();
+  }, []);
   return (
     <section className="panel fleet-panel" aria-label={`Details of ${title}`}>
       <header>
         <h2 className="ellipsis" title={title}>
           {title}
         </h2>
-        <button className="icon" aria-label="Close the details" title="Close (escape)" onClick={close}>
+        <button className="icon" ref={button} aria-label="Close the details" title="Close (escape)" onClick={close}>
           <svg viewBox="0 0 16 16" width="14" height="14" aria-hidden="true">
             <path d="M3 3l10 10M13 3L3 13" fill="none" stroke="currentColor" strokeWidth="1.6" />
           </svg>

@@ -1,5 +1,4 @@
-import { firstError, formatAge, mend, type SymbolsAnswer, type SymbolsRow, type TargetRow } from "../lib/fleet";
-import { agentKeys, symbolKeys, targetKeys, type AgentRow, type Health } from "../lib/fleet";
+import { agentKeys, firstError, formatAge, mend, symbolKeys, targetKeys, type AgentRow, type Health, type SymbolsAnswer, type SymbolsRow, type TargetRow } from "../lib/fleet";
 import { baseName } from "../lib/names";
 import { formatCount, formatRate, formatShare, formatValue } from "../lib/units";
 import { FleetPanel, Mark, Part } from "./FleetPanel";
@@ -80,8 +79,8 @@ export function symbolColumns(): readonly Column<SymbolsRow>[] {
       key: symbolKeys.file,
       cell: (s) => (
         <span title={s.file}>
-          {baseName(s.file) || s.buildId}
-          <small className="quiet"> {s.file.slice(0, Math.max(0, s.file.length - baseName(s.file).length))}</small>
+          {titleOf(s)}
+          <small className="quiet"> {s.file.slice(0, s.file.length - titleOf(s).length)}</small>
         </span>
       ),
     },
@@ -98,6 +97,12 @@ export function symbolColumns(): readonly Column<SymbolsRow>[] {
     },
     { name: "reason", head: "Why", key: symbolKeys.reason, cell: (s) => <span title={s.reason}>{s.reason || "–"}</span>, only: "wide", width: "44%" },
   ];
+}
+
+// titleOf is a file's name without its folder; what is no file, such as //anon, has none.
+function titleOf(s: SymbolsRow): string {
+  if (s.file === "") return s.buildId;
+  return s.file.startsWith("//") ? s.file : baseName(s.file);
 }
 
 export function TargetDetails({ target: t, now, close }: { target: TargetRow; now: number; close: () => void }) {
@@ -147,7 +152,7 @@ export function TargetDetails({ target: t, now, close }: { target: TargetRow; no
 export function SymbolsDetails({ of: s, answer, close }: { of: SymbolsRow; answer: SymbolsAnswer; close: () => void }) {
   const command = mend(s);
   return (
-    <FleetPanel title={baseName(s.file) || s.buildId} close={close}>
+    <FleetPanel title={titleOf(s)} close={close}>
       <p className="fleet-who">
         <Mark state={sourceLooks[s.source]} word={s.source} /> · {formatShare(s.framesShare, 1)} of all native frames, {formatShare(s.unnamedShare, 1)} of them unnamed
       </p>
@@ -158,9 +163,7 @@ export function SymbolsDetails({ of: s, answer, close }: { of: SymbolsRow; answe
       )}
       {command !== undefined && (
         <Part title="What mends it">
-          <p>
-            On a node that has the file, or with its debug file in its place:
-          </p>
+          <p>On a node that has the file, or with its debug file in its place:</p>
           <pre className="fleet-command">{command}</pre>
         </Part>
       )}

@@ -65,6 +65,15 @@ export function FleetTable<R>({ label, columns, rows, rowKey, sort, turned, orde
     sorted.findIndex((r) => rowKey(r) === (stop === "" ? open : stop)),
   );
   const stopShown = stopAt >= first && stopAt < last ? stopAt : first;
+  // Who closes the details goes on where they were opened.
+  const before = useRef(open);
+  useEffect(() => {
+    if (before.current !== "" && open === "" && document.activeElement === document.body) {
+      setStop(before.current);
+      wantsFocus.current = true;
+    }
+    before.current = open;
+  }, [open]);
   useEffect(() => {
     if (!wantsFocus.current) return;
     const button = box.current?.querySelector<HTMLButtonElement>(`button[data-row="${stopAt}"]`);
@@ -106,11 +115,13 @@ export function FleetTable<R>({ label, columns, rows, rowKey, sort, turned, orde
           <tr aria-rowindex={1}>
             {columns.map((c) => {
               const here = c === column;
+              const arrow = here ? (turned ? "↑" : "↓") : "";
               return (
                 <th key={c.name} scope="col" className={[c.number === true ? "number" : "", c.only ?? ""].join(" ")} aria-sort={here ? (turned ? "ascending" : "descending") : "none"}>
                   <button title={c.title} onClick={() => order(c.name, here && !turned)}>
+                    {c.number === true && <i aria-hidden="true">{arrow}</i>}
                     {c.head}
-                    <i aria-hidden="true">{here ? (turned ? "↑" : "↓") : ""}</i>
+                    {c.number !== true && <i aria-hidden="true">{arrow}</i>}
                   </button>
                 </th>
               );
