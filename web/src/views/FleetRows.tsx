@@ -20,7 +20,7 @@ export function agentColumns(now: number, names: ReadonlyMap<string, string>): r
       key: agentKeys.samples,
       cell: (a) => up(a, formatValue(a.samplesPerSecond, "count")),
       number: true,
-      width: "92px",
+      width: "106px",
     },
     {
       name: "lost",
@@ -41,8 +41,8 @@ export function agentColumns(now: number, names: ReadonlyMap<string, string>): r
       only: "middle",
       width: "108px",
     },
-    { name: "memory", head: "Memory", key: agentKeys.memory, cell: (a) => formatValue(a.rssBytes, "bytes"), number: true, only: "middle", width: "84px" },
-    { name: "processes", head: "Processes", key: agentKeys.processes, cell: (a) => formatCount(a.processes), number: true, only: "wide", width: "88px" },
+    { name: "memory", head: "Memory", key: agentKeys.memory, cell: (a) => formatValue(a.rssBytes, "bytes"), number: true, only: "middle", width: "92px" },
+    { name: "processes", head: "Processes", key: agentKeys.processes, cell: (a) => formatCount(a.processes), number: true, only: "wide", width: "106px" },
     { name: "version", head: "Version", key: agentKeys.version, cell: (a) => a.version, only: "wide", width: "110px" },
     { name: "kernel", head: "Kernel", key: agentKeys.kernel, cell: (a) => a.kernel, only: "wide", width: "130px" },
     {
@@ -61,9 +61,9 @@ export function targetColumns(now: number): readonly Column<TargetRow>[] {
     { name: "address", head: "Target", key: targetKeys.address, cell: (t) => <span className="mono">{t.address}</span> },
     { name: "health", head: "Health", key: targetKeys.health, cell: (t) => <Mark state={t.health} word={healthWords[t.health]} />, width: "104px" },
     { name: "job", head: "Job", key: targetKeys.job, cell: (t) => t.job, only: "middle", width: "14%" },
-    { name: "last", head: "Asked", title: "How long ago", key: targetKeys.last, cell: (t) => (t.last === undefined ? "never" : formatAge(now - t.last)), number: true, width: "80px" },
+    { name: "last", head: "Asked", title: "How long ago", key: targetKeys.last, cell: (t) => (t.last === undefined ? "never" : formatAge(now - t.last)), number: true, width: "86px" },
     { name: "took", head: "Took", key: targetKeys.took, cell: (t) => (t.last === undefined ? "–" : formatValue(t.tookSeconds, "seconds")), number: true, only: "middle", width: "80px" },
-    { name: "missed", head: "Missed", title: "Rounds that were due while another ran", key: targetKeys.missed, cell: (t) => formatCount(t.missed), number: true, only: "wide", width: "76px" },
+    { name: "missed", head: "Missed", title: "Rounds that were due while another ran", key: targetKeys.missed, cell: (t) => formatCount(t.missed), number: true, only: "wide", width: "88px" },
     { name: "error", head: "Error", key: targetKeys.error, cell: (t) => <span title={firstError(t)}>{firstError(t) || "–"}</span>, only: "wide", width: "36%" },
   ];
 }
@@ -85,7 +85,7 @@ export function symbolColumns(): readonly Column<SymbolsRow>[] {
       ),
     },
     { name: "source", head: "Symbols", key: symbolKeys.source, cell: (s) => <Mark state={sourceLooks[s.source]} word={s.source} />, width: "112px" },
-    { name: "frames", head: "Frames", title: "Of all native frames of all samples, those in this file", key: symbolKeys.frames, cell: (s) => formatShare(s.framesShare, 1), number: true, only: "middle", width: "84px" },
+    { name: "frames", head: "Frames", title: "Of all native frames of all samples, those in this file", key: symbolKeys.frames, cell: (s) => formatShare(s.framesShare, 1), number: true, only: "middle", width: "92px" },
     {
       name: "unnamed",
       head: "Unnamed",
@@ -93,7 +93,7 @@ export function symbolColumns(): readonly Column<SymbolsRow>[] {
       key: symbolKeys.unnamed,
       cell: (s) => formatShare(s.unnamedShare, 1),
       number: true,
-      width: "90px",
+      width: "108px",
     },
     { name: "reason", head: "Why", key: symbolKeys.reason, cell: (s) => <span title={s.reason}>{s.reason || "–"}</span>, only: "wide", width: "44%" },
   ];

@@ -115,9 +115,11 @@ export function FleetTable<R>({ label, columns, rows, rowKey, sort, turned, orde
           <tr aria-rowindex={1}>
             {columns.map((c) => {
               const here = c === column;
-              const arrow = here ? (turned ? "↑" : "↓") : "";
+              // Words go up, numbers down.
+              const up = rows[0] !== undefined && typeof c.key(rows[0]) === "string" ? !turned : turned;
+              const arrow = here ? (up ? "↑" : "↓") : "";
               return (
-                <th key={c.name} scope="col" className={[c.number === true ? "number" : "", c.only ?? ""].join(" ")} aria-sort={here ? (turned ? "ascending" : "descending") : "none"}>
+                <th key={c.name} scope="col" className={[c.number === true ? "number" : "", c.only ?? ""].join(" ")} aria-sort={here ? (up ? "ascending" : "descending") : "none"}>
                   <button title={c.title} onClick={() => order(c.name, here && !turned)}>
                     {c.number === true && <i aria-hidden="true">{arrow}</i>}
                     {c.head}
