@@ -90,7 +90,7 @@ export function readFolded(bytes: Uint8Array): Samples {
     });
     at = end;
   }
-  return table.done({ timeMillis: 0, durationNanos: 0, period: 0, comments: [] });
+  return table.done({ timeMillis: 0, durationNanos: 0, period: 0, comments: [], defaultType: -1 });
 }
 
 const escapes: Readonly<Record<string, string>> = { "0a": "\n", "0d": "\r", "23": "#", "3b": ";", "5b": "[", "5c": "\\" };

@@ -117,7 +117,7 @@ export function readSpeedscope(text: string): Samples {
     }),
   );
   const title = file["name"];
-  return table.done({ timeMillis: 0, durationNanos, period: 0, comments: typeof title === "string" && title !== "" && !names.includes(title) ? [title] : [] });
+  return table.done({ timeMillis: 0, durationNanos, period: 0, defaultType: -1, comments: typeof title === "string" && title !== "" && !names.includes(title) ? [title] : [] });
 }
 
 interface Kind {

@@ -34,6 +34,8 @@ export interface ProfileFacts {
   readonly durationNanos: number;
   readonly period: number;
   readonly comments: readonly string[];
+  // Index into types of the one to begin with, -1 if the file does not say.
+  readonly defaultType: number;
 }
 
 export interface Samples {
