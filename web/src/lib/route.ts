@@ -4,6 +4,7 @@
 export const pages = [
   { path: "/", name: "Explore", title: "One selection: over time, as a flame graph, as a table" },
   { path: "/compare", name: "Compare", title: "Two selections or two times: what changed" },
+  { path: "/file", name: "File", title: "A profile from this computer, which the browser reads by itself" },
   { path: "/fleet", name: "Fleet", title: "What agents, targets and symbols do, and what it costs" },
 ] as const;
 

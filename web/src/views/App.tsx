@@ -8,6 +8,7 @@ import { Problem } from "./States";
 // Loaded when they are visited.
 const Compare = lazy(async () => ({ default: (await import("./Compare")).Compare }));
 const Fleet = lazy(async () => ({ default: (await import("./Fleet")).Fleet }));
+const File = lazy(async () => ({ default: (await import("./File")).File }));
 
 export function App({ api }: { api: Api }) {
   const page = pageAt(usePath());
@@ -17,6 +18,7 @@ export function App({ api }: { api: Api }) {
         <Suspense>
           {page === "/" && <Explore api={api} />}
           {page === "/compare" && <Compare api={api} />}
+          {page === "/file" && <File />}
           {page === "/fleet" && <Fleet />}
         </Suspense>
       </Boundary>
