@@ -96,7 +96,7 @@ function showRows(out: string[], what: string, rows: readonly FunctionRow[]): vo
 const profiles = new URL(process.env["PROFILES"] ?? "../../../profile/testdata/pprof/", import.meta.url);
 const transcripts = new URL(process.env["PROFILE_ANSWERS"] ?? "testdata/", import.meta.url);
 
-for (const file of readdirSync(transcripts)) {
+for (const file of readdirSync(transcripts).filter((f) => f.endsWith(".txt"))) {
   const name = file.replace(/\.txt$/, "");
   test(`what package profile says of ${name}`, () => {
     const s = readPprof(gunzipSync(readFileSync(new URL(`${encodeURIComponent(name)}.pb.gz`, profiles))));
