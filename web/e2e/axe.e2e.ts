@@ -68,6 +68,35 @@ const views: readonly View[] = [
     },
   },
   {
+    name: "the sandwich and the source of the largest function",
+    path: first,
+    prepare: async (page) => {
+      await settled(page);
+      await page.locator(".functions tbody tr[aria-rowindex]").first().click({ button: "right" });
+      await page.getByRole("menuitem", { name: "Callers and callees" }).click();
+      await page.locator(".sandwich canvas").nth(1).waitFor();
+      const q = new URL(page.url()).searchParams;
+      q.set("source", q.get("sandwich") ?? "");
+      await page.goto(`${url}/?${q}`);
+      await page.locator(".beside").waitFor();
+      await page.waitForFunction(() => document.querySelector('[data-stale="asked"]') === null);
+    },
+  },
+  { name: "compare", path: `/compare${first.slice(1)}`, prepare: settled },
+  { name: "compare side by side", path: `/compare${first.slice(1)}${and}show=sides`, prepare: settled },
+  { name: "compare on a phone", path: `/compare${first.slice(1)}`, width: 390, prepare: settled },
+  { name: "fleet", path: "/fleet", prepare: (page) => page.locator("table, .state").first().waitFor() },
+  { name: "fleet on a phone", path: "/fleet", width: 390, prepare: (page) => page.locator("table, .state").first().waitFor() },
+  { name: "a file, before it is chosen", path: "/file", prepare: (page) => page.getByRole("button", { name: "Choose a file" }).waitFor() },
+  {
+    name: "a file",
+    path: "/file",
+    prepare: async (page) => {
+      await page.locator("input[type=file]").setInputFiles({ name: "a.folded", mimeType: "text/plain", buffer: Buffer.from("main;a 10\nmain;b 20\n") });
+      await settled(page);
+    },
+  },
+  {
     name: "a refused selector",
     path: `/?q=${encodeURIComponent("{a=5}")}`,
     prepare: (page) => page.getByRole("alert").first().waitFor(),
