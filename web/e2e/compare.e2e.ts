@@ -299,7 +299,7 @@ describe.skipIf(binary === undefined)("comparing", () => {
     await page.getByText("Nothing changed.").waitFor();
     await page.getByLabel("When, as to the range after").selectOption("the same time");
     await page.getByRole("heading", { name: "Both sides are the same" }).waitFor();
-    await page.getByRole("button", { name: "With the time right before" }).click();
+    await page.getByRole("button", { name: "Before: right before" }).click();
     await settled(page);
     await page.goto(`${server.url}/compare?${shop}&from=now-2s&to=now`);
     await page.getByText("Before: no samples").waitFor();

@@ -1,10 +1,9 @@
 import type { TypeInfo } from "../api/client";
 import { sidesOf, withSides, type CompareState } from "../lib/compareurl";
-import { friendlyName } from "../lib/types";
 import { Brand } from "./Brand";
 import type { Change } from "./hooks";
-import { Chevron } from "./RangePicker";
 import { ThemeSwitch } from "./ThemeSwitch";
+import { TypePicker } from "./TypePicker";
 
 interface Props {
   readonly state: CompareState;
@@ -29,17 +28,7 @@ export function CompareHead({ state, go, types, type, busy, moving, refresh, the
   return (
     <header className="topbar">
       <Brand />
-      <div className="select type">
-        <select aria-label="Profile type" value={type?.id ?? ""} onChange={(e) => go({ type: e.target.value, zoom: [] })} disabled={types === undefined || types.length === 0}>
-          {type === undefined && <option value="">{types === undefined ? "…" : "choose a profile"}</option>}
-          {types?.map((t) => (
-            <option key={t.id} value={t.id} title={t.id}>
-              {friendlyName(t)} · {t.sampleUnit === "nanoseconds" ? "ns" : t.sampleUnit}
-            </option>
-          ))}
-        </select>
-        <Chevron />
-      </div>
+      <TypePicker types={types} type={type} set={(id) => go({ type: id, zoom: [] })} />
       <button className="tall" title="Before becomes after, and after before" onClick={swap}>
         Swap sides
       </button>

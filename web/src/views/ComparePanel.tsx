@@ -3,24 +3,25 @@ import { ApiError, type Selection } from "../api/client";
 import type { DiffSource } from "../api/diff";
 import { byChange, legendOf } from "../flame/change";
 import { formatGrowth, writerOf, type Scale } from "../lib/change";
-import { earlier, rightBefore, withSides, type CompareState, type DiffColour, type Graphs, type Side } from "../lib/compareurl";
+import { withSides, type CompareState, type DiffColour, type Graphs, type Side } from "../lib/compareurl";
 import type { DiffRow } from "../lib/difftable";
 import { change, graftDiff, growth, isSame, sideTree, type DiffTree, type SideName } from "../lib/difftree";
 import { isNoFilter, noFilter, type StackFilter } from "../lib/filter";
 import { match, pattern, type Pattern } from "../lib/search";
-import { formatSpan, widen } from "../lib/timerange";
 import { expandable, findPath, FrameKind, frameOf, namesTo } from "../lib/tree";
 import { formatCount, formatShare, formatValue } from "../lib/units";
 import { fileName, joinPath, type Layout, type Orientation } from "../lib/urlstate";
 import { CompareGraphs } from "./CompareGraphs";
 import { sayChange } from "./CompareNode";
+import { EmptySides, emptySides, isOne, OneSide } from "./CompareStates";
 import { CompareTable } from "./CompareTable";
 import { copyText, offerFile } from "./copy";
 import { AddFilter, FilterBar } from "./FilterBar";
-import { Crumbs, isMemory, Toggle, useSaid, useSlash } from "./FlamePanel";
+import { Crumbs, isMemory, Toggle, useSaid } from "./FlamePanel";
 import { staleness, useRequest, type Change } from "./hooks";
 import { Menu, type MenuItem } from "./Menu";
 import { Chevron } from "./RangePicker";
+import { SearchBox } from "./SearchBox";
 import { Split } from "./Split";
 import { Nothing, Notice, Problem, Skeleton } from "./States";
 
@@ -42,7 +43,6 @@ interface Props {
 // What the server cuts by itself, and how much finer each expansion looks.
 const serverShare = 1 / 4000;
 const finer = 16;
-const day = 86_400_000;
 
 // A function or a node that a menu is about.
 interface Asked {
@@ -55,7 +55,8 @@ interface Asked {
 // ComparePanel shows what changed as graphs and as a table.
 export function ComparePanel({ source, asked, sides, now, choice, level, state, go, theme }: Props) {
   const { filter } = state;
-  const request = useRequest(source === undefined ? undefined : `${source.key} ${JSON.stringify(filter)}`, async (signal) => {
+  const one = asked !== undefined && isOne(asked);
+  const request = useRequest(source === undefined || one ? undefined : `${source.key} ${JSON.stringify(filter)}`, async (signal) => {
     const s = source as DiffSource;
     return { tree: await s.tree(filter, 0, [], signal), scale: s.scale };
   });
@@ -66,8 +67,6 @@ export function ComparePanel({ source, asked, sides, now, choice, level, state, 
   const [menu, setMenu] = useState<Asked>();
   const [said, say] = useSaid();
   const searchBox = useRef<HTMLInputElement>(null);
-  useSlash(searchBox);
-
   const base = request.data?.tree;
   const tree = grown !== undefined && grown.of === base ? grown.tree : base;
   const scale = request.data?.scale ?? "none";
@@ -88,20 +87,7 @@ export function ComparePanel({ source, asked, sides, now, choice, level, state, 
     </section>
   );
 
-  // Nothing to ask: whatever is answered, nothing differs.
-  if (asked !== undefined && asked.before.selector === asked.after.selector && asked.before.span.start === asked.after.span.start && asked.before.span.end === asked.after.span.end) {
-    return panel(
-      <div className="state">
-        <h2>Both sides are the same</h2>
-        <p>They have one selector and one time. Choose another time or another selector for one of them.</p>
-        <div className="actions">
-          <button onClick={() => setSide("before", { range: rightBefore(sides.after.range, now) })}>With the time right before</button>
-          <button onClick={() => setSide("before", { range: earlier(sides.after.range, day, now) })}>With a day before</button>
-          <button onClick={() => setSide("before", { range: earlier(sides.after.range, 7 * day, now) })}>With a week before</button>
-        </div>
-      </div>,
-    );
-  }
+  if (one) return panel(<OneSide sides={sides} now={now} setSide={setSide} />);
   const fault = request.error === undefined ? undefined : sideAtFault(request.error);
   // One selector for both sides is at fault on both.
   const common = state.selectorBefore === undefined;
@@ -112,46 +98,17 @@ export function ComparePanel({ source, asked, sides, now, choice, level, state, 
   const problem = request.error !== undefined && (
     <Problem error={request.error} retry={request.retry} {...(fault === undefined ? {} : { title: common ? "The server does not understand the question" : `The server does not understand the side ${fault}` })} {...remedy} />
   );
-  if (source === undefined || tree === undefined || choice === undefined) return panel(problem || <Skeleton />);
+  if (source === undefined || asked === undefined || tree === undefined || choice === undefined) return panel(problem || <Skeleton />);
 
-  const empty = (["before", "after"] as const).filter((side) => tree[side].seriesCount === 0 || (tree[side].unfilteredTotal === 0 && tree[side].stackCount === 0));
-  if (empty.length > 0) {
-    return panel(
-      problem || (
-        <Nothing
-          actions={empty.flatMap((side) => [
-            { label: `Twice the range ${side}`, act: () => setSide(side, { range: widen(sides[side].range, Date.now()) }) },
-            ...(side === "before" ? [{ label: "Compare with a day before", act: () => setSide(side, { range: earlier(sides.after.range, day, now) }) }] : []),
-            ...(sides[side].selector === "" ? [] : [{ label: `Without the selector ${side}`, act: () => setSide(side, { selector: "" }) }]),
-          ])}
-        >
-          {empty.map((side) => (
-            <span key={side} className="lacking">
-              {side === "before" ? "Before" : "After"}: no samples of this type {sides[side].selector !== "" && <>carry <code>{sides[side].selector}</code> </>}
-              in {asked === undefined ? "this range" : formatSpan(asked[side].span)}.
-            </span>
-          ))}
-        </Nothing>
-      ),
-    );
-  }
+  const empty = emptySides(tree);
+  if (empty.length > 0) return panel(problem || <EmptySides empty={empty} asked={asked} sides={sides} now={now} setSide={setSide} />);
   const write = writerOf(tree, scale, tree.unit);
-  const saveSvg = async (): Promise<void> => {
-    const { flameSvg, lightTokens } = await import("../flame/svg");
-    const colour = state.colourBy;
-    const changes = colour === "relative" || colour === "absolute";
-    const title = `${sides.before.selector === sides.after.selector ? sides.after.selector : `${sides.before.selector || "{}"} → ${sides.after.selector || "{}"}`}`;
-    const text = flameSvg(tree, {
-      title: [asked?.after.type ?? "", title].filter((t) => t !== "").join(" "),
-      about: `${between(zoomBefore, zoomAfter)}, compared ${choice.why}; width: before and after together`,
-      node: zoomed.node,
-      orientation: state.orientation,
-      colourBy: changes ? byChange(tree, colour) : colour,
-      ...(changes ? { legend: legendOf(tree, colour, (v) => write.change(v), lightTokens) } : {}),
-      values: (node) => sayChange(tree, node, write),
-    });
-    offerFile(text, "image/svg+xml", `${fileName("diff", sides.after.selector, asked?.after.span.end ?? now)}.svg`);
+  const changeOf = (b: number, a: number): string => {
+    const by = change(tree, b, a);
+    const ratio = scale === "total" ? "" : ` (${formatGrowth(growth(tree, b, a))})`;
+    return by === 0 ? "the same" : `${write.change(by)}${ratio}`;
   };
+  const between = (b: number, a: number): string => `${write.value("before", b)} → ${write.value("after", a)}, ${changeOf(b, a)}`;
   const [before, after] = [tree.before.total[0] as number, tree.after.total[0] as number];
   if (before === 0 && after === 0) {
     return panel(
@@ -167,6 +124,20 @@ export function ComparePanel({ source, asked, sides, now, choice, level, state, 
     searchBox.current?.focus();
     searchBox.current?.select();
   };
+  const work = <T,>(doing: Promise<T>, done: (value: T) => void): void => {
+    setBusy(true);
+    setActionError(undefined);
+    doing.then(
+      (value) => {
+        setBusy(false);
+        done(value);
+      },
+      (e: unknown) => {
+        setBusy(false);
+        setActionError(e instanceof ApiError ? e : new ApiError(e instanceof Error ? e.message : String(e), "failed", ""));
+      },
+    );
+  };
   const expand = (node: number): void => {
     if (busy || base === undefined) return;
     const at = expandable(tree, tree.parent[node] as number);
@@ -176,18 +147,9 @@ export function ComparePanel({ source, asked, sides, now, choice, level, state, 
     // Of the part's value, as the server takes it: finer than last time, and fine enough for what was folded here.
     const last = shares.get(key) ?? (serverShare * (tree.total[0] as number)) / (tree.total[at] as number);
     const share = Math.min(last / finer, (tree.total[node] as number) / (tree.total[at] as number) / 100);
-    setBusy(true);
-    setActionError(undefined);
-    source.tree(filter, share, path, AbortSignal.timeout(60_000)).then(
-      (part) => {
-        setBusy(false);
-        if (part.count > 0) setGrown({ of: base, tree: graftDiff(tree, at, part), shares: new Map(shares).set(key, share) });
-      },
-      (e: unknown) => {
-        setBusy(false);
-        setActionError(e instanceof ApiError ? e : new ApiError(e instanceof Error ? e.message : String(e), "failed", ""));
-      },
-    );
+    work(source.tree(filter, share, path, AbortSignal.timeout(60_000)), (part) => {
+      if (part.count > 0) setGrown({ of: base, tree: graftDiff(tree, at, part), shares: new Map(shares).set(key, share) });
+    });
   };
   const copy = (what: string, text: string): void => void copyText(text).then((done) => say(done ? `Copied the ${what}` : `The browser does not let the page copy; the ${what} is: ${text}`));
   const actions = ({ name, node }: Asked): readonly MenuItem[] => {
@@ -209,14 +171,24 @@ export function ComparePanel({ source, asked, sides, now, choice, level, state, 
   };
   const askRow = (r: DiffRow, x: number, y: number): void => setMenu({ name: r.name, x, y, node: undefined });
 
-  const changeOf = (b: number, a: number): string => {
-    const by = change(tree, b, a);
-    const ratio = scale === "total" ? "" : ` (${formatGrowth(growth(tree, b, a))})`;
-    return by === 0 ? "the same" : `${write.change(by)}${ratio}`;
-  };
-  const between = (b: number, a: number): string => `${write.value("before", b)} → ${write.value("after", a)}, ${changeOf(b, a)}`;
   const zoomBefore = tree.before.total[zoomed.node] as number;
   const zoomAfter = tree.after.total[zoomed.node] as number;
+  const drawing = async (): Promise<string> => {
+    const { flameSvg, lightTokens } = await import("../flame/svg");
+    const colour = state.colourBy;
+    const changes = colour === "relative" || colour === "absolute";
+    const of = [...new Set([asked.before.selector || "{}", asked.after.selector || "{}"])].join(" → ");
+    return flameSvg(tree, {
+      title: `${asked.after.type} ${of}`,
+      about: `${between(zoomBefore, zoomAfter)}, compared ${choice.why}; width: before and after together`,
+      node: zoomed.node,
+      orientation: state.orientation,
+      colourBy: changes ? byChange(tree, colour) : colour,
+      ...(changes ? { legend: legendOf(tree, colour, (v) => write.change(v), lightTokens) } : {}),
+      values: (node) => sayChange(tree, node, write),
+    });
+  };
+  const save = (): void => work(drawing(), (svg) => offerFile(svg, "image/svg+xml", `${fileName("diff", asked.after.selector, asked.after.span.end)}.svg`));
   const graph = (
     <div className="graph">
       <Crumbs tree={tree} node={zoomed.node} zoom={zoomTo} value={between(zoomBefore, zoomAfter)} />
@@ -238,11 +210,11 @@ export function ComparePanel({ source, asked, sides, now, choice, level, state, 
         expand={expand}
         search={search}
         menu={askNode}
-        save={() => void saveSvg()}
+        save={save}
       />
     </div>
   );
-  const memory = asked !== undefined && isMemory({ selection: asked.after }, tree);
+  const memory = isMemory({ selection: asked.after }, tree);
   const table = (
     <CompareTable
       source={source}
@@ -263,24 +235,7 @@ export function ComparePanel({ source, asked, sides, now, choice, level, state, 
   return (
     <section className="panel flame changed" aria-label="What changed" aria-busy={request.loading}>
       <div className="toolbar">
-        <div className="search" data-bad={typeof wanted === "string"}>
-          <input
-            ref={searchBox}
-            type="search"
-            className="mono"
-            aria-label="Search functions"
-            placeholder="Search: text, /regexp/ or “whole name”"
-            value={state.search}
-            spellCheck={false}
-            onChange={(e) => go({ search: e.target.value }, "replace")}
-            onKeyDown={(e) => {
-              if (e.key !== "Escape") return;
-              go({ search: "" }, "replace");
-              e.currentTarget.blur();
-            }}
-          />
-          <kbd aria-hidden="true">/</kbd>
-        </div>
+        <SearchBox box={searchBox} text={state.search} bad={typeof wanted === "string"} set={(search) => go({ search }, "replace")} />
         {typeof wanted === "string" ? (
           <span className="bad">{wanted}</span>
         ) : found !== undefined ? (
@@ -356,7 +311,7 @@ export function ComparePanel({ source, asked, sides, now, choice, level, state, 
         <span>{choice.why}</span>
         {(["before", "after"] as const).map((side) => (
           <span key={side} className="quiet">
-            {side}: {amount(tree, side, scale, level, asked)}
+            {side}: {amount(tree, side, scale, level, asked[side])}
           </span>
         ))}
       </div>
@@ -380,10 +335,10 @@ export function ComparePanel({ source, asked, sides, now, choice, level, state, 
 }
 
 // amount says what a side's values are made of, and whether a part of its range has nothing to show for it.
-function amount(t: DiffTree, side: SideName, scale: Scale, level: boolean, asked: Props["asked"]): string {
+function amount(t: DiffTree, side: SideName, scale: Scale, level: boolean, asked: Selection): string {
   const { total, unfilteredTotal, stackCount, seriesCount, stacksCut, durationMillis } = t[side];
   const all = total[0] as number;
-  const length = asked === undefined ? 0 : asked[side].span.end - asked[side].span.start;
+  const length = asked.span.end - asked.span.start;
   const long = (millis: number): string => formatValue(millis * 1e6, "nanoseconds");
   return [
     ...(scale === "none" ? [] : [`${formatValue(all, t.unit)}${scale === "time" ? ` in ${long(durationMillis)}` : ""}`]),

@@ -1,4 +1,4 @@
-import { useEffect, useMemo, useRef, useState, type RefObject } from "react";
+import { useEffect, useMemo, useRef, useState } from "react";
 import { ApiError } from "../api/client";
 import type { Source } from "../api/source";
 import { isNoFilter, noFilter, type StackFilter } from "../lib/filter";
@@ -20,6 +20,7 @@ import { staleness, useRequest, type Go } from "./hooks";
 import { Menu, type MenuItem } from "./Menu";
 import { Chevron } from "./RangePicker";
 import { Sandwich } from "./Sandwich";
+import { SearchBox } from "./SearchBox";
 import { SourcePanel } from "./SourcePanel";
 import { Split } from "./Split";
 import { Nothing, Notice, Problem, Skeleton } from "./States";
@@ -70,8 +71,6 @@ export function FlamePanel({ source, state, go, theme }: Props) {
     () => (tree === undefined || wanted === undefined || typeof wanted === "string" ? undefined : match(tree, wanted, zoomed.node)),
     [tree, wanted, zoomed.node],
   );
-
-  useSlash(searchBox);
 
   const work = <T,>(doing: Promise<T>, done: (value: T) => void): void => {
     setBusy(true);
@@ -247,25 +246,7 @@ export function FlamePanel({ source, state, go, theme }: Props) {
   return (
     <section className="panel flame" aria-label="Flame graph" aria-busy={request.loading}>
       <div className="toolbar">
-        <div className="search" data-bad={typeof wanted === "string"}>
-          <input
-            ref={searchBox}
-            type="search"
-            className="mono"
-            aria-label="Search functions"
-            placeholder="Search: text, /regexp/ or “whole name”"
-            value={state.search}
-            spellCheck={false}
-            onChange={(e) => go({ search: e.target.value }, "replace")}
-            onKeyDown={(e) => {
-              if (e.key === "Escape") {
-                go({ search: "" }, "replace");
-                e.currentTarget.blur();
-              }
-            }}
-          />
-          <kbd aria-hidden="true">/</kbd>
-        </div>
+        <SearchBox box={searchBox} text={state.search} bad={typeof wanted === "string"} set={(search) => go({ search }, "replace")} />
         {typeof wanted === "string" ? (
           <span className="bad totals">{wanted}</span>
         ) : found !== undefined ? (
@@ -354,21 +335,6 @@ export function useSaid(): [string, (text: string) => void] {
     return () => clearTimeout(timer);
   }, [said]);
   return [said, setSaid];
-}
-
-// useSlash makes the slash lead to a field from anywhere but a text field.
-export function useSlash(field: RefObject<HTMLInputElement | null>): void {
-  useEffect(() => {
-    const slash = (e: KeyboardEvent): void => {
-      if (e.key !== "/" || e.defaultPrevented || e.ctrlKey || e.metaKey || e.altKey) return;
-      if (e.target instanceof Element && e.target.closest("input, select, textarea") !== null) return;
-      e.preventDefault();
-      field.current?.focus();
-      field.current?.select();
-    };
-    addEventListener("keydown", slash);
-    return () => removeEventListener("keydown", slash);
-  }, []);
 }
 
 // isMemory tells types of memory, whose tables fold allocators: profile.Type.Memory.

@@ -1,13 +1,13 @@
 import type { Api, Selection, TypeInfo } from "../api/client";
 import { defaultRange, isLive } from "../lib/timerange";
-import { friendlyName } from "../lib/types";
 import type { ViewState } from "../lib/urlstate";
 import { Brand } from "./Brand";
 import type { Go } from "./hooks";
-import { Chevron, RangePicker } from "./RangePicker";
+import { RangePicker } from "./RangePicker";
 import { SelectorInput } from "./SelectorInput";
 import { ServicePicker } from "./ServicePicker";
 import { ThemeSwitch } from "./ThemeSwitch";
+import { TypePicker } from "./TypePicker";
 
 interface Props {
   readonly api: Api;
@@ -23,24 +23,12 @@ interface Props {
   readonly theme: "light" | "dark";
 }
 
-const units: Readonly<Record<string, string>> = { nanoseconds: "ns" };
-
 export function TopBar({ api, state, go, types, type, selection, refused, busy, refresh, theme }: Props) {
   const select = (selector: string): void => go({ selector, zoom: [] });
   return (
     <header className="topbar">
       <Brand />
-      <div className="select type">
-        <select aria-label="Profile type" value={type?.id ?? ""} onChange={(e) => go({ type: e.target.value, zoom: [] })} disabled={types === undefined || types.length === 0}>
-          {type === undefined && <option value="">{types === undefined ? "…" : types.length === 0 ? "no profiles" : "choose a profile"}</option>}
-          {types?.map((t) => (
-            <option key={t.id} value={t.id} title={t.id}>
-              {friendlyName(t)} · {units[t.sampleUnit] ?? t.sampleUnit}
-            </option>
-          ))}
-        </select>
-        <Chevron />
-      </div>
+      <TypePicker types={types} type={type} set={(id) => go({ type: id, zoom: [] })} />
       <ServicePicker api={api} selection={selection} selector={state.selector} submit={select} />
       <SelectorInput api={api} selection={selection} value={state.selector} refused={refused} submit={select} />
       <RangePicker range={state.range} live={state.live} set={(range) => go({ range, live: state.live && isLive(range) })} />
