@@ -193,6 +193,15 @@ describe.skipIf(binary === undefined)("comparing", () => {
     await page.keyboard.press("Escape");
     await zoomedBy(page, 1);
     expect([(await held(page, 0)).zoomed, (await held(page, 1)).zoomed]).toEqual(["main", "main"]);
+    // What is pointed at in one is outlined in the other.
+    await settled(page);
+    await page.locator(".flame canvas").first().hover({ position: { x: 20, y: 30 } });
+    await page.locator(".hover-card .card-name", { hasText: "main" }).waitFor();
+    await page.waitForFunction(() => {
+      const c = document.querySelectorAll<HTMLCanvasElement & { perfuseView?: unknown }>(".flame canvas")[1];
+      const v = c?.perfuseView as { pointed: number; scene: { tree: DiffTree } };
+      return v.scene.tree.frames[v.scene.tree.frame[v.pointed] as number]?.name === "main";
+    });
     expect(faults).toEqual([]);
     await page.close();
   });
@@ -242,6 +251,45 @@ describe.skipIf(binary === undefined)("comparing", () => {
     await page.getByLabel("When, as to the range after").selectOption("a day before");
     await page.getByRole("heading", { name: "Nothing matches" }).waitFor();
     expect(await page.locator(".state").textContent()).toContain('Before: no samples of this type carry {service_name="shop", version="2"}');
+    expect(faults).toEqual([]);
+    await page.close();
+  });
+
+  test("brushing a chart narrows its side, and what is related to the range after goes along", async () => {
+    const { page, faults } = await open(`${shop}&${times}`);
+    await settled(page);
+    const brush = async (name: string): Promise<void> => {
+      const chart = page.getByRole("region", { name, exact: true }).locator(".chart-box svg");
+      await chart.focus();
+      for (let i = 0; i < 40; i++) await page.keyboard.press("Shift+ArrowLeft");
+      await page.keyboard.press("Enter");
+    };
+    const at = (key: string): Promise<number> => page.evaluate((k) => Date.parse(new URL(location.href).searchParams.get(k) ?? ""), key);
+    const parameter = (key: string): Promise<unknown> => page.waitForFunction((k) => new URL(location.href).searchParams.has(k), key);
+    await brush("After");
+    await page.waitForFunction((from) => new URL(location.href).searchParams.get("from") !== from, iso(middle));
+    await settled(page);
+    // Right before is nothing that the URL must say.
+    expect(new URL(page.url()).searchParams.has("from0")).toBe(false);
+    const length = (await at("to")) - (await at("from"));
+    expect(length).toBeLessThan(5 * minute);
+    const shown = await held(page);
+    const narrow = decodeDiff(await client().diff({ before: side((await at("from")) - length, await at("from")), after: side(await at("from"), await at("to")) }));
+    expect([shown.before, shown.after]).toEqual([[...narrow.before.total], [...narrow.after.total]]);
+    await brush("Before");
+    await parameter("from0");
+    expect(await at("to0")).toBe(await at("from"));
+    expect((await at("to0")) - (await at("from0"))).toBeLessThan(length);
+    expect(await page.getByLabel("When, as to the range after").inputValue()).toBe("");
+    await page.getByLabel("When, as to the range after").selectOption("a day before");
+    await page.waitForFunction((d) => {
+      const p = new URL(location.href).searchParams;
+      return Date.parse(p.get("from") ?? "") - Date.parse(p.get("from0") ?? "") === d;
+    }, 1440 * minute);
+    const from = await at("from");
+    await page.getByRole("region", { name: "After", exact: true }).locator(".chart-box svg").dblclick({ position: { x: 300, y: 60 } });
+    await page.waitForFunction((from) => Date.parse(new URL(location.href).searchParams.get("from") ?? "") !== from, from);
+    expect((await at("from")) - (await at("from0"))).toBe(1440 * minute);
     expect(faults).toEqual([]);
     await page.close();
   });
