@@ -2,7 +2,7 @@ import { expect, test } from "vitest";
 import { foldedTree } from "../../e2e/fixture/folded";
 import { diffTrees } from "../lib/difftree";
 import { decodeTree } from "../lib/tree";
-import { byChange, swatchOf } from "./change";
+import { byChange, legendOf, swatchOf } from "./change";
 import type { Tokens } from "./palette";
 import { rgb } from "./svg";
 
@@ -29,6 +29,13 @@ test("absolute: of the largest change, and what one side lacks is still marked",
   // b grew by 10, as much as e is new; c lost 5.
   expect(looks.slice(2, 5)).toEqual([at(0), at(1), at(-0.5)]);
   expect(looks[6]).toEqual({ ...at(1), edge: swatchOf(1, "relative", tokens).edge });
+});
+test("the legend says numbers, and nothing where nothing changed", () => {
+  const names = (mode: "relative" | "absolute", of = d): string[] => legendOf(of, mode, (v) => `${v}`, tokens).map((l) => l.name);
+  expect(names("relative")).toEqual(["gone", "half", "−9 %", "the same", "+10 %", "twice", "new"]);
+  expect(names("absolute")).toEqual(["-10", "-2.5", "-0.625", "the same", "0.625", "2.5", "10", "gone", "new"]);
+  const t = decodeTree(foldedTree("a 10"));
+  expect(names("absolute", diffTrees(t, t))).toEqual(["the same"]);
 });
 test("nothing changed: all is grey, and slots are within what a graph can draw", () => {
   const t = decodeTree(foldedTree("a 10\nb;c 10"));

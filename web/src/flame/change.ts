@@ -86,6 +86,7 @@ const parts = [-1, -1 / 4, -1 / 16, 0, 1 / 16, 1 / 4, 1];
 export function legendOf(t: DiffTree, mode: ChangeMode, write: (change: number) => string, k: Tokens): { swatch: Swatch; name: string }[] {
   if (mode === "relative") return named.map(([share, name]) => ({ swatch: swatchOf(share, mode, k), name }));
   const most = largestChange(t);
+  if (most === 0) return [{ swatch: swatchOf(0, mode, k), name: "the same" }];
   const only = (["gone", "new"] as const).map((mark) => ({ swatch: { fill: fill(0, k), hatch: false, edge: edge(mark, k) }, name: mark }));
   return [...parts.map((p) => ({ swatch: swatchOf(p, mode, k), name: p === 0 ? "the same" : write(p * most) })), ...only];
 }

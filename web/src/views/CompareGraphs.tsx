@@ -82,7 +82,7 @@ export function CompareGraphs(p: Props) {
                 zoomed={at}
                 name={`Flame graph ${side}`}
                 pointed={pointed !== undefined && pointed.side !== side ? pointed.node : -1}
-                point={(node) => setPointed(node < 0 ? undefined : { side, node })}
+                point={(node) => setPointed((p) => (node < 0 ? undefined : p?.side === side && p.node === node ? p : { side, node }))}
                 {...common}
               />
             </div>
