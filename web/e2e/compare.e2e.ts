@@ -374,15 +374,14 @@ describe.skipIf(binary === undefined)("comparing", () => {
     await page.close();
   });
 
-  test("100 000 nodes pan within a frame, and (small) opens in its place", async () => {
+  test("a difference of 100 000 nodes: (small) opens in its place", async () => {
     const { page, faults } = await open("about:blank");
     // Two profiles with most stacks in common, whose values differ; the last node is one that was cut.
     const stacks = huge(100_000).stacks;
     const folded = (of: (w: number, i: number) => number): string => stacks.map(({ stack, weight }, i) => `${stack} ${of(Math.ceil(weight * 1e6), i)}`).join("\n");
     const [was, is] = [folded((w, i) => (i % 9 === 0 ? 0 : w)), folded((w, i) => (i % 11 === 0 ? 0 : Math.ceil(w * (1 + (i % 3)))))].map((text) => decodeTree(foldedTree(`${text}\n(small) 10000000`)));
     const big = diffTrees(was as FlameTree, is as FlameTree);
-    const count = big.count;
-    expect(count).toBeGreaterThan(90_000);
+    expect(big.count).toBeGreaterThan(90_000);
     const { input, output } = QueryService.method.diff;
     const half = { scale: 1, stackCount: 9n, seriesCount: 1n, total: 1n, unfilteredTotal: 1n };
     let asked = 0;
@@ -398,22 +397,6 @@ describe.skipIf(binary === undefined)("comparing", () => {
     });
     await page.goto(`${server.url}/compare?${shop}&${times}&view=graph`);
     await settled(page);
-    const millis = await page.evaluate(() => {
-      const c = document.querySelector<HTMLCanvasElement & { perfuseView?: unknown }>(".flame canvas");
-      const v = c?.perfuseView as { panTo(x0: number, x1: number): void; frameMillis(): number; scene: { tree: { total: Float64Array } } };
-      const total = v.scene.tree.total[0] as number;
-      const all: number[] = [];
-      for (let i = 0; i < 60; i++) {
-        const width = total / (1 + i);
-        v.panTo(((total - width) * (i % 10)) / 10, ((total - width) * (i % 10)) / 10 + width);
-        all.push(v.frameMillis());
-      }
-      // Of the quicker half the middle: what other programs take from this one is not meant.
-      return all.sort((a, b) => a - b)[15] as number;
-    });
-    console.log(`painting one frame of ${count} nodes of a difference: ${millis.toFixed(1)} ms, lower quartile of 60`);
-    // A frame at 60 a second has 16.7; a machine that does other work as well gets three of them.
-    expect(millis).toBeLessThan(50);
     await page.evaluate(() => {
       const c = document.querySelector<HTMLCanvasElement & { perfuseView?: unknown }>(".flame canvas");
       const v = c?.perfuseView as { choose(n: number): void; scene: { tree: FlameTree } };
