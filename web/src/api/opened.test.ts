@@ -76,10 +76,10 @@ test("speedscope's profiles are told apart by their names", async () => {
 test("a condition that cannot be understood says so", async () => {
   const file = await OpenedFile.open(heap);
   const asked = (value: string) => (): FlameTree => file.flameGraph(all, { ...noFilter, keep: [parseMatcher(value)] }, 0, []);
-  expect(asked("(")).toThrow("parsing the regular expression for the function");
+  expect(asked("(")).toThrow("filter.keep[0]: parsing the regular expression for the function");
   expect(asked("[[:alpha:]]")).toThrow("is not understood here");
   expect(asked("file=~(?P<x>(?i:a)")).toThrow("for the file");
   expect(asked("(?i)RUNTIME\\.")().total[0]).toBeGreaterThan(0);
   expect(asked("\\Aruntime\\.main\\z")().total[0]).toBeGreaterThan(0);
-  expect(() => file.flameGraph(all, { ...noFilter, keep: Array.from({ length: 65 }, () => parseMatcher("a")) }, 0, [])).toThrow("65 conditions, want at most 64");
+  expect(() => file.flameGraph(all, { ...noFilter, keep: Array.from({ length: 65 }, () => parseMatcher("a")) }, 0, [])).toThrow("filter.drop have 65 conditions: want at most 64");
 });

@@ -33,8 +33,9 @@ export interface LabelValues {
 // What a flame graph cuts by itself: the server's share.
 const usualShare = 1 / 4000;
 const mostValues = 500;
-// A question is followed by others about the same stacks: its tree is kept.
-const mostTrees = 3;
+// A question is followed by others about the same stacks: its tree is kept, and those before it as long as all of them
+// have no more nodes than this.
+const mostNodes = 4_000_000;
 
 export class OpenedFile {
   readonly summary: FileSummary;
@@ -112,10 +113,15 @@ export class OpenedFile {
     if (t === undefined) {
       const { samples } = this.file;
       t = treeOf(samples, part, kept(samples, filter));
-      const oldest = this.trees.keys().next();
-      if (this.trees.size === mostTrees && oldest.done !== true) this.trees.delete(oldest.value);
     } else this.trees.delete(key);
     this.trees.set(key, t);
+    let nodes = 0;
+    for (const { count } of this.trees.values()) nodes += count;
+    for (const [oldest, { count }] of this.trees) {
+      if (nodes <= mostNodes || oldest === key) break;
+      this.trees.delete(oldest);
+      nodes -= count;
+    }
     return t;
   }
 }

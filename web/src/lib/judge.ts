@@ -17,8 +17,10 @@ const maxMatchers = 64;
 // kept returns by stack 1 if the filter keeps it; undefined if it keeps all.
 export function kept(s: Samples, filter: StackFilter): Uint8Array | undefined {
   if (isNoFilter(filter)) return undefined;
-  const matchers = [...filter.keep, ...filter.drop];
-  if (matchers.length > maxMatchers) throw new FilterError(`${matchers.length} conditions, want at most ${maxMatchers}`);
+  // Errors name the condition as the server's do.
+  const named = (field: string) => (matcher: FrameMatcher, i: number) => ({ matcher, at: `${field}[${i}]` });
+  const matchers = [...filter.keep.map(named("filter.keep")), ...filter.drop.map(named("filter.drop"))];
+  if (matchers.length > maxMatchers) throw new FilterError(`filter.keep and filter.drop have ${matchers.length} conditions: want at most ${maxMatchers} (one regular expression can stand for many names)`);
   // Bits of what a location meets: 30 conditions in each of three columns.
   const width = 30;
   const columns = Array.from({ length: Math.ceil(matchers.length / width) }, (_, c) => {
@@ -61,16 +63,16 @@ function bits(met: readonly boolean[]): number {
   return met.reduce((sum, yes, i) => (yes ? sum | (1 << i) : sum), 0);
 }
 
-function compile(m: FrameMatcher): (f: Frame) => boolean {
+function compile({ matcher: m, at }: { readonly matcher: FrameMatcher; readonly at: string }): (f: Frame) => boolean {
   const field = (f: Frame): string => (m.field === "function" ? f.name : m.field === "file" ? f.file : f.mapping);
   if (!m.regexp) return (f) => field(f) === m.value;
-  const re = regexp(m);
+  const re = regexp(m, at);
   return (f) => re.test(field(f));
 }
 
 // regexp compiles what the server takes (RE2) as far as the browser's expressions can say the same.
-function regexp(m: FrameMatcher): RegExp {
-  const about = (why: string): FilterError => new FilterError(`parsing the regular expression for the ${m.field}: ${why}`);
+function regexp(m: FrameMatcher, at: string): RegExp {
+  const about = (why: string): FilterError => new FilterError(`${at}: parsing the regular expression for the ${m.field}: ${why}`);
   const other = /\\[QEC]|\\[pP]|\[\[:|\(\?[imsU]*-?[imsU]*:|\(\?[!=<][!=]?(?![\w])|\\[1-9]/.exec(m.value.replace(/^\(\?[ims]+\)/, ""));
   if (other !== null) throw about(`${other[0]} is not understood here; write it in another way`);
   const lead = /^\(\?([ims]+)\)/.exec(m.value);

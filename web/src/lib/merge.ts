@@ -1,6 +1,7 @@
 // Questions about a profile's samples, answered as the server answers them.
 
 import type { FunctionRow } from "./functions";
+import { treeOfPaths } from "./pathtree";
 import type { Label, Samples } from "./stacks";
 import { FrameKind, frameOf, firstChild, nextSibling, type FlameTree, type Frame } from "./tree";
 import { compareText, firstOf, functionKey, TreeBuilder } from "./treebuild";
@@ -16,20 +17,30 @@ export interface Part {
 // treeOf merges the stacks that keep says, by number, from the root. Stacks whose values sum up to zero are left out.
 export function treeOf(s: Samples, part: Part, keep?: Uint8Array): FlameTree {
   const sums = stackSums(s, part);
-  const b = new TreeBuilder(s.frames);
+  const counts = (stack: number): boolean => sums[stack] !== 0 && (keep === undefined || keep[stack] === 1);
   let stacks = 0;
+  let length = 0;
   for (let i = 0; i < sums.length; i++) {
-    const value = sums[i] as number;
-    if (value === 0 || (keep !== undefined && keep[i] !== 1)) continue;
+    if (!counts(i)) continue;
     stacks++;
-    let node = 0;
     for (let k = s.stackStart[i] as number; k < (s.stackStart[i + 1] as number); k++) {
       const l = s.stackLocations[k] as number;
-      for (let f = s.locationStart[l] as number; f < (s.locationStart[l + 1] as number); f++) node = b.child(node, s.locationFrames[f] as number);
+      length += (s.locationStart[l + 1] as number) - (s.locationStart[l] as number);
     }
-    b.add(node, value);
   }
-  return b.tree({ unit: s.types[part.type]?.sampleUnit ?? "", stackCount: stacks, seriesCount: 1, stacksCut: false }).tree;
+  const paths = { start: new Uint32Array(stacks + 1), frames: new Uint32Array(length), values: new Float64Array(stacks) };
+  let at = 0;
+  let stack = 0;
+  for (let i = 0; i < sums.length; i++) {
+    if (!counts(i)) continue;
+    for (let k = s.stackStart[i] as number; k < (s.stackStart[i + 1] as number); k++) {
+      const l = s.stackLocations[k] as number;
+      for (let f = s.locationStart[l] as number; f < (s.locationStart[l + 1] as number); f++) paths.frames[at++] = s.locationFrames[f] as number;
+    }
+    paths.values[stack++] = sums[i] as number;
+    paths.start[stack] = at;
+  }
+  return treeOfPaths(s.frames, paths, { unit: s.types[part.type]?.sampleUnit ?? "", stackCount: stacks, seriesCount: 1, stacksCut: false });
 }
 
 // stackSums adds the part's values up by stack.
