@@ -66,6 +66,7 @@ export class LocalReader {
     };
     return {
       key: `file ${number} ${JSON.stringify(part)}`,
+      type: summary.types[part.type]?.id ?? "",
       fileName: downloadName(name, summary.types[part.type]?.sampleType ?? "profile"),
       selection: undefined,
       flameGraph: (filter: StackFilter, minShare, path, signal) => call("flameGraph", [part, filter, minShare, path], signal),

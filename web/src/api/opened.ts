@@ -1,6 +1,6 @@
 // A file that was opened, and the answers to questions about it. It lives where the worker does.
 
-import { foldAllocators, isMemory } from "../lib/allocator";
+import { foldAllocators } from "../lib/allocator";
 import { isNoFilter, noFilter, type StackFilter } from "../lib/filter";
 import { writeFolded } from "../lib/folded";
 import { gzip, isGzip } from "../lib/gzip";
@@ -10,6 +10,7 @@ import { onlySamples, writePprof } from "../lib/pprof";
 import { readProfile, type Format, type ProfileFile } from "../lib/profilefile";
 import type { Label, ProfileFacts, ProfileType } from "../lib/stacks";
 import { named, type FlameTree } from "../lib/tree";
+import { isMemory } from "../lib/types";
 import type { LinesAnswer, Sandwich, TopAnswer } from "./source";
 
 // What is told of a file when it was opened.
@@ -69,7 +70,7 @@ export class OpenedFile {
   top(part: Part, filter: StackFilter, by: "self" | "total", folded: boolean): TopAnswer {
     const t = this.tree(part, filter);
     const type = this.file.samples.types[part.type];
-    const rows = top(folded && type !== undefined && isMemory(type) ? foldAllocators(t) : t, by);
+    const rows = top(folded && type !== undefined && isMemory(type.id) ? foldAllocators(t) : t, by);
     return { unit: t.unit, total: t.total[0] ?? 0, rows, functionCount: rows.length };
   }
 

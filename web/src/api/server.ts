@@ -13,6 +13,7 @@ export function serverSource(client: Client<typeof QueryService>, s: Selection):
   const asked = selection(s);
   return {
     key: JSON.stringify(s),
+    type: s.type,
     fileName: fileName(s.type.split(":")[1] ?? "profile", s.selector, s.span.end),
     selection: s,
     async flameGraph(filter, minShare, path, signal) {

@@ -51,6 +51,8 @@ export interface SourceFile {
 export interface Source {
   // Says what the source is: another key, another question.
   readonly key: string;
+  // The profile type's id.
+  readonly type: string;
   // For files that are downloaded, without an extension.
   readonly fileName: string;
   // What is asked about on the server; none for a file.

@@ -1,6 +1,6 @@
 import { readFileSync } from "node:fs";
 import { expect, test } from "vitest";
-import { foldAllocators, isAllocator, isMemory } from "./allocator";
+import { foldAllocators, isAllocator } from "./allocator";
 import { readFolded, writeFolded } from "./folded";
 import { treeOf } from "./merge";
 import { FrameKind } from "./tree";
@@ -39,13 +39,4 @@ test("what ends in an allocator counts for its caller", () => {
   f("runtime.main;main.main 6\nruntime.main;runtime.mallocgc 4\n", "runtime.main;runtime.mallocgc 4", "runtime.main;main.main;runtime.mallocgc 6");
   f("[unwind: gone];f 4\n[unwind: gone];malloc 3\n", "[unwind: gone];malloc 3", "[unwind: gone];f;malloc 4");
   f("main;work 3\n", "main;work 3");
-});
-
-test("what is memory", () => {
-  const type = (name: string, sampleType: string, periodType = "") => ({ id: "", name, sampleType, sampleUnit: "", periodType });
-  expect(isMemory(type("memory", "page_faults"))).toBe(true);
-  expect(isMemory(type("heap", "x", "space"))).toBe(true);
-  expect(isMemory(type("x", "alloc_space"))).toBe(true);
-  expect(isMemory(type("process_cpu", "cpu", "cpu"))).toBe(false);
-  expect(isMemory(type("x", "allocations"))).toBe(false);
 });

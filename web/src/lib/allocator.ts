@@ -2,12 +2,6 @@
 
 import { FrameKind, type FlameTree } from "./tree";
 import { TreeBuilder } from "./treebuild";
-import type { TypeParts } from "./types";
-
-// isMemory says whether values are memory that programs ask for, by stack.
-export function isMemory(t: TypeParts & { readonly periodType: string }): boolean {
-  return t.name === "memory" || t.periodType === "space" || /^(inuse|alloc)(_|$)/.test(t.sampleType);
-}
 
 // foldAllocators returns the tree in which memory belongs to the function that asked for it: what ends in an allocator
 // counts for its first caller that is none, and allocators that only ended stacks are gone. A stack of nothing else stays

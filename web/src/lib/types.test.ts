@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { defaultType, findType, friendlyName, rateOf, type TypeParts } from "./types";
+import { defaultType, findType, friendlyName, isMemory, rateOf, type TypeParts } from "./types";
 
 function parts(id: string): TypeParts {
   const [name = "", sampleType = "", sampleUnit = ""] = id.split(":");
@@ -36,4 +36,13 @@ test("findType", () => {
   f("process_cpu", undefined);
   f("heap", undefined);
   expect(defaultType([])).toBeUndefined();
+});
+test("isMemory", () => {
+  const f = (id: string, want: boolean): void => expect(isMemory(id)).toBe(want);
+  f("memory:page_faults:count:page_faults:count", true);
+  f("heap:x:bytes:space:bytes", true);
+  f("x:alloc_objects:count::", true);
+  f("x:inuse:bytes::", true);
+  f("x:allocations:count::", false);
+  f("process_cpu:cpu:nanoseconds:cpu:nanoseconds", false);
 });

@@ -48,6 +48,12 @@ export function rateOf(t: TypeParts): Rate {
   return "per-second";
 }
 
+// isMemory tells types of memory by stack, whose tables fold allocators: profile.Type.Memory.
+export function isMemory(id: string): boolean {
+  const [name, sampleType = "", , periodType] = id.split(":");
+  return name === "memory" || periodType === "space" || /^(inuse|alloc)(_|$)/.test(sampleType);
+}
+
 // defaultType is CPU time if there is any, else the first.
 export function defaultType<T extends TypeParts>(types: readonly T[]): T | undefined {
   return types.find((t) => t.name === "process_cpu" && t.sampleType === "cpu") ?? types.find((t) => t.name === "process_cpu") ?? types[0];

@@ -9,6 +9,7 @@ import { change, graftDiff, growth, isSame, sideTree, type DiffTree, type SideNa
 import { isNoFilter, noFilter, type StackFilter } from "../lib/filter";
 import { match, pattern, type Pattern } from "../lib/search";
 import { expandable, findPath, FrameKind, frameOf, namesTo } from "../lib/tree";
+import { isMemory } from "../lib/types";
 import { formatCount, formatShare, formatValue } from "../lib/units";
 import { fileName, joinPath, type Layout, type Orientation } from "../lib/urlstate";
 import { CompareGraphs } from "./CompareGraphs";
@@ -17,7 +18,7 @@ import { EmptySides, emptySides, isOne, OneSide } from "./CompareStates";
 import { CompareTable } from "./CompareTable";
 import { copyText, offerFile } from "./copy";
 import { AddFilter, FilterBar } from "./FilterBar";
-import { Crumbs, isMemory, Toggle, useSaid } from "./FlamePanel";
+import { Crumbs, Toggle, useSaid } from "./FlamePanel";
 import { staleness, useRequest, type Change } from "./hooks";
 import { Menu, type MenuItem } from "./Menu";
 import { Chevron } from "./RangePicker";
@@ -214,7 +215,7 @@ export function ComparePanel({ source, asked, sides, now, choice, level, state, 
       />
     </div>
   );
-  const memory = isMemory({ selection: asked.after }, tree);
+  const memory = isMemory(asked.after.type);
   const table = (
     <CompareTable
       source={source}

@@ -9,6 +9,7 @@ import { shown } from "../lib/shown";
 import { widen } from "../lib/timerange";
 import { binaryOf } from "../lib/transform";
 import { expandable, findPath, FrameKind, frameOf, graft, namesTo, pathTo, type FlameTree, type Frame } from "../lib/tree";
+import { isMemory } from "../lib/types";
 import { formatCount, formatShare, formatValue } from "../lib/units";
 import { joinPath, type ColourBy, type Layout, type Orientation, type ViewState } from "../lib/urlstate";
 import { copyText } from "./copy";
@@ -134,7 +135,7 @@ export function FlamePanel({ source, state, go, theme }: Props) {
               ...(state.selector === "" ? [] : [{ label: "Without the selector", act: () => go({ selector: "", zoom: [] }) }]),
             ]}
           >
-            {!isNoFilter(filter) ? "No stack that is selected meets the filters." : state.selector === "" ? "There are no samples of this type in this range." : <>No samples in this range carry <code>{state.selector}</code>.</>}
+            {!isNoFilter(filter) ? "No stack that is selected meets the filters." : source.selection === undefined ? "No chosen sample of the file has a value of this type." : state.selector === "" ? "There are no samples of this type in this range." : <>No samples in this range carry <code>{state.selector}</code>.</>}
           </Nothing>
         )}
       </section>
@@ -241,7 +242,7 @@ export function FlamePanel({ source, state, go, theme }: Props) {
         <SourcePanel source={source} filter={filter} name={state.source} />
       </div>
     );
-  const memory = isMemory(source, tree);
+  const memory = isMemory(source.type);
 
   return (
     <section className="panel flame" aria-label="Flame graph" aria-busy={request.loading}>
@@ -335,12 +336,6 @@ export function useSaid(): [string, (text: string) => void] {
     return () => clearTimeout(timer);
   }, [said]);
   return [said, setSaid];
-}
-
-// isMemory tells types of memory, whose tables fold allocators: profile.Type.Memory.
-export function isMemory(source: Pick<Source, "selection">, tree: Pick<FlameTree, "unit">): boolean {
-  const [name, sampleType = "", , periodType] = source.selection?.type.split(":") ?? [];
-  return name === undefined ? tree.unit === "bytes" : name === "memory" || periodType === "space" || /^(inuse|alloc)(_|$)/.test(sampleType);
 }
 
 export function Toggle<T extends string>(p: {

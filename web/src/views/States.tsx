@@ -14,8 +14,8 @@ export function Problem(p: { error?: ApiError; title?: string; detail?: string; 
     (error?.kind === "away"
       ? "The server does not answer"
       : error?.kind === "asked"
-        ? "The server does not understand the question"
-        : "The server could not answer");
+        ? "The question is not understood"
+        : "There is no answer");
   const detail = p.detail ?? error?.message ?? "";
   return (
     <div className="state problem" role="alert">
