@@ -231,7 +231,7 @@ test("what cannot be opened says why, and the next file opens", async () => {
   await settled(page);
   expect(faults).toEqual([]);
   await page.close();
-});
+}, 180_000);
 
 test("only samples with a label, another type, a condition that is none", async () => {
   const table = new SampleTable([samplesType, { ...samplesType, id: "process_cpu:cpu:nanoseconds:cpu:nanoseconds", sampleType: "cpu", sampleUnit: "nanoseconds" }]);
@@ -348,4 +348,4 @@ test("light and dark, wide and narrow: everything is in sight and nothing overfl
     expect(faults).toEqual([]);
     await page.close();
   }
-});
+}, 180_000);

@@ -8,17 +8,15 @@ import type { Source } from "./source";
 
 export type { FileSummary, LabelValues } from "./opened";
 
-// What is asked of the worker, and what it tells.
+// What is asked of the worker, and what it tells: one answer for each question, in their order.
 type Methods = Pick<OpenedFile, "flameGraph" | "top" | "sandwich" | "lines" | "pprof" | "folded">;
 type Answer<M extends keyof Methods> = Awaited<ReturnType<Methods[M]>>;
 // file is the number of the file that a question is about.
-export type Asked = { readonly id: number; readonly file: number } & (
+export type Asked = { readonly file: number } & (
   | { readonly open: Blob }
   | { readonly [M in keyof Methods]: { readonly method: M; readonly args: Parameters<Methods[M]> } }[keyof Methods]
 );
-export type Told = { readonly id: number } & ({ readonly answer: unknown } | { readonly error: string; readonly asked: boolean });
-
-type Question = Asked extends infer A ? (A extends { readonly id: number } ? Omit<A, "id"> : never) : never;
+export type Told = { readonly answer: unknown } | { readonly error: string; readonly asked: boolean };
 
 export interface LocalFile {
   readonly name: string;
@@ -27,27 +25,36 @@ export interface LocalFile {
   source(part: Part): Source;
 }
 
+interface Waiting {
+  readonly asked: Asked;
+  readonly done: (answer: unknown) => void;
+  readonly fail: (e: unknown) => void;
+}
+
 // LocalReader opens one file after the other. Its worker is loaded at once: once a file is chosen, nothing is.
 export class LocalReader {
   private readonly worker = new Worker(new URL("./local.worker.ts", import.meta.url), { type: "module", name: "profile" });
-  private readonly waiting = new Map<number, { done: (answer: unknown) => void; fail: (e: ApiError) => void }>();
-  private asked = 0;
+  // The worker has one question at a time: those that nobody waits for any more are never asked.
+  private running: Waiting | undefined;
+  private queue: Waiting[] = [];
   private opened = 0;
   private broken: ApiError | undefined;
 
   constructor() {
     this.worker.addEventListener("message", (e: MessageEvent<Told>) => {
       const told = e.data;
-      const one = this.waiting.get(told.id);
-      this.waiting.delete(told.id);
+      const one = this.running;
+      this.running = undefined;
       if ("answer" in told) one?.done(told.answer);
       else one?.fail(new ApiError(told.error, told.asked ? "asked" : "failed", ""));
+      this.next();
     });
     // Its script did not load, or there was no memory left for it.
     this.worker.addEventListener("error", (e) => {
       this.broken = new ApiError(`The reader of files has ended${e.message === "" ? "" : ` (${e.message})`}. Reload the page and choose the file again.`, "failed", "");
-      for (const one of this.waiting.values()) one.fail(this.broken);
-      this.waiting.clear();
+      this.running?.fail(this.broken);
+      for (const one of this.queue) one.fail(this.broken);
+      this.queue = [];
     });
   }
 
@@ -55,15 +62,13 @@ export class LocalReader {
   // have no answers from then on.
   async open(name: string, data: Blob): Promise<LocalFile> {
     const number = ++this.opened;
-    const summary = (await this.ask({ file: number, open: data })) as FileSummary;
+    const summary = (await this.ask({ file: number, open: data }, undefined)) as FileSummary;
     return { name, bytes: data.size, summary, source: (part) => this.source(number, name, summary, part) };
   }
 
   private source(number: number, name: string, summary: FileSummary, part: Part): Source {
-    const call = async <M extends keyof Methods>(method: M, args: Parameters<Methods[M]>, signal: AbortSignal): Promise<Answer<M>> => {
-      signal.throwIfAborted();
-      return (await this.ask({ file: number, method, args } as Question)) as Answer<M>;
-    };
+    const call = async <M extends keyof Methods>(method: M, args: Parameters<Methods[M]>, signal: AbortSignal): Promise<Answer<M>> =>
+      (await this.ask({ file: number, method, args } as Asked, signal)) as Answer<M>;
     return {
       key: `file ${number} ${JSON.stringify(part)}`,
       type: summary.types[part.type]?.id ?? "",
@@ -78,13 +83,24 @@ export class LocalReader {
     };
   }
 
-  private ask(question: Question): Promise<unknown> {
+  private ask(asked: Asked, signal: AbortSignal | undefined): Promise<unknown> {
     if (this.broken !== undefined) return Promise.reject(this.broken);
-    const id = ++this.asked;
+    if (signal?.aborted === true) return Promise.reject(signal.reason);
     return new Promise((done, fail) => {
-      this.waiting.set(id, { done, fail });
-      this.worker.postMessage({ ...question, id });
+      const one = { asked, done, fail };
+      signal?.addEventListener("abort", () => {
+        this.queue = this.queue.filter((other) => other !== one);
+        fail(signal.reason);
+      });
+      this.queue.push(one);
+      this.next();
     });
+  }
+
+  private next(): void {
+    if (this.running !== undefined) return;
+    this.running = this.queue.shift();
+    if (this.running !== undefined) this.worker.postMessage(this.running.asked);
   }
 }
 

@@ -42,10 +42,9 @@ function explain(e: unknown): string {
 }
 
 addEventListener("message", (e: MessageEvent<Asked>) => {
-  const { id } = e.data;
   const tell = (told: Told): void => postMessage(told);
   answer(e.data).then(
-    (value) => tell({ id, answer: value }),
-    (error: unknown) => tell({ id, error: explain(error), asked: error instanceof FilterError }),
+    (value) => tell({ answer: value }),
+    (error: unknown) => tell({ error: explain(error), asked: error instanceof FilterError }),
   );
 });

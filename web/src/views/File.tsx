@@ -74,7 +74,7 @@ export function File() {
   const total = file === undefined || type === undefined ? 0 : (file.summary.totals[types.indexOf(type)] ?? 0);
   return (
     <>
-      <header className="topbar">
+      <header className="topbar file-bar">
         <Brand />
         <input
           ref={picker}
