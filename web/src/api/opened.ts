@@ -82,11 +82,11 @@ export class OpenedFile {
 
   lines(part: Part, filter: StackFilter, name: string): LinesAnswer {
     const { samples } = this.file;
-    const files = linesOf(samples, part, kept(samples, filter), name).filter((f) => f.file !== "");
+    const files = linesOf(samples, part, kept(samples, filter), name);
     return {
       unit: samples.types[part.type]?.sampleUnit ?? "",
       unfiltered: this.unfiltered(part),
-      files: files.map(({ file, ...rest }) => ({ ...rest, path: file, text: "", noText: "A profile has no source text. Open the file here." })),
+      files: files.map(({ file, ...rest }) => ({ ...rest, path: file, text: "", noText: file === "" ? "the profile does not say in which file it is" : "a profile has no source text" })),
     };
   }
 

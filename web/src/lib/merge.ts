@@ -2,7 +2,7 @@
 
 import type { FunctionRow } from "./functions";
 import { treeOfPaths } from "./pathtree";
-import type { Label, Samples } from "./stacks";
+import { noLine, type Label, type Samples } from "./stacks";
 import { FrameKind, frameOf, firstChild, nextSibling, type FlameTree, type Frame } from "./tree";
 import { compareText, firstOf, functionKey, TreeBuilder } from "./treebuild";
 
@@ -241,8 +241,8 @@ export function linesOf(s: Samples, part: Part, keep: Uint8Array | undefined, na
       const l = s.stackLocations[k] as number;
       for (let f = (s.locationStart[l + 1] as number) - 1; f >= (s.locationStart[l] as number); f--) {
         const place = placeOf[s.locationFrames[f] as number];
-        if (place !== undefined) {
-          const line = s.lines[f] as number;
+        const line = s.lines[f] as number;
+        if (place !== undefined && line !== noLine) {
           let sum = place.lines.get(line);
           if (sum === undefined) {
             sum = { self: 0, total: 0, seen: 0 };

@@ -2,7 +2,7 @@ import { readFileSync } from "node:fs";
 import { gunzipSync } from "node:zlib";
 import { describe, expect, test } from "vitest";
 import { readFolded, writeFolded } from "./folded";
-import { treeOf } from "./merge";
+import { linesOf, treeOf } from "./merge";
 import { onlySamples, PprofError, readPprof, writePprof } from "./pprof";
 import type { Samples } from "./stacks";
 import { Message } from "./wire";
@@ -51,6 +51,8 @@ describe("what a file says", () => {
       .bytes(4, location(4).done());
     const s = readPprof(pprof({ strings: ["cpu", "n", "/lib/libc.so", "/bin/app"], samples: [sample([4, 3, 2, 1], [1])], rest }));
     expect(folded(s)).toBe("libc.so+0x1abc;app+0x401000;0xffff;[unknown] 1\n");
+    // There is no function, so none of its lines either.
+    expect(linesOf(s, { type: 0, label: undefined }, undefined, "app+0x401000")).toEqual([]);
   });
   test("ids of 64 bits are told apart, and found", () => {
     const id = -1;

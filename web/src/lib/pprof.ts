@@ -3,7 +3,7 @@
 
 import { kernelFile } from "./folded";
 import { baseName } from "./names";
-import { SampleTable, type Label, type ProfileType, type Samples } from "./stacks";
+import { noLine, SampleTable, type Label, type ProfileType, type Samples } from "./stacks";
 import { FrameKind, type Frame } from "./tree";
 import { Field, Message, WireError } from "./wire";
 
@@ -303,7 +303,7 @@ class Reader {
       lines.length === 0
         ? [table.frame(shown(unnamed(mapping.file, kind, address), "", 0, false))]
         : lines.map(({ fn }, i) => table.frame(fn.name === "" ? shown(unnamed(mapping.file, kind, address), "", fn.startLine, i < lines.length - 1) : shown(fn.name, fn.file, fn.startLine, i < lines.length - 1))).reverse();
-    const numbers = lines.map((l) => l.line).reverse();
+    const numbers = lines.length === 0 ? [noLine] : lines.map(({ fn, line }) => (fn.name === "" ? noLine : line)).reverse();
     const key = `${mapping.file} ${address} ${kind} ${frames.join()} ${numbers.join()}`;
     let known = this.places.get(key);
     if (known === undefined) {

@@ -45,7 +45,7 @@ export interface Samples {
   readonly frames: readonly Frame[];
   readonly locationStart: Uint32Array;
   readonly locationFrames: Uint32Array;
-  // Beside locationFrames: the line of the source file, 0 if unknown.
+  // Beside locationFrames: the line of the source file, 0 if unknown, noLine where there is no function, only an address.
   readonly lines: Uint32Array;
   readonly stackStart: Uint32Array;
   readonly stackLocations: Uint32Array;
@@ -57,6 +57,8 @@ export interface Samples {
   readonly values: readonly Float64Array[];
   readonly labelSets: readonly (readonly Label[])[];
 }
+
+export const noLine = 0xffffffff;
 
 class Numbers {
   private data = new Uint32Array(1024);
