@@ -154,23 +154,12 @@ func serverCommand() *cobra.Command {
 
 // newServer takes the ports; Run opens the store.
 func newServer(c server.Config, logger log.Logger, registry *prometheus.Registry, status map[string]func() any) (*server.Server, error) {
-	return server.New(server.Options{
-		HTTPAddress:    c.HTTPAddress,
-		OTLPAddresses:  c.OTLPAddresses,
-		AllowedHosts:   c.AllowedHosts,
-		Limits:         c.Limits,
-		DropAttributes: c.Ingest.DropAttributes,
-		Scrape:         c.ScrapeConfigs,
-		Sources:        c.Sources,
-		Page:           web.Handler(),
-		Logger:         logger,
-		Registry:       registry,
-		Settings:       c,
-		Status:         status,
-		Open: func(context.Context) (server.Backends, error) {
-			return openBackends(c, logger, registry)
-		},
-	})
+	o := c.Options()
+	o.Page, o.Logger, o.Registry, o.Status = web.Handler(), logger, registry, status
+	o.Open = func(context.Context) (server.Backends, error) {
+		return openBackends(c, logger, registry)
+	}
+	return server.New(o)
 }
 
 // openBackends opens the store of profiles and that of symbols, both below the storage path.

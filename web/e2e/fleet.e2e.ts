@@ -1,4 +1,9 @@
-import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { afterAll, beforeAll, describe, expect, inject, test } from "vitest";
+import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { createRequire } from "node:module";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import type { AxeResults } from "axe-core";
 import type { Browser, Page } from "playwright-core";
 import type { MessageInitShape } from "@bufbuild/protobuf";
 import { createClient } from "@connectrpc/connect";
@@ -191,11 +196,15 @@ describe.skipIf(binary === undefined)("with a server (PERFUSE_BIN)", () => {
   });
 
   test("ten thousand agents: sorted, filtered and walked through, with few rows in the page", { timeout: 180_000 }, async () => {
-    const own = await start(binary as string, "server");
+    // Nobody is to be late, however long it takes to bring them all.
+    const dir = await mkdtemp(join(tmpdir(), "perfuse-fleet-"));
+    await writeFile(join(dir, "perfuse.yaml"), "fleet: {interval: 5m}\n");
+    const own = await start(binary as string, "server", ["--config-path", join(dir, "perfuse.yaml")]);
+    await rm(dir, { recursive: true });
     const api = client(own.url);
     const count = 10_000;
     const one = (i: number) => report(`node-${String(i).padStart(5, "0")}`, `instance-${i}`, { cost: { rssBytes: BigInt(i) << 20n, bpfCores: (i * 7919) % count } });
-    for (let i = 0; i < count; i += 100) await Promise.all(Array.from({ length: 100 }, (_, k) => api.report({ report: one(i + k) })));
+    for (let i = 0; i < count; i += 250) await Promise.all(Array.from({ length: 250 }, (_, k) => api.report({ report: one(i + k) })));
     await expect(api.report({ report: one(count) })).rejects.toThrow("fleet.max_agents");
 
     const { page, faults } = await open(`${own.url}/fleet`, { height: 1000 });
@@ -241,76 +250,107 @@ describe.skipIf(binary === undefined)("with a server (PERFUSE_BIN)", () => {
   });
 });
 
-describe.skipIf(binary === undefined || process.getuid?.() !== 0)("with this machine's agent (PERFUSE_BIN, root)", () => {
-  test("the page shows what the API answers", { timeout: 180_000 }, async () => {
-    const up = await start(binary as string, "up");
-    const api = newFleetApi(up.url);
-    await poll("a rate of samples", 120_000, async () => ((await api.agents(never)).agents.some((a) => a.samplesPerSecond > 0) ? true : undefined), up.log);
-    const { page, faults } = await open(`${up.url}/fleet`);
+// The server that all browser tests share: with this machine's agent, if it is a real one.
+const shared = inject("server");
+
+describe.skipIf(!shared.real)("with a real agent", () => {
+  const api = newFleetApi(shared.url);
+
+  test("the page shows what the API answers", { timeout: 120_000 }, async () => {
+    const { page, faults } = await open(`${shared.url}/fleet`);
     await rowsOf(page).first().waitFor();
-    // Numbers move on; what is compared is of one moment if the report is the same before and after.
-    await poll("a moment without a report", 60_000, async () => {
-      const before = (await api.agents(never)).agents[0];
+    // Numbers move on: what is compared is between two reports.
+    const seen = async () => {
+      const before = await api.agents(never);
       await page.getByRole("button", { name: "Refresh" }).click();
       await page.locator('.icon[aria-label="Refresh"][data-busy="false"]').waitFor();
-      const shown = await cellsOf(page, 0);
-      const sums = await page.locator(".fleet-sums dd").allTextContents();
-      const list = await api.agents(never);
-      const a = list.agents[0];
-      if (a === undefined || before === undefined || a.seen !== before.seen) return undefined;
-      expect(list.agents).toHaveLength(1);
-      expect(shown.map((c, i) => (i === 2 ? "" : c))).toEqual([
-        a.node,
-        "up",
-        "",
-        formatValue(a.samplesPerSecond, "count"),
-        formatShare(a.lostShare, 1),
-        `${formatRate(a.cores * 1e9, "nanoseconds", "cores")} *`,
-        formatValue(a.rssBytes, "bytes"),
-        formatCount(a.processes),
-        a.version,
-        a.kernel,
-        "–",
-      ]);
-      expect(sums[0]).toBe(`${formatValue(list.sums.samplesPerSecond, "count")}/s`);
-      expect(sums[3]).toBe(formatValue(list.sums.rssBytes, "bytes"));
-      return true;
-    });
-    const [a] = (await api.agents(never)).agents;
+      const shown = { row: await cellsOf(page, 0), sums: await page.locator(".fleet-sums dd").allTextContents() };
+      const after = await api.agents(never);
+      return before.agents[0]?.seen === after.agents[0]?.seen && before.agents[0]?.samplesPerSecond !== 0 ? { ...shown, list: after } : undefined;
+    };
+    const { row, sums, list } = await poll("a moment without a report", 60_000, seen);
+    const a = list.agents[0];
     if (a === undefined) throw new Error("no agent");
+    expect(row.map((c, i) => (i === 2 ? "" : c))).toEqual([
+      a.node,
+      "up",
+      "",
+      formatValue(a.samplesPerSecond, "count"),
+      formatShare(a.lostShare, 1),
+      formatRate(a.cores * 1e9, "nanoseconds", "cores") + (a.withServer ? " *" : ""),
+      formatValue(a.rssBytes, "bytes"),
+      formatCount(a.processes),
+      a.version,
+      a.kernel,
+      a.lastError === undefined ? "–" : expect.stringContaining(a.lastError.text),
+    ]);
+    expect(sums[0]).toBe(`${formatValue(list.sums.samplesPerSecond, "count")}/s`);
+    expect(sums[3]).toBe(formatValue(list.sums.rssBytes, "bytes"));
+
     await rowsOf(page).first().getByRole("button").click();
     const details = page.getByRole("region", { name: `Details of ${a.node}` });
     await details.getByText("Program and settings").waitFor();
     const told = await api.agent(a.instance, never);
-    expect(await details.locator(".fleet-part", { hasText: "Program and settings" }).locator("dt").allTextContents()).toEqual([
-      "version",
-      "kernel",
-      "instance",
-      "processes",
-      ...told.settings.map((s) => s.name),
-    ]);
-    expect(await details.locator(".fleet-part", { hasText: "Off" }).last().locator("dd").allTextContents()).toEqual(told.off.map((o) => o.value));
+    const names = await details.locator(".fleet-part", { hasText: "Program and settings" }).locator("dt").allTextContents();
+    expect(names).toEqual(["version", "kernel", "instance", "processes", ...told.settings.map((s) => s.name)]);
+    expect(told.settings.length).toBeGreaterThan(3);
+    expect(await details.locator(".fleet-part", { has: page.getByRole("heading", { name: "Off" }) }).locator("dd").allTextContents()).toEqual(told.off.map((o) => o.value));
+    expect(await details.locator(".fleet-line svg").first().getAttribute("aria-label")).toMatch(/^Samples: from .* to .*, now /);
 
-    // The files that were sampled, as the API says, for half a minute the same.
-    await page.getByRole("button", { name: "Symbols" }).click();
-    await rowsOf(page).first().waitFor();
-    const symbols = await api.symbols(never);
-    expect(await page.locator(".table-foot").textContent()).toContain(`${formatCount(symbols.total)} files`);
-    const first = symbols.files[0];
-    if (first === undefined) throw new Error("no file has samples");
-    const cells = await cellsOf(page, 0);
-    expect(cells[1]).toBe(first.source);
-    expect(cells[2]).toBe(formatShare(first.framesShare, 1));
-    expect(cells[3]).toBe(formatShare(first.unnamedShare, 1));
-
-    // And on to the agent's profiles.
-    await page.goto(`${up.url}/fleet?open=${a.instance}&theme=dark`);
+    // On to the agent's profiles, in the same colours.
+    await page.goto(`${shared.url}/fleet?open=${a.instance}&theme=dark`);
     await page.getByRole("link", { name: "its profiles" }).click();
     await page.waitForFunction((node) => location.pathname === "/" && new URL(location.href).searchParams.get("q") === `{node="${node}"}`, a.node);
     await page.locator(".flame canvas").waitFor();
     expect(await page.evaluate(() => document.documentElement.dataset["theme"])).toBe("dark");
     expect(faults).toEqual([]);
     await page.close();
-    await up.stop();
+  });
+
+  test("the files that were sampled, and whether their functions have names, as the API says", async () => {
+    const { page, faults } = await open(`${shared.url}/fleet?show=symbols`);
+    await rowsOf(page).first().waitFor();
+    // The server makes the answer anew every half minute.
+    const same = async () => {
+      const before = await api.symbols(never);
+      await page.getByRole("button", { name: "Refresh" }).click();
+      await page.waitForFunction((total) => document.querySelector(".table-foot")?.textContent?.startsWith(`${total} file`), formatCount(before.total));
+      const shown = { cells: await cellsOf(page, 0), foot: await page.locator(".table-foot").textContent() };
+      const after = await api.symbols(never);
+      return before.span.end === after.span.end ? { ...shown, symbols: after } : undefined;
+    };
+    const { cells, foot, symbols } = await poll("a moment without a new answer", 60_000, same);
+    expect(foot).toContain(`${formatShare(symbols.unnamedShare, 1)} of their native frames have no name`);
+    const of = symbols.files.find((f) => cells[0]?.startsWith(f.file.slice(f.file.lastIndexOf("/") + 1)) && cells[2] === formatShare(f.framesShare, 1));
+    if (of === undefined) throw new Error(`no file of the answer is the first row's: ${cells.join(", ")}`);
+    expect(cells.slice(1, 4)).toEqual([of.source, formatShare(of.framesShare, 1), formatShare(of.unnamedShare, 1)]);
+    expect(Math.max(...symbols.files.map((f) => f.framesShare * f.unnamedShare))).toBe(of.framesShare * of.unnamedShare);
+    expect(faults).toEqual([]);
+    await page.close();
+  });
+
+  // Nothing that axe calls serious or critical, in light and in dark.
+  test.for([
+    { name: "agents", query: "" },
+    { name: "an agent's details", query: "open" },
+    { name: "an agent's details on a phone", query: "open", width: 390 },
+    { name: "targets", query: "?show=targets" },
+    { name: "symbols", query: "?show=symbols" },
+  ])("axe: $name", async ({ query, width }) => {
+    const axe = await readFile(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
+    const first = (await api.agents(never)).agents[0]?.instance ?? "";
+    for (const colorScheme of ["light", "dark"] as const) {
+      const page = await browser.newPage({ viewport: { width: width ?? 1280, height: 800 }, colorScheme });
+      await page.goto(`${shared.url}/fleet${query === "open" ? `?open=${first}` : query}`);
+      if (query === "open") await page.getByText("Program and settings").waitFor();
+      else await page.locator(".fleet-table tbody button, .state h2").first().waitFor();
+      await page.evaluate(axe);
+      const found = await page.evaluate(async () => {
+        const { violations } = await (globalThis as unknown as { axe: { run(): Promise<AxeResults> } }).axe.run();
+        return violations.map((x) => ({ impact: x.impact, rule: x.id, at: x.nodes.map((n) => `${n.html.slice(0, 160)} ${n.failureSummary ?? ""}`) }));
+      });
+      expect(found.filter((x) => x.impact === "serious" || x.impact === "critical")).toEqual([]);
+      await page.close();
+    }
   });
 });
