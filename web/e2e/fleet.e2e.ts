@@ -331,7 +331,6 @@ describe.skipIf(!shared.real)("with a real agent", () => {
 
   // Nothing that axe calls serious or critical, in light and in dark.
   test.for([
-    { name: "agents", query: "" },
     { name: "an agent's details", query: "open" },
     { name: "an agent's details on a phone", query: "open", width: 390 },
     { name: "targets", query: "?show=targets" },
