@@ -52,6 +52,9 @@ func TestCheck(t *testing.T) {
 		{"down the table", "server/api/a.go", imports("…/storage", "…/symbolize", "…/proto", "…/web", "…/profile"), ""},
 		{"within a room", "agent/sampler/a.go", imports("…/agent/unwind", "…/bpf/cpu", "fmt"), ""},
 		{"the programs", "cmd/perfuse/a.go", imports("…/agent", "…/server"), ""},
+		{"the plugin", "web/grafana/a.go", imports("…/proto/x", "…/profile", "…/web/grafana/b"), ""},
+		{"the plugin to the server", "web/grafana/a.go", imports("…/server/api"), "web/grafana does not import server"},
+		{"the page to the plugin", "web/a.go", imports("…/web/grafana/b"), "web does not import web/grafana"},
 		{"a new room", "extras/a.go", imports(), `Go code in "extras", which is no room`},
 		{"code at the root", "main.go", imports(), `Go code in "main.go", which is no room`},
 

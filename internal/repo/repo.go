@@ -6,6 +6,7 @@
 //	cmd → {agent, server} and all below      agent → bpf, symbolize, proto, profile
 //	server → storage, symbolize, proto, web, profile
 //	storage, symbolize → profile             bpf, proto, web, profile → nothing of ours
+//	web/grafana → proto, profile             (a module of its own)
 //
 // It uses the standard library only and takes well under a second, so that it can run before everything else.
 package repo
@@ -30,8 +31,8 @@ const Module = "github.com/perfuse/perfuse"
 // maxGoLines is the length above which a hand-written Go file holds more than one noun.
 const maxGoLines = 800
 
-// Rooms says which rooms (first-level folders) a room may import. A room may always import itself; a room
-// that is not listed may hold no Go code.
+// Rooms says which rooms (first-level folders, and what is a module of its own) a room may import. A room may always
+// import itself; a room that is not listed may hold no Go code.
 var Rooms = map[string][]string{
 	"profile":   {},
 	"bpf":       {},
@@ -39,8 +40,10 @@ var Rooms = map[string][]string{
 	"web":       {},
 	"storage":   {"profile"},
 	"symbolize": {"profile"},
-	"agent":     {"bpf", "symbolize", "proto", "profile"},
-	"server":    {"storage", "symbolize", "proto", "web", "profile"},
+	// Grafana's plugin is a client of the server like any other.
+	"web/grafana": {"proto", "profile"},
+	"agent":       {"bpf", "symbolize", "proto", "profile"},
+	"server":      {"storage", "symbolize", "proto", "web", "profile"},
 	// The programs compose the two sides, so they see what those are built from.
 	"cmd": {"agent", "server", "bpf", "storage", "symbolize", "proto", "web", "profile"},
 	// What drives the product from outside. Nothing imports these.
@@ -143,7 +146,7 @@ func checkGo(file string, data []byte, documented map[string]bool, report func(s
 		documented[key] = documented[key] || parsed.Doc != nil
 	}
 
-	room, _, _ := strings.Cut(file, "/")
+	room := roomOf(file)
 	allowed, known := Rooms[room]
 	if !known {
 		report(file, "Go code in %q, which is no room: add it to the table or move it", room)
@@ -161,9 +164,19 @@ func checkGo(file string, data []byte, documented map[string]bool, report func(s
 		if !ours {
 			continue
 		}
-		if to, _, _ := strings.Cut(rest, "/"); to != room && !slices.Contains(allowed, to) {
+		if to := roomOf(rest + "/"); to != room && !slices.Contains(allowed, to) {
 			report(file, "%s does not import %s (it imports %s)", room, to, imported)
 		}
 	}
 	return nil
+}
+
+// roomOf is the room that a path lies in: a listed folder of the second level, else the first level's.
+func roomOf(file string) string {
+	first, rest, _ := strings.Cut(file, "/")
+	second, _, _ := strings.Cut(rest, "/")
+	if _, known := Rooms[first+"/"+second]; known {
+		return first + "/" + second
+	}
+	return first
 }

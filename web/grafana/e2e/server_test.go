@@ -1,0 +1,139 @@
+package e2e
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+
+	queryv1 "github.com/perfuse/perfuse/proto/perfuse/query/v1"
+	"github.com/perfuse/perfuse/proto/perfuse/query/v1/queryv1connect"
+)
+
+// server is a `perfuse server` of a test's own.
+type server struct {
+	url   string
+	cmd   *exec.Cmd
+	ended chan struct{}
+}
+
+func startServer(t *testing.T) *server {
+	t.Helper()
+	path, err := perfuse()
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := freeAddress(t)
+	out := &said{}
+	s := &server{url: "http://" + address, ended: make(chan struct{})}
+	s.cmd = exec.Command(path, "server", "--http-address", address, "--storage-path", t.TempDir())
+	s.cmd.Stdout, s.cmd.Stderr = out, out
+	if err := s.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		_ = s.cmd.Wait()
+		close(s.ended)
+	}()
+	t.Cleanup(func() {
+		s.stop()
+		if t.Failed() {
+			t.Logf("perfuse server said:\n%s", out)
+		}
+	})
+	eventually(t, "the server is ready", func() bool {
+		select {
+		case <-s.ended:
+			t.Fatalf("the server ended:\n%s", out)
+		default:
+		}
+		resp, err := http.Get(s.url + "/readyz")
+		if err != nil {
+			return false
+		}
+		resp.Body.Close()
+		return resp.StatusCode == http.StatusOK
+	})
+	return s
+}
+
+func (s *server) stop() {
+	_ = s.cmd.Process.Kill()
+	<-s.ended
+}
+
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
+func eventually(t *testing.T, what string, condition func() bool) {
+	t.Helper()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	deadline := time.After(30 * time.Second)
+	for !condition() {
+		select {
+		case <-tick.C:
+		case <-deadline:
+			t.Fatalf("it does not come to be that %s", what)
+		}
+	}
+}
+
+// api is the server's own.
+func (s *server) api() queryv1connect.QueryServiceClient {
+	return queryv1connect.NewQueryServiceClient(http.DefaultClient, s.url)
+}
+
+// load sends folded text through Pyroscope's door: units of the type, at a time, over a minute.
+func (s *server) load(t *testing.T, name, units string, at time.Time, folded string) {
+	t.Helper()
+	in := url.Values{"name": {name}, "units": {units}, "from": {fmt.Sprint(at.Unix())}, "until": {fmt.Sprint(at.Add(time.Minute).Unix())}}
+	resp, err := http.Post(s.url+"/ingest?"+in.Encode(), "text/plain", strings.NewReader(folded))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if body, _ := io.ReadAll(resp.Body); resp.StatusCode != http.StatusOK {
+		t.Fatalf("loading %s: %d %s", name, resp.StatusCode, body)
+	}
+}
+
+// noon is the minute in which tests' profiles begin: some while ago, so that every step has ended.
+var noon = time.Now().Add(-20 * time.Minute).Truncate(time.Minute)
+
+// span is all that tests load.
+func span() (from, to time.Time) { return noon.Add(-time.Minute), noon.Add(10 * time.Minute) }
+
+// loadShop has two services in two zones, CPU time and memory in use, and a slower version after five minutes.
+func (s *server) loadShop(t *testing.T) {
+	t.Helper()
+	for minute := range 8 {
+		at := noon.Add(time.Duration(minute) * time.Minute)
+		md5 := 600
+		if minute >= 5 {
+			md5 = 1800
+		}
+		for i, zone := range []string{"a", "b"} {
+			s.load(t, fmt.Sprintf("api.cpu{zone=%s}", zone), "samples", at, fmt.Sprintf("main;handler;md5 %d\nmain;handler;read;vfs_read_[k] %d\nmain;gc 30\n", md5, 70*(i+1)))
+		}
+		s.load(t, "db.cpu{zone=a}", "samples", at, "main;scan 1000\nmain;handler;md5 50\n")
+		s.load(t, "db.inuse_space{zone=a}", "bytes", at, "main;cache 4096\nmain;pool 1024\n")
+	}
+}
+
+func selection(typ, selector string) *queryv1.Selection {
+	from, to := span()
+	return &queryv1.Selection{ProfileType: typ, Selector: selector, StartUnixNano: from.UnixNano(), EndUnixNano: to.UnixNano()}
+}
