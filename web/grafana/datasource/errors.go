@@ -6,16 +6,21 @@ import (
 	"fmt"
 	"net"
 	"net/http"
-	"net/url"
+	"regexp"
 
 	"connectrpc.com/connect"
 	"github.com/grafana/grafana-plugin-sdk-go/backend"
 )
 
-// asked is an error in the question: nothing was sent.
-type asked struct{ error }
+// asked is an error in the question, found before it was sent.
+type asked struct {
+	error
+	status int // HTTP's
+}
 
-func invalid(format string, args ...any) error { return asked{fmt.Errorf(format, args...)} }
+func invalid(format string, args ...any) error {
+	return asked{fmt.Errorf(format, args...), http.StatusBadRequest}
+}
 
 // explanation is what becomes of an error at Grafana's side.
 type explanation struct {
@@ -45,7 +50,7 @@ var statuses = map[connect.Code]int{
 // the place in a selector, and name the limit.
 func (ds *Datasource) explain(err error) explanation {
 	if q, ok := errors.AsType[asked](err); ok {
-		return explanation{status: http.StatusBadRequest, message: q.Error()}
+		return explanation{status: q.status, message: q.Error()}
 	}
 	wire, ok := errors.AsType[*connect.Error](err)
 	if !ok {
@@ -56,7 +61,7 @@ func (ds *Datasource) explain(err error) explanation {
 		status = http.StatusInternalServerError
 	}
 	e := explanation{status: status, message: wire.Message()}
-	var network *url.Error
+	where := ds.settings.url
 	switch {
 	case connect.IsWireError(err): // the server's own words
 	case wire.Code() == connect.CodeResourceExhausted:
@@ -65,21 +70,23 @@ func (ds *Datasource) explain(err error) explanation {
 			ds.settings.answerBytes>>20)
 	case wire.Code() == connect.CodeDeadlineExceeded || isTimeout(err):
 		e.status = http.StatusGatewayTimeout
-		e.message = fmt.Sprintf("%s did not answer in time: ask for less time, or raise the timeout in the data source's settings", ds.settings.url)
+		e.message = fmt.Sprintf("%s did not answer in time: ask for less time, or raise the timeout in the data source's settings", where)
 	case wire.Code() == connect.CodeCanceled:
-	case errors.As(err, &network):
-		e.status = http.StatusBadGateway
-		e.message = fmt.Sprintf("%s cannot be reached (%v): is a Perfuse server running there, and is the URL in the data source's settings right?", ds.settings.url, network.Err)
 	case wire.Code() == connect.CodeUnauthenticated, wire.Code() == connect.CodePermissionDenied:
-		e.message = fmt.Sprintf("%s wants other credentials (%s): check them in the data source's settings", ds.settings.url, wire.Message())
+		e.message = fmt.Sprintf("%s wants other credentials (%s): check them in the data source's settings", where, wire.Message())
+	case wire.Code() == connect.CodeUnavailable && statusLine.MatchString(wire.Message()):
+		e.message = fmt.Sprintf("%s is there, but not ready (%s): try again in a moment", where, wire.Message())
 	case wire.Code() == connect.CodeUnavailable:
-		e.message = fmt.Sprintf("%s is there, but not ready (%s): try again in a moment", ds.settings.url, wire.Message())
+		e.message = fmt.Sprintf("%s cannot be reached (%s): is a Perfuse server running there, and is the URL in the data source's settings right?", where, wire.Message())
 	default:
 		e.status = http.StatusBadGateway
-		e.message = fmt.Sprintf("what %s answers is not Perfuse's (%s): check the URL in the data source's settings", ds.settings.url, wire.Message())
+		e.message = fmt.Sprintf("what %s answers is not Perfuse's (%s): check the URL in the data source's settings", where, wire.Message())
 	}
 	return e
 }
+
+// statusLine is what Connect says of an answer that is none of its own, as in "503 Service Unavailable".
+var statusLine = regexp.MustCompile(`^[1-5][0-9][0-9] `)
 
 func isTimeout(err error) bool {
 	var n net.Error

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math"
+	"net/http"
 	"slices"
 	"strings"
 	"time"
@@ -22,16 +23,16 @@ const maxSteps = 10_000
 
 // series asks for sums over time and lays them on a grid of steps, as the page does: what is not there is 0.
 func (ds *Datasource) series(ctx context.Context, q query, in scope) (*data.Frame, error) {
+	sel, err := q.selection(q.Selector, in.From, in.To)
+	if err != nil {
+		return nil, err
+	}
 	t, err := ds.resolveType(ctx, q.ProfileType, in)
 	if err != nil {
 		return nil, err
 	}
 	step := ds.step(in)
-	sel, err := q.selection(q.Selector, in.From, in.To)
-	if err != nil {
-		return nil, err
-	}
-	sel.StartUnixNano, sel.EndUnixNano = in.From.Add(-lead).UnixNano(), in.To.Add(step).UnixNano()
+	sel.StartUnixNano, sel.EndUnixNano = max(0, in.From.Add(-lead).UnixNano()), in.To.Add(step).UnixNano()
 	now := ds.now()
 	resp, err := ds.api.Series(ctx, &queryv1.SeriesRequest{
 		Selection: sel, GroupBy: q.GroupBy, StepNano: int64(step), Limit: q.Limit, Filter: q.filter(),
@@ -161,13 +162,13 @@ func (ds *Datasource) resolveType(ctx context.Context, name string, in scope) (p
 	if t, err := profile.ParseType(name); err == nil {
 		return t, nil
 	}
-	types, err := ds.types(ctx, in.From.Add(-lead), in.To)
+	types, err := ds.types(ctx, in.From, in.To)
 	if err != nil {
 		return profile.Type{}, err
 	}
 	t, err := profile.ResolveType(name, types)
 	if err != nil {
-		return t, asked{err}
+		return t, asked{err, http.StatusNotFound}
 	}
 	return t, nil
 }

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"net/url"
 	"os/exec"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -79,11 +80,14 @@ func dispense[T any](t *testing.T, protocol goplugin.ClientProtocol, name string
 	return out
 }
 
+// changes counts settings: the plugin makes a data source anew if Grafana says that its settings are of another time.
+var changes atomic.Int64
+
 // with returns the same process asked with other settings.
 func (p *plugin) with(change func(*pluginv2.DataSourceInstanceSettings)) *plugin {
 	other := *p
 	other.source = &pluginv2.DataSourceInstanceSettings{
-		Id: p.source.Id, Uid: p.source.Uid, Name: p.source.Name, Url: p.source.Url, JsonData: p.source.JsonData, LastUpdatedMS: p.source.LastUpdatedMS + 1,
+		Id: p.source.Id, Uid: p.source.Uid, Name: p.source.Name, Url: p.source.Url, JsonData: p.source.JsonData, LastUpdatedMS: 1 + changes.Add(1),
 	}
 	change(other.source)
 	return &other
