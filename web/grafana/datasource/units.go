@@ -15,12 +15,12 @@ type measure struct {
 
 // Units that are no time, sizes or counts are shown as they come.
 func measureOf(t profile.Type) measure {
-	m := measure{level: t.Level(), unit: t.SampleUnit, rateUnit: "suffix: " + t.SampleUnit + "/s", rateScale: 1}
+	m := measure{level: t.Level(), unit: t.SampleUnit, rateUnit: "suffix:" + t.SampleUnit + "/s", rateScale: 1}
 	switch t.SampleUnit {
 	case "nanoseconds":
 		m.unit, m.rateUnit, m.rateScale = "ns", "si:s/s", 1e-9
 		if t.Name == "process_cpu" {
-			m.rateUnit = "suffix: cores"
+			m.rateUnit = "suffix:cores"
 		}
 	case "microseconds":
 		m.unit, m.rateUnit, m.rateScale = "µs", "si:s/s", 1e-6

@@ -68,7 +68,7 @@ func testSeries(t *testing.T, s *server, p *plugin) {
 	var names []string
 	for _, f := range frame.Fields[1:] {
 		names = append(names, f.Config.DisplayNameFromDS)
-		if f.Name != "cpu" || f.Config.Unit != "suffix: cores" {
+		if f.Name != "cpu" || f.Config.Unit != "suffix:cores" {
 			t.Errorf("field %q has the unit %q", f.Name, f.Config.Unit)
 		}
 		// Cores times seconds are what the flame graph of the same series adds up to.
@@ -229,7 +229,7 @@ func testDiff(t *testing.T, s *server, p *plugin) {
 	if want := float64(resp.After.Total) / 1e9 / 180; math.Abs(right[0]-want) > 1e-9 {
 		t.Errorf("%g cores on the right, want %g", right[0], want)
 	}
-	if f, _ := rates.FieldByName("valueRight"); f.Config.Unit != "suffix: cores" {
+	if f, _ := rates.FieldByName("valueRight"); f.Config.Unit != "suffix:cores" {
 		t.Errorf("in %q", f.Config.Unit)
 	}
 }
