@@ -8,7 +8,6 @@ import * as emotionCss from "@emotion/css";
 import * as grafanaData from "@grafana/data";
 import { FlameGraph } from "@grafana/flamegraph";
 import * as grafanaRuntime from "@grafana/runtime";
-import * as grafanaSchema from "@grafana/schema";
 import * as grafanaUI from "@grafana/ui";
 import * as react from "react";
 import * as reactDom from "react-dom";
@@ -35,7 +34,6 @@ const shared: Record<string, object> = {
   "@emotion/css": emotionCss,
   "@grafana/data": grafanaData,
   "@grafana/runtime": grafanaRuntime,
-  "@grafana/schema": grafanaSchema,
   "@grafana/ui": grafanaUI,
 };
 const resolve = loader.constructor.prototype.resolve;
