@@ -45,6 +45,7 @@ import (
 //	limits flame_nodes=N answer_values=N                          begin anew with these limits
 //	connect PATH                                                  post hex as the Pyroscope datasource does
 //	grpcweb PATH                                                  post hex as the Parca datasource does
+//	json PATH                                                     post JSON as Profiles Drilldown does
 //	get PATH                                                      ask by GET
 //
 // What is sent is shown as our own protos read it. Flame graphs are shown as the datasources hand them on: a line
@@ -65,6 +66,8 @@ func TestGrafana(t *testing.T) {
 				return ""
 			case "connect", "grpcweb":
 				return g.rpc(t, d.CmdArgs[0].Key, strings.Join(strings.Fields(d.Input), ""), d.Cmd == "grpcweb")
+			case "json":
+				return g.json(t, d.CmdArgs[0].Key, d.Input)
 			case "get":
 				return g.ask(t, strings.Join(strings.Fields(d.Input), ""))
 			}
@@ -202,6 +205,24 @@ func (g *grafana) rpc(t *testing.T, path, body string, web bool) string {
 		t.Fatal(err)
 	}
 	return out.String() + g.show(t, req, resp)
+}
+
+// json sends JSON and shows what it means here and what comes back.
+func (g *grafana) json(t *testing.T, path, body string) string {
+	t.Helper()
+	method := methodOf(path)
+	req, resp := newMessage(t, method.Input()), newMessage(t, method.Output())
+	if err := (protojson.UnmarshalOptions{DiscardUnknown: true}).Unmarshal([]byte(body), req); err != nil {
+		t.Fatal(err)
+	}
+	status, answer := g.post(t, path, strings.NewReader(body), "Content-Type", "application/json")
+	if status != http.StatusOK {
+		return compact(t, req) + "\n" + failure(t, status, []byte(answer))
+	}
+	if err := protojson.Unmarshal([]byte(answer), resp); err != nil {
+		t.Fatal(err)
+	}
+	return compact(t, req) + "\n" + g.show(t, req, resp)
 }
 
 func (g *grafana) send(t *testing.T, path string, body []byte, web bool) (status int, header http.Header, answer []byte) {

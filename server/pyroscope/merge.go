@@ -22,6 +22,10 @@ func (d *Door) merge(ctx context.Context, sel storage.Selection, stacks *typesv1
 	if stacks.GetGoPgo() != nil {
 		return nil, api.Unserved("stack_trace_selector.go_pgo is not served; served is stack_trace_selector.call_site, and go build takes a pprof as it is")
 	}
+	// Such as a filter of frames by newer clients: an answer without it would be another one's.
+	if len(stacks.ProtoReflect().GetUnknown()) > 0 {
+		return nil, api.Unserved("stack_trace_selector has a field that is not served; served is stack_trace_selector.call_site")
+	}
 	q := query.Question{Selection: sel}
 	if err := d.opts.API.Terms("stack_trace_selector.call_site", len(stacks.GetCallSite())); err != nil {
 		return nil, err

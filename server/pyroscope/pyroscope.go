@@ -39,6 +39,7 @@ import (
 	"github.com/perfuse/perfuse/server/limits"
 	"github.com/perfuse/perfuse/server/query"
 	"github.com/perfuse/perfuse/storage"
+	"google.golang.org/protobuf/proto"
 )
 
 // Options for New.
@@ -141,7 +142,7 @@ func (s service) GetProfileStats(ctx context.Context, req *typesv1.GetProfileSta
 func (s service) SelectSeries(ctx context.Context, req *querierv1.SelectSeriesRequest) (*querierv1.SelectSeriesResponse, error) {
 	resp := &querierv1.SelectSeriesResponse{}
 	return resp, s.opts.API.Query(ctx, func(ctx context.Context) error {
-		if stacks := req.GetStackTraceSelector(); len(stacks.GetCallSite()) > 0 || stacks.GetGoPgo() != nil {
+		if stacks := req.GetStackTraceSelector(); proto.Size(stacks) > 0 {
 			return api.Unserved("a stack_trace_selector in SelectSeries is not served; SelectMergeStacktraces, SelectMergeProfile and Diff take one")
 		}
 		step := req.GetStep()
