@@ -72,7 +72,9 @@ func (ds *Datasource) explain(err error) explanation {
 		e.status = http.StatusGatewayTimeout
 		e.message = fmt.Sprintf("%s did not answer in time: ask for less time, or raise the timeout in the data source's settings", where)
 	case wire.Code() == connect.CodeCanceled:
-	case wire.Code() == connect.CodeUnauthenticated, wire.Code() == connect.CodePermissionDenied:
+	case wire.Code() == connect.CodePermissionDenied:
+		e.message = fmt.Sprintf("%s refuses (%s): check the credentials in the data source's settings; a server on loopback answers to the names in its allowed_hosts only", where, wire.Message())
+	case wire.Code() == connect.CodeUnauthenticated:
 		e.message = fmt.Sprintf("%s wants other credentials (%s): check them in the data source's settings", where, wire.Message())
 	case wire.Code() == connect.CodeUnavailable && statusLine.MatchString(wire.Message()):
 		e.message = fmt.Sprintf("%s is there, but not ready (%s): try again in a moment", where, wire.Message())

@@ -77,6 +77,13 @@ func TestBadServers(t *testing.T) {
 	t.Cleanup(other.Close)
 	f(at(other.URL), 502, "is not Perfuse's", "check the URL")
 
+	// The server's own answer to a name that it does not know (DNS rebinding).
+	strange := httptest.NewServer(&httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) {
+		r.Out.URL.Scheme, r.Out.URL.Host, r.Out.Host = "http", strings.TrimPrefix(s.url, "http://"), "perfuse.example.com"
+	}})
+	t.Cleanup(strange.Close)
+	f(at(strange.URL), 403, "refuses (403 Forbidden)", "allowed_hosts")
+
 	hangs := make(chan struct{})
 	silent := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		select {
