@@ -14,7 +14,7 @@ import {
 import { DataSourceWithBackend, getGrafanaLiveSrv, getTemplateSrv } from "@grafana/runtime";
 import { merge, type Observable } from "rxjs";
 import type { TypeParts } from "../../src/lib/types";
-import { channelPath, defaultQuery, interpolate, streamsOf, type PerfuseOptions, type PerfuseQuery } from "./query";
+import { channelPath, defaultQuery, interpolate, liveRange, streamsOf, type PerfuseOptions, type PerfuseQuery } from "./query";
 import { VariableSupport } from "./variables";
 
 export interface Choices {
@@ -50,17 +50,16 @@ export class PerfuseDataSource extends DataSourceWithBackend<PerfuseQuery, Perfu
 
   override query(request: DataQueryRequest<PerfuseQuery>): Observable<DataQueryResponse> {
     const live = getGrafanaLiveSrv();
-    // What ended does not change.
-    const now = String(request.range.raw.to).includes("now");
-    if (!now || live === undefined) return super.query(request);
+    const rangeMs = liveRange(request.range.raw, request.range.to.valueOf() - request.range.from.valueOf());
+    if (rangeMs === 0 || live === undefined) return super.query(request);
     const streams = request.targets
       .filter((q) => this.filterQuery(q))
       .flatMap((q) => streamsOf(this.applyTemplateVariables(q, request.scopedVars, request.filters)))
       .map((q) => {
-        const { refId, datasource: _, liveSeconds, ...what } = q;
+        const { refId, datasource: _datasource, key: _key, hide: _hide, liveSeconds, ...what } = q;
         const data = {
           ...what,
-          rangeMs: request.range.to.valueOf() - request.range.from.valueOf(),
+          rangeMs,
           intervalMs: request.intervalMs,
           everyMs: (liveSeconds ?? 0) * 1000,
         };

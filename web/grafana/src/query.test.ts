@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { channelPath, inSelector, interpolate, streamsOf, withFilters, type PerfuseQuery, type Replace } from "./query";
+import { channelPath, inSelector, interpolate, liveRange, streamsOf, withFilters, type PerfuseQuery, type Replace } from "./query";
 
 test("inSelector: one value is text, several are an expression", () => {
   const f = (value: string | string[], want: string): void => expect(inSelector(value)).toBe(want);
@@ -75,6 +75,18 @@ test("streamsOf: one a frame, and none of what does not change by itself", () =>
   f({ liveSeconds: 5 }, ["series", "flamegraph"]);
   f({ liveSeconds: 5, queryType: "series" }, ["series"]);
   f({ liveSeconds: 5, queryType: "diff" }, []);
+});
+
+test("liveRange: until now, and as long whenever one looks", () => {
+  const f = (from: unknown, to: unknown, millis: number, want: number): void => expect(liveRange({ from, to }, millis)).toBe(want);
+  f("now-1h", "now", 3_600_002, 3_600_000);
+  f("now-1h", "now", 3_599_998, 3_600_000);
+  f("now-1d", "now", 86_400_003, 86_400_000);
+  f("now-2d", "now", 172_800_000, 0);
+  f("now-1h", "now-5m", 3_300_000, 0);
+  f("now/d", "now", 3_600_000, 0);
+  f({ iso: "2026-01-01" }, "now", 3_600_000, 0);
+  f("now-1h", { iso: "2026-01-01" }, 3_600_000, 0);
 });
 
 test("channelPath tells queries apart and is what Grafana Live allows", () => {

@@ -122,6 +122,16 @@ export function streamsOf(q: PerfuseQuery): PerfuseQuery[] {
   ];
 }
 
+// The back end's own limit (datasource/stream.go).
+const maxLiveMillis = 86_400_000;
+
+// liveRange is how long a range is that a stream can show, one that is until now and moves with it; else 0. It is
+// rounded, so that the same range is the same channel whenever it is looked at.
+export function liveRange(raw: { readonly from: unknown; readonly to: unknown }, millis: number): number {
+  if (raw.to !== "now" || !/^now-\d+[smhd]$/.test(String(raw.from)) || millis > maxLiveMillis + 1000) return 0;
+  return Math.min(Math.round(millis / 1000) * 1000, maxLiveMillis);
+}
+
 // channelPath tells queries apart: everyone who shows the same one shares its channel.
 export function channelPath(data: unknown): string {
   // FNV-1a, twice with different seeds, over the JSON: 64 bits.
