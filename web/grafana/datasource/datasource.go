@@ -19,6 +19,7 @@ package datasource
 import (
 	"context"
 	"fmt"
+	"io"
 	"net/http"
 	"strings"
 	"sync/atomic"
@@ -146,9 +147,11 @@ func (ds *Datasource) serverVersion(ctx context.Context) string {
 	}
 	defer resp.Body.Close()
 	const pageBytes = 1 << 16
-	page := make([]byte, pageBytes)
-	n, _ := readUpTo(resp.Body, page)
-	for line := range strings.Lines(string(page[:n])) {
+	page, err := io.ReadAll(io.LimitReader(resp.Body, pageBytes))
+	if err != nil {
+		return unknown
+	}
+	for line := range strings.Lines(string(page)) {
 		// The columns of runtime/debug.BuildInfo.
 		if f := strings.Fields(line); len(f) >= 3 && f[0] == "mod" {
 			return f[2]

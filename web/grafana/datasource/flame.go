@@ -155,7 +155,7 @@ type rows struct {
 	texts []string
 }
 
-// newRows names nodes as our own page does where a name is not unique among siblings: by file or executable.
+// newRows labels a node by its function's name, whatever file that is in: the panel shows nothing else.
 func newRows(t *profile.Tree) *rows {
 	r := &rows{level: make([]int64, t.Len()), label: make([]data.EnumItemIndex, t.Len())}
 	known := map[string]data.EnumItemIndex{}

@@ -2,9 +2,6 @@ package datasource
 
 import (
 	"encoding/json"
-	"errors"
-	"fmt"
-	"io"
 	"net/url"
 	"strings"
 	"time"
@@ -63,13 +60,4 @@ func readSettings(in backend.DataSourceInstanceSettings) (settings, error) {
 		s.answerBytes = file.AnswerMiB << 20
 	}
 	return s, nil
-}
-
-// readUpTo fills p as far as r goes.
-func readUpTo(r io.Reader, p []byte) (int, error) {
-	n, err := io.ReadFull(r, p)
-	if err != nil && !errors.Is(err, io.ErrUnexpectedEOF) && !errors.Is(err, io.EOF) {
-		return n, fmt.Errorf("reading an answer: %w", err)
-	}
-	return n, nil
 }
