@@ -185,6 +185,8 @@ test("template variables", async () => {
   expect(JSON.parse((await page.locator("#query").textContent()) ?? "")).toMatchObject({ kind: "values", label: "zone", selector: '{service_name="db"}' });
   await page.getByRole("radio", { name: "Profile types" }).check();
   await expect.poll(() => page.locator("#found").textContent()).toContain(`{"text":"CPU time","value":"${cpu}"}`);
+  // Ad hoc filters.
+  await expect.poll(() => page.locator("#tags").textContent()).toBe('[[{"text":"service_name"},{"text":"zone"}],[{"text":"a"},{"text":"b"}]]');
   await picture(page, "variable");
   expect(faults).toEqual([]);
   await page.close();

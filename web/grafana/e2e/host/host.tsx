@@ -106,17 +106,27 @@ function QueryView({ plugin, datasource }: { plugin: Plugin; datasource: Perfuse
 function VariableView({ datasource }: { datasource: PerfuseDataSource }) {
   const [query, setQuery] = React.useState<VariableQuery>({ refId: "V" });
   const [found, setFound] = React.useState("");
+  const [tags, setTags] = React.useState("");
   const support = datasource.variables as grafanaData.CustomVariableSupport<PerfuseDataSource, VariableQuery>;
   React.useEffect(() => {
     const request = { requestId: "V1", app: grafanaData.CoreApp.Dashboard, targets: [query], range, interval: "15s", intervalMs: 15_000, scopedVars: {}, timezone: "utc", startTime: 0 };
     const running = support.query(request).subscribe(({ data }) => setFound(JSON.stringify(data)));
     return () => running.unsubscribe();
   }, [query]);
+  // What a dashboard's ad hoc filters ask.
+  React.useEffect(() => {
+    const ask = async () => [await datasource.getTagKeys({ filters: [], timeRange: range }), await datasource.getTagValues({ key: "zone", filters: [], timeRange: range })];
+    ask().then(
+      (answers) => setTags(JSON.stringify(answers)),
+      (e: unknown) => setTags(String(e)),
+    );
+  }, []);
   return (
     <>
       <support.editor datasource={datasource} query={query} range={range} onChange={setQuery as never} onRunQuery={() => {}} />
       <pre id="query">{JSON.stringify(query)}</pre>
       <pre id="found">{found}</pre>
+      <pre id="tags">{tags}</pre>
     </>
   );
 }
