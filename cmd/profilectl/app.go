@@ -105,7 +105,7 @@ func (a *app) root() *cobra.Command {
 	}
 	root.PersistentFlags().StringVar(&a.server, "server", server, "the server's URL; also from "+serverEnv)
 	root.PersistentFlags().DurationVar(&a.timeout, "timeout", time.Minute, "give up on an answer after this long")
-	root.AddCommand(a.query(), a.diff(), a.types(), a.labels(), a.series(), a.upload(), a.recordCommand(), a.debuginfo(), a.storage(),
+	root.AddCommand(a.query(), a.diff(), a.types(), a.labels(), a.series(), a.gate(), a.upload(), a.recordCommand(), a.debuginfo(), a.storage(),
 		a.agents(), a.targets(), a.version())
 	return root
 }

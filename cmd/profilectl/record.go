@@ -96,11 +96,7 @@ func (a *app) recordAndShow(ctx context.Context, o agent.RecordOptions, typ stri
 	if err != nil {
 		return fmt.Errorf("--type: %w", err)
 	}
-	o.Wakers = t == profile.TypeWakers
-	o.OffCPU = t == profile.TypeOffCPU || t == profile.TypeWall || o.Wakers
-	o.JavaCPU = t == profile.TypeJavaCPU
-	o.Goroutines = t == profile.TypeGoroutines
-	o.Heap = t.Name == profile.TypeInuseSpace.Name && t != profile.TypePageFaults
+	recordType(&o, t)
 	if err := out.check(); err != nil {
 		return err
 	}
@@ -149,6 +145,15 @@ func (a *app) recordAndShow(ctx context.Context, o agent.RecordOptions, typ stri
 		return nothing("nothing ran on a CPU long enough to be sampled: record longer, or at a higher --sampling-rate.")
 	}
 	return nil
+}
+
+// recordType asks for what profiles of a type need.
+func recordType(o *agent.RecordOptions, t profile.Type) {
+	o.Wakers = t == profile.TypeWakers
+	o.OffCPU = t == profile.TypeOffCPU || t == profile.TypeWall || o.Wakers
+	o.JavaCPU = t == profile.TypeJavaCPU
+	o.Goroutines = t == profile.TypeGoroutines
+	o.Heap = t.Name == profile.TypeInuseSpace.Name && t != profile.TypePageFaults
 }
 
 // runRecording adds to the options what a terminal user expects: symbols, signals, progress.

@@ -114,7 +114,7 @@ func (j *judge) setStatus(r *Row, s Status, byTotal bool) {
 	r.Status, r.ByTotal = s, byTotal
 	c := r.Speaks()
 	r.Share, r.own = j.share(c), c.Change()
-	if c.Low == 0 && math.IsInf(c.High, 1) && s != Added && s != Gone {
+	if !c.Bounded() && s != Added && s != Gone {
 		j.fillInterval(c)
 	}
 }

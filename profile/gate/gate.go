@@ -75,6 +75,15 @@ func (o *Options) setDefaults() {
 	}
 }
 
+// chance is the p-value that both conditions of a regression want.
+func (o *Options) chance() float64 { return min(o.FDR, (1-o.Confidence)/2) }
+
+// LeastRuns is how many runs of each side it takes to tell anything.
+func (o Options) LeastRuns() int {
+	o.setDefaults()
+	return runsFor(o.chance(), o.Paired)
+}
+
 // Verdict is a gate's answer.
 type Verdict uint8
 
@@ -124,6 +133,9 @@ type Comparison struct {
 // Change is by how much the candidate is above the baseline.
 func (c *Comparison) Change() float64 { return c.Candidate - c.Baseline }
 
+// Bounded says whether there is an interval: there is none of what was not looked at, or of too few runs.
+func (c *Comparison) Bounded() bool { return c.Low > 0 || !math.IsInf(c.High, 1) }
+
 // Row is what became of one function.
 type Row struct {
 	Function
@@ -170,7 +182,7 @@ type Report struct {
 	Tested, Relabellings int
 	Exact                bool
 	// Effect is the smallest change that these runs could have shown in everything, or, of shares, in the functions that make
-	// up half of all cost; RunsWanted is how many runs of each side would show one as large as the limit.
+	// up half of all cost; RunsWanted is how many runs of each side would show one as large as the limit, 0 if these do or nobody knows.
 	Effect     float64
 	RunsWanted int
 	Warnings   []string
@@ -272,7 +284,10 @@ func spread(values []float64) float64 {
 	for _, v := range values {
 		squares += (v - mean) * (v - mean)
 	}
-	return math.Sqrt(squares/float64(len(values)-1)) / mean
+	if s := math.Sqrt(squares/float64(len(values)-1)) / mean; s > 1e-12 {
+		return s
+	}
+	return 0 // but for rounding
 }
 
 // collect makes rows of the functions that are large enough on average of all runs. That they must be half of MinShare there
@@ -303,7 +318,7 @@ func (j *judge) collect() {
 		row.Self = compare(j.at(j.selfBy, row.at))
 		if f == 0 {
 			row.Total.Tested = !j.o.Shares
-			row.Self.Tested = false
+			row.Self.Tested, row.ByTotal = false, true
 		} else if row.Kind == profile.KindUnwind || row.Kind == profile.KindCut || !row.Total.Tested && !row.Self.Tested {
 			continue
 		}

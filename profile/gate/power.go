@@ -21,9 +21,9 @@ func (j *judge) power(report *Report) {
 	if limit == 0 {
 		limit = 0.05
 	}
-	least := min(j.o.FDR, (1-j.o.Confidence)/2) // the p-values that both conditions want
+	least := j.o.chance()
 	if possible := 1 / countRelabellings(j.n, j.runs-j.n, j.o.Paired); possible > least {
-		report.RunsWanted = runsFor(least, j.o.Paired)
+		report.RunsWanted = j.o.LeastRuns()
 		report.Verdict = CouldNotTell
 		report.Why = fmt.Sprintf("with %d and %d runs chance alone makes the clearest difference that there can be in %.2g%% of all cases, and %.2g%% is wanted: at least %d runs of each side are needed",
 			report.Runs[0], report.Runs[1], possible*100, least*100, report.RunsWanted)
@@ -43,17 +43,17 @@ func (j *judge) power(report *Report) {
 	}
 	if report.Effect > limit {
 		report.Verdict = CouldNotTell
-		report.RunsWanted = j.runsWanted(report.Effect, limit)
 		what := "everything together"
 		if j.o.Shares {
 			what = "the functions that make up half of the cost"
 		}
-		size := fmt.Sprintf("less than %.3g%%", report.Effect*100)
 		if math.IsInf(report.Effect, 1) {
-			size = "of any size"
+			report.Why = fmt.Sprintf("the runs vary so much that hardly any change in %s could be seen", what)
+			return
 		}
-		report.Why = fmt.Sprintf("the runs vary so much that a change of %s in %s would go unseen, and the limit is %.3g%%: some %d runs of each side would show it",
-			size, what, limit*100, report.RunsWanted)
+		report.RunsWanted = j.runsWanted(report.Effect, limit)
+		report.Why = fmt.Sprintf("the runs vary so much that a change of less than %.3g%% in %s would go unseen, and the limit is %.3g%%: some %d runs of each side would show it",
+			report.Effect*100, what, limit*100, report.RunsWanted)
 	}
 }
 
@@ -163,9 +163,6 @@ func (j *judge) halfOfCost() float64 {
 // runsWanted says how many runs of each side would show a change of the limit, as errors shrink with their square root.
 func (j *judge) runsWanted(effect, limit float64) int {
 	runs := max(j.n, j.runs-j.n)
-	if math.IsInf(effect, 1) {
-		return 10 * runs
-	}
 	ratio := math.Log1p(effect) / math.Log1p(limit)
 	return max(runs+1, int(math.Ceil(float64(runs)*ratio*ratio)))
 }

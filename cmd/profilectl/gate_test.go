@@ -1,0 +1,178 @@
+package main
+
+import (
+	"encoding/json"
+	"encoding/xml"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+func TestBenchmarkOperations(t *testing.T) {
+	f := func(text string, want float64) {
+		t.Helper()
+		if got := benchmarkOperations([]byte(text)); got != want {
+			t.Errorf("%q: got %v, want %v", text, got, want)
+		}
+	}
+	f("", 0)
+	f("goos: linux\nBenchmarkEncode-8   \t     500\t   2345678 ns/op\t 12 B/op\t 1 allocs/op\nPASS\n", 500)
+	f("BenchmarkEncode/large-8 500 0.5 ns/op\n", 500)
+	f("Benchmark 7 0.5 ns/op", 7)
+	// One benchmark several times, by -count.
+	f("BenchmarkEncode-8 500 2 ns/op\nBenchmarkEncode-8 600 2 ns/op\n", 1100)
+	// Several have no operations in common.
+	f("BenchmarkEncode-8 500 2 ns/op\nBenchmarkDecode-8 600 2 ns/op\n", 0)
+	f("BenchmarkEncode-8 500 2 ns/op\nBenchmarkEncode 600 2 ns/op\n", 0)
+	// What only looks like one.
+	f("Benchmarked 500 2 ns/op\n", 0)
+	f("BenchmarkEncode-8\n", 0)
+	f("BenchmarkEncode-8 many 2 ns/op\n", 0)
+	f("BenchmarkEncode-8 -5 2 ns/op\n", 0)
+	f("BenchmarkEncode-8 0 2 ns/op\n", 0)
+	f("BenchmarkEncode-8 500 2 MB/s\n", 0)
+	f("BenchmarkEncode-8 500 fast ns/op\n", 0)
+	f("BenchmarkEncode-8 99999999999999999999 2 ns/op\n", 0)
+}
+
+func FuzzBenchmarkOperations(f *testing.F) {
+	f.Add([]byte("BenchmarkEncode/large-8 500 2345678 ns/op 12 B/op\n"))
+	f.Add([]byte("BenchmarkA 1 1 ns/op\nBenchmarkA 2 1 ns/op\n"))
+	f.Add([]byte("Benchmark\xff 9 1 ns/op\r\n"))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		n := benchmarkOperations(text)
+		if !(n >= 0) {
+			t.Fatalf("%v operations", n)
+		}
+		// What is around the lines does not count.
+		if again := benchmarkOperations(append([]byte("goos: linux\n"), text...)); again != n {
+			t.Errorf("%v operations, and %v behind another line", n, again)
+		}
+	})
+}
+
+// TestPlan says that of every two pairs each side is first in one, by chance in which.
+func TestPlan(t *testing.T) {
+	ways := map[int]int{}
+	for seed := range uint64(100) {
+		first := plan(11, rand.New(rand.NewPCG(seed, 1)))
+		if len(first) != 11 {
+			t.Fatalf("%d pairs, want 11", len(first))
+		}
+		for i := 1; i < len(first); i += 2 {
+			if first[i]+first[i-1] != 1 {
+				t.Errorf("seed %d: pairs %d and %d begin with %d and %d", seed, i-1, i, first[i-1], first[i])
+			}
+		}
+		ways[first[0]]++
+	}
+	if ways[0] < 30 || ways[1] < 30 { // four standard deviations of 5
+		t.Errorf("the baseline is first in %d of 100, the candidate in %d", ways[0], ways[1])
+	}
+}
+
+func TestParsePercent(t *testing.T) {
+	f := func(in string, want float64) {
+		t.Helper()
+		got, err := parsePercent(in)
+		if (err != nil) != (want < 0) || err == nil && got != want {
+			t.Errorf("%q: got %v, %v, want %v", in, got, err, want)
+		}
+	}
+	f("5%", 0.05)
+	f(" 0.5 ", 0.5)
+	f("0", 0)
+	f("NaN", -1)
+	f("inf%", -1)
+	f("%", -1)
+	f("", -1)
+}
+
+func TestSourceURI(t *testing.T) {
+	t.Chdir(t.TempDir())
+	if err := os.MkdirAll("store/block", 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile("store/block/read.go", nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	f := func(in, want string) {
+		t.Helper()
+		if got := sourceURI(in); got != want {
+			t.Errorf("%q: got %q, want %q", in, got, want)
+		}
+	}
+	f("store/block/read.go", "store/block/read.go")
+	f("/build/agent/7/store/block/read.go", "store/block/read.go")
+	f("example.com/us/product/store/block/read.go", "store/block/read.go")
+	f("/usr/lib/go/src/sort/sort.go", "")
+	f("store/block", "")
+	f("", "")
+}
+
+// TestHostileNames judges functions whose names are markup: every form has to stay well-formed.
+func TestHostileNames(t *testing.T) {
+	t.Chdir(t.TempDir())
+	name := "<script>`a`|b</details>]]>\x1b[31m&*_"
+	for _, side := range []struct {
+		file  string
+		value int
+	}{{"b", 1e9}, {"c", 2e9}} {
+		text, err := json.Marshal(map[string]any{
+			"$schema": "https://www.speedscope.app/file-format-schema.json",
+			"shared":  map[string]any{"frames": []any{map[string]string{"name": name}}},
+			"profiles": []any{map[string]any{"type": "sampled", "name": name, "unit": "nanoseconds", "startValue": 0, "endValue": 1,
+				"samples": [][]int{{0}}, "weights": []int{side.value}}},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(side.file, text, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	args := []string{"gate"}
+	for range 4 {
+		args = append(args, "--baseline", "b", "--candidate", "c")
+	}
+	args = append(args, "-o", "gate.xml", "-o", "gate.md", "-o", "gate.sarif", "-o", "diff.svg", "-o", "diff.html", "-o", "text")
+	var out, errOut strings.Builder
+	a := &app{in: strings.NewReader(""), out: &out, err: &errOut, env: func(string) string { return "" }}
+	if code := run(t.Context(), a, args); code != 1 {
+		t.Fatalf("exit %d, want 1: %s", code, errOut.String())
+	}
+	for _, file := range []string{"gate.xml", "diff.svg"} {
+		data, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		d := xml.NewDecoder(strings.NewReader(string(data)))
+		for {
+			if _, err := d.Token(); err != nil {
+				if err.Error() != "EOF" {
+					t.Errorf("%s: %v", file, err)
+				}
+				break
+			}
+		}
+	}
+	for _, file := range []string{"gate.md", "diff.html"} {
+		data, err := os.ReadFile(filepath.Clean(file))
+		if err != nil {
+			t.Fatal(err)
+		}
+		text := string(data)
+		if file == "gate.md" {
+			text = text[strings.Index(text, "<details>"):]
+			text = text[:strings.Index(text, "\n\n")] // the summary; what is code may hold anything
+		}
+		if strings.Contains(text, "<script>`") {
+			t.Errorf("%s has the name as markup", file)
+		}
+	}
+	if strings.Contains(out.String()+errOut.String(), "\x1b") {
+		t.Error("a name moves the cursor")
+	}
+}
