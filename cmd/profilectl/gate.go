@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -32,9 +33,10 @@ type gating struct {
 	out                 []output
 	d                   diffing // the flags that gate shares with diff
 
-	sides  [2]*gateSide
-	c      *comparison // what is compared, and how it is written
-	report *gate.Report
+	sides    [2]*gateSide
+	c        *comparison // what is compared, and how it is written
+	warnings []string
+	report   *gate.Report
 }
 
 func (a *app) gate() *cobra.Command {
@@ -230,7 +232,8 @@ func (a *app) judge(ctx context.Context, g *gating) error {
 	case err != nil:
 		return err
 	}
-	if g.c.hint != "" {
+	g.report.Warnings = append(g.report.Warnings, g.warnings...)
+	if g.c.hint != "" && slices.Max(g.report.Spread[:]) >= unevenSpread {
 		g.report.Warnings = append(g.report.Warnings, g.c.hint)
 	}
 	if err := g.draw(ctx); err != nil {
@@ -283,7 +286,7 @@ func (g *gating) chooseScale() error {
 		c.why = "as they are, a run is one operation"
 		c.hint = g.unequal()
 		if known > 0 {
-			c.hint = fmt.Sprintf("only %d of %d runs say how many operations they had: no run's is used", known, all)
+			g.warnings = append(g.warnings, fmt.Sprintf("only %d of %d runs say how many operations they had: no run's is used", known, all))
 		}
 	}
 	for _, s := range g.sides {
@@ -305,6 +308,9 @@ func (g *gating) chooseScale() error {
 	}
 	return nil
 }
+
+// unevenSpread is how much runs vary that did not do the same work. Those that only waited differently long vary less.
+const unevenSpread = 0.1
 
 // unequal says that runs took differently long: then values as they are say little.
 func (g *gating) unequal() string {

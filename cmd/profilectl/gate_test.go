@@ -6,8 +6,12 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
+	"time"
+
+	"go.yaml.in/yaml/v3"
 )
 
 func TestBenchmarkOperations(t *testing.T) {
@@ -175,4 +179,67 @@ func TestHostileNames(t *testing.T) {
 	if strings.Contains(out.String()+errOut.String(), "\x1b") {
 		t.Error("a name moves the cursor")
 	}
+}
+
+// TestExamplesForCI reads deploy/ci: the files are YAML, and every flag of profilectl in them exists.
+func TestExamplesForCI(t *testing.T) {
+	files, err := filepath.Glob("../../deploy/ci/*.yml")
+	if err != nil || len(files) < 2 {
+		t.Fatalf("examples %q: %v", files, err)
+	}
+	a := &app{env: func(string) string { return "" }}
+	command, _, err := a.root().Find([]string{"gate", "run"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range files {
+		data, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var parsed map[string]any
+		if err := yaml.Unmarshal(data, &parsed); err != nil {
+			t.Errorf("%s: %v", file, err)
+		}
+		flags := 0
+		calls := strings.Split(strings.ReplaceAll(string(data), "\\\n", " "), "profilectl gate run")
+		for _, call := range calls[1:] {
+			line, _, _ := strings.Cut(call, "\n")
+			for _, f := range regexp.MustCompile(`\s--([a-z-]+)`).FindAllStringSubmatch(line, -1) {
+				flags++
+				if command.Flags().Lookup(f[1]) == nil {
+					t.Errorf("%s: profilectl gate run has no flag --%s", file, f[1])
+				}
+			}
+			for _, f := range regexp.MustCompile(`\s-o (\S+)`).FindAllStringSubmatch(line, -1) {
+				flags++
+				if _, ok := parseGateOutput(f[1]); !ok {
+					t.Errorf("%s: -o %s is no form", file, f[1])
+				}
+			}
+		}
+		if flags < 5 {
+			t.Errorf("%s: only %d flags were seen", file, flags)
+		}
+	}
+}
+
+// TestUnequalRuns says so of runs that are differently long and hold differently much.
+func TestUnequalRuns(t *testing.T) {
+	f := func(lengths []time.Duration, want bool) {
+		t.Helper()
+		g := &gating{}
+		for i := range g.sides {
+			g.sides[i] = &gateSide{}
+			for _, l := range lengths {
+				g.sides[i].runs = append(g.sides[i].runs, &gateRun{side: side{length: l}})
+			}
+		}
+		if got := g.unequal(); (got != "") != want {
+			t.Errorf("%v: %q", lengths, got)
+		}
+	}
+	f([]time.Duration{10 * time.Second, 10*time.Second + time.Millisecond}, false)
+	f([]time.Duration{10 * time.Second, 30 * time.Second}, true)
+	f([]time.Duration{0, 30 * time.Second}, false) // folded text does not say it
 }
