@@ -22,6 +22,9 @@ import (
 	"github.com/perfuse/perfuse/profile/gate"
 )
 
+// sampleRate is the indexer's.
+const sampleRate = 250
+
 // variants of the program that are recorded. The first two are the same.
 var variants = []struct {
 	name string
@@ -120,9 +123,9 @@ func recordOnce(ctx context.Context, program, file string, documents int, args [
 // measure draws experiments and prints what they find.
 func (p pool) measure(ctx context.Context, w io.Writer, experiments int) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintf(w, "Nothing changed: %d experiments each, both sides drawn from %d runs of one program; each run is in an experiment once at most\n\n", experiments, len(p["baseline"]))
-	fmt.Fprintln(t, "runs a side\tfailed\tfound a change\tcould not tell\tstated rate")
-	for _, runs := range []int{5, 10, 20} {
+	fmt.Fprintf(w, "Nothing changed: %d experiments each, drawn from %d runs of one program; a run is in one experiment once at most\n\n", experiments, len(p["baseline"]))
+	fmt.Fprintln(t, "pairs\tfailed\tfound a change\tcould not tell\tstated rate")
+	for _, runs := range []int{6, 10, 20} {
 		o, err := p.draw(ctx, experiments, runs, "baseline", gate.Options{Relabellings: 2000})
 		if err != nil {
 			return err
@@ -142,8 +145,8 @@ func (p pool) measure(ctx context.Context, w io.Writer, experiments int) error {
 	} {
 		c.o.Relabellings = 2000
 		fmt.Fprintf(w, "\n%s, limit %.0f%%; %s is to be found, and named first\n\n", c.name, 100*c.o.MaxRegression, c.first)
-		fmt.Fprintln(t, "runs a side\tfound\tfailed\tnamed first\tcould not tell")
-		for _, runs := range []int{5, 7, 10, 15, 20} {
+		fmt.Fprintln(t, "pairs\tfound\tfailed\tnamed first\tcould not tell")
+		for _, runs := range []int{6, 8, 10, 15, 20} {
 			if runs > len(p[c.name]) {
 				continue
 			}

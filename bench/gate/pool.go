@@ -21,9 +21,9 @@ import (
 // pool is many runs of each variant.
 type pool map[string][]gate.Run
 
-// poolFile is a variant's file: folded text with one value a run, compressed.
+// poolFile is a variant's file: folded text with a tab and one value a run, compressed.
 //
-//	main;run;index;digest 496000000 488000000 492000000
+//	main;run;index;digest	496000000 488000000 492000000
 func poolFile(variant string) string {
 	return strings.NewReplacer(" ", "-", "%", "").Replace(variant) + ".txt.gz"
 }
@@ -67,7 +67,7 @@ func packRuns(runs []gate.Run) ([]byte, error) {
 		return nil, err
 	}
 	for _, stack := range slices.Sorted(maps.Keys(stacks)) {
-		fmt.Fprintf(z, "%s %s\n", stack, strings.Join(stacks[stack], " "))
+		fmt.Fprintf(z, "%s\t%s\n", stack, strings.Join(stacks[stack], " "))
 	}
 	if err := z.Close(); err != nil {
 		return nil, err
@@ -105,8 +105,11 @@ func unpackRuns(folder fs.FS, name string) ([]gate.Run, error) {
 	lines := bufio.NewScanner(z)
 	lines.Buffer(nil, 1<<20)
 	for lines.Scan() {
-		stack := strings.TrimRight(lines.Text(), "0123456789 ")
-		for i, value := range strings.Fields(lines.Text()[len(stack):]) {
+		stack, values, ok := strings.Cut(lines.Text(), "\t")
+		if !ok {
+			return nil, fmt.Errorf("%q: want a stack, a tab, and values", lines.Text())
+		}
+		for i, value := range strings.Fields(values) {
 			if i == len(folded) {
 				folded = append(folded, &strings.Builder{})
 			}
@@ -123,6 +126,7 @@ func unpackRuns(folder fs.FS, name string) ([]gate.Run, error) {
 		if runs[i].Batch, err = profile.ParseFolded(strings.NewReader(folded[i].String()), profile.TypeCPU, nil); err != nil {
 			return nil, err
 		}
+		runs[i].Batch.Profiles[0].Period = 1e9 / sampleRate
 	}
 	return runs, nil
 }
@@ -137,19 +141,26 @@ func (o *outcome) share(n int) string {
 	return fmt.Sprintf("%d (%.1f%%)", n, 100*float64(n)/float64(len(o.reports)))
 }
 
-// draw makes experiments of so many runs a side: of the baseline, and of a variant. No run is twice in one experiment.
+// draw makes experiments of so many pairs of runs: of the baseline and of a variant, from one round each, as 'gate run' makes them.
+// No run is twice in one experiment. The baseline has two runs a round: of a variant either is its partner.
 func (p pool) draw(ctx context.Context, experiments, runs int, variant string, options gate.Options) (*outcome, error) {
 	random := rand.New(rand.NewPCG(uint64(runs), uint64(len(variant)))) // the same experiments each time
+	options.Paired = true
 	out := &outcome{}
 	for range experiments {
-		baseline := some(random, p["baseline"], 2*runs)
-		candidate := baseline[min(runs, len(baseline)):]
-		if variant != "baseline" {
-			candidate = some(random, p[variant], runs)
+		rounds := random.Perm(len(p["baseline"]) / 2)
+		if len(rounds) < runs {
+			return nil, fmt.Errorf("%d pairs of runs of %s are more than were recorded: want more -rounds", runs, variant)
 		}
-		baseline = baseline[:min(runs, len(baseline))]
-		if len(candidate) < runs {
-			return nil, fmt.Errorf("%d runs a side of %s are more than were recorded: want more -rounds", runs, variant)
+		var baseline, candidate []gate.Run
+		for _, round := range rounds[:runs] {
+			either := random.IntN(2)
+			baseline = append(baseline, p["baseline"][2*round+either])
+			if variant == "baseline" {
+				candidate = append(candidate, p["baseline"][2*round+1-either])
+			} else {
+				candidate = append(candidate, p[variant][round])
+			}
 		}
 		r, err := gate.Judge(ctx, baseline, candidate, options)
 		if err != nil {
@@ -176,13 +187,4 @@ func least(r *gate.Report) float64 {
 		p = min(p, row.Self.P, row.Total.P)
 	}
 	return p
-}
-
-// some returns n of the runs, or all, in an order by chance.
-func some(random *rand.Rand, runs []gate.Run, n int) []gate.Run {
-	out := make([]gate.Run, 0, n)
-	for _, at := range random.Perm(len(runs))[:min(n, len(runs))] {
-		out = append(out, runs[at])
-	}
-	return out
 }

@@ -111,8 +111,6 @@ func plan(pairs int, random *rand.Rand) []int {
 }
 
 func (a *app) runTrial(ctx context.Context, g *gating, t *trial) (err error) {
-	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
-	defer stop()
 	t.folder = t.keep
 	if t.keep == "" {
 		if t.folder, err = os.MkdirTemp("", "profilectl-gate-"); err != nil {
@@ -130,18 +128,16 @@ func (a *app) runTrial(ctx context.Context, g *gating, t *trial) (err error) {
 		seed = rand.Uint64() // the order of runs is no part of the judgement
 	}
 	order := plan(t.warmup+t.runs, rand.New(rand.NewPCG(seed, 1)))
-	for pair, first := range order {
-		for _, at := range []int{first, 1 - first} {
-			number := pair - t.warmup + 1
-			if err := a.trialRun(ctx, g, t, g.sides[at], at, number); err != nil {
-				return err
-			}
-		}
+	if err := a.trialRuns(ctx, g, t, order); err != nil {
+		return err
 	}
 	if a.errTerm.is {
 		fmt.Fprint(a.err, "\r\x1b[K")
 	}
-	if err := a.readRuns(ctx, g, nil); err != nil {
+	var answer *answerError
+	if err := a.readRuns(ctx, g, nil); errors.As(err, &answer) {
+		return &hintError{err, "Does each run take long enough to be sampled, and is it of that --type?"}
+	} else if err != nil {
 		return err
 	}
 	if t.keep != "" {
@@ -149,6 +145,20 @@ func (a *app) runTrial(ctx context.Context, g *gating, t *trial) (err error) {
 			filepath.Join(t.keep, "baseline-*"), filepath.Join(t.keep, "candidate-*"))
 	}
 	return a.judge(ctx, g)
+}
+
+// trialRuns runs all pairs. An interrupt ends the command that runs, and all of this; later ones end us as usual.
+func (a *app) trialRuns(ctx context.Context, g *gating, t *trial, order []int) error {
+	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	for pair, first := range order {
+		for _, at := range []int{first, 1 - first} {
+			if err := a.trialRun(ctx, g, t, g.sides[at], at, pair-t.warmup+1); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // prepare makes the folder for profiles, and refuses one that has some: they would be judged as well the next time.

@@ -299,6 +299,7 @@ func (j *judge) collect() {
 	}
 	j.all[0], j.all[1] = j.means(j.total[:j.runs])
 	j.row = map[int32]int{}
+	all := j.samples(j.total[:j.runs])
 	counts := func(values []float64) bool {
 		sum := 0.0
 		for _, v := range values {
@@ -310,6 +311,9 @@ func (j *judge) collect() {
 		c := Comparison{P: 1, PFaster: 1, Effect: math.Inf(1), Tested: counts(values), series: newSeries(values, j.n)}
 		c.Baseline, c.Candidate = j.means(values)
 		c.Ratio, c.Low, c.High = c.series.ratio(), 0, math.Inf(1)
+		if samples := j.samples(values); samples > 0 {
+			c.series.floor = floorOf(samples, samples/all, j.n, j.runs-j.n)
+		}
 		return c
 	}
 	for f := range j.functions {

@@ -3,6 +3,7 @@ package gate
 import (
 	"fmt"
 	"math"
+	"math/rand/v2"
 	"strconv"
 	"strings"
 	"testing"
@@ -118,4 +119,74 @@ func describe(r *Report) string {
 		fmt.Fprintf(&b, "warning: %s\n", w)
 	}
 	return b.String()
+}
+
+// noisyRuns makes runs of eight functions that vary independently, the first slower in the candidate.
+func noisyRuns(t *testing.T, random *rand.Rand, n int, factor float64) (baseline, candidate []Run) {
+	for i := range 2 * n {
+		var text strings.Builder
+		for f := range 8 {
+			v := 1e6 * math.Exp(0.02*random.NormFloat64())
+			if f == 0 && i >= n {
+				v *= factor
+			}
+			fmt.Fprintf(&text, "main;f%c %.0f\n", 'a'+f, v)
+		}
+		b, err := profile.ParseFolded(strings.NewReader(text.String()), profile.TypeCPU, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if i < n {
+			baseline = append(baseline, Run{Batch: b})
+		} else {
+			candidate = append(candidate, Run{Batch: b})
+		}
+	}
+	return baseline, candidate
+}
+
+// TestPower puts changes in that are as large as the smallest that could be seen in four of five experiments, and counts.
+func TestPower(t *testing.T) {
+	of := func(r *Report, name string) *Comparison {
+		for i := range r.Rows {
+			if r.Rows[i].Name == name {
+				return &r.Rows[i].Self
+			}
+		}
+		t.Fatalf("no function %s", name)
+		return nil
+	}
+	f := func(n int, paired bool) {
+		t.Helper()
+		random := rand.New(rand.NewPCG(uint64(n), 5))
+		o := Options{Paired: paired, Relabellings: 400}
+		effect := 0.0
+		for range 20 {
+			baseline, candidate := noisyRuns(t, random, n, 1)
+			r, err := Judge(t.Context(), baseline, candidate, o)
+			if err != nil {
+				t.Fatal(err)
+			}
+			effect += of(r, "fa").Effect / 20
+		}
+		const rounds = 150
+		seen := 0
+		for range rounds {
+			baseline, candidate := noisyRuns(t, random, n, 1+effect)
+			r, err := Judge(t.Context(), baseline, candidate, o)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if of(r, "fa").P <= 0.05 {
+				seen++
+			}
+		}
+		// 120, and four standard deviations of 4.9; more if few runs make what could be seen a guess.
+		if seen < 100 || seen > 145 {
+			t.Errorf("%d runs, paired %v: a change of %.1f%% is seen in %d of %d experiments, want four of five", n, paired, effect*100, seen, rounds)
+		}
+	}
+	f(5, false)
+	f(10, false)
+	f(10, true)
 }

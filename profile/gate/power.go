@@ -37,10 +37,11 @@ func (j *judge) power(report *Report) {
 	for i, c := range j.tested {
 		c.Effect = j.effect(level[i], critical)
 	}
-	report.Effect = j.rows[0].Total.Effect
+	by := &j.rows[0].Total
 	if j.o.Shares {
-		report.Effect = j.halfOfCost()
+		by = j.halfOfCost()
 	}
+	report.Effect = by.Effect
 	if report.Effect > limit {
 		report.Verdict = CouldNotTell
 		what := "everything together"
@@ -51,7 +52,7 @@ func (j *judge) power(report *Report) {
 			report.Why = fmt.Sprintf("the runs vary so much that hardly any change in %s could be seen", what)
 			return
 		}
-		report.RunsWanted = j.runsWanted(report.Effect, limit)
+		report.RunsWanted = j.runsWanted(by.series, limit)
 		report.Why = fmt.Sprintf("the runs vary so much that a change of less than %.3g%% in %s would go unseen, and the limit is %.3g%%: some %d runs of each side would show it",
 			report.Effect*100, what, limit*100, report.RunsWanted)
 	}
@@ -69,7 +70,9 @@ func (s *series) withoutDifference(n int) *series {
 			values[i] /= c
 		}
 	}
-	return newSeries(values, n)
+	level := newSeries(values, n)
+	level.floor = s.floor
+	return level
 }
 
 // critical is the statistic that by chance the largest of all reaches no more often than FDR allows.
@@ -125,7 +128,7 @@ func (s *series) split(t sums, paired bool) func(factor float64) float64 {
 		squares := s.all.cc - 2*s.bc + s.all.bb
 		spread := max(0, squares-sum*sum/n) / (n - 1)
 		return func(factor float64) float64 {
-			return (sum/n + (factor-1)*mean) / (math.Sqrt(spread/n)*(1+factor)/2 + errorFloor*mean*(1+factor)/2)
+			return (sum/n + (factor-1)*mean) / (math.Sqrt(spread/n)*(1+factor)/2 + s.floor*mean*(1+factor)/2)
 		}
 	}
 	n, m := float64(s.n), float64(len(s.x)-s.n)
@@ -134,35 +137,47 @@ func (s *series) split(t sums, paired bool) func(factor float64) float64 {
 	candidate := max(0, squares-sum*sum/m) / (m - 1) / m
 	baseline := max(0, restSquares-rest*rest/n) / (n - 1) / n
 	return func(factor float64) float64 {
-		return (factor*sum/m - rest/n) / (math.Sqrt(factor*factor*candidate+baseline) + errorFloor*mean*(1+factor)/2)
+		return (factor*sum/m - rest/n) / (math.Sqrt(factor*factor*candidate+baseline) + s.floor*mean*(1+factor)/2)
 	}
 }
 
-// halfOfCost is the effect that could be seen in functions which make up half of what all tested functions cost themselves.
-func (j *judge) halfOfCost() float64 {
-	type part struct{ effect, cost float64 }
-	var parts []part
+// halfOfCost is the self value up to which, the surest first, functions make up half of what all tested ones cost themselves.
+func (j *judge) halfOfCost() *Comparison {
+	var list []*Comparison
 	sum := 0.0
 	for i := range j.rows {
 		if c := &j.rows[i].Self; c.Tested {
-			cost := c.Baseline + c.Candidate
-			parts = append(parts, part{c.Effect, cost})
-			sum += cost
+			list = append(list, c)
+			sum += c.Baseline + c.Candidate
 		}
 	}
-	slices.SortFunc(parts, func(a, b part) int { return cmp.Compare(a.effect, b.effect) })
+	slices.SortStableFunc(list, func(a, b *Comparison) int { return cmp.Compare(a.Effect, b.Effect) })
 	below := 0.0
-	for _, p := range parts {
-		if below += p.cost; below >= sum/2 {
-			return p.effect
+	for _, c := range list {
+		if below += c.Baseline + c.Candidate; below >= sum/2 {
+			return c
 		}
 	}
-	return math.Inf(1)
+	return &j.rows[0].Total // nothing costs anything itself
 }
 
-// runsWanted says how many runs of each side would show a change of the limit, as errors shrink with their square root.
-func (j *judge) runsWanted(effect, limit float64) int {
-	runs := max(j.n, j.runs-j.n)
-	ratio := math.Log1p(effect) / math.Log1p(limit)
-	return max(runs+1, int(math.Ceil(float64(runs)*ratio*ratio)))
+// runsWanted says how many runs of each side would show a change of the limit in a value, about: as normal distributions have
+// it, with each value tested on its own, and as many more as it takes to know how much runs vary.
+func (j *judge) runsWanted(s *series, limit float64) int {
+	quantile := func(p float64) float64 { return math.Sqrt2 * math.Erfinv(2*p-1) }
+	sure := quantile(1 - j.o.FDR/float64(len(j.tested)))
+	level := s.withoutDifference(j.n)
+	n, m := float64(j.n), float64(j.runs-j.n)
+	variance := 0.0 // of the difference of two runs
+	for i, v := range level.x {
+		if !j.o.Paired {
+			variance += 2 * (v - 1) * (v - 1) / (n + m - 2)
+		} else if i < j.n {
+			d := level.x[j.n+i] - v
+			variance += d * d / (n - 1)
+		}
+	}
+	deviation := math.Sqrt(variance) + (s.floor-errorFloor)*math.Sqrt(2/(1/n+1/m))
+	z := (sure + quantile(0.8)) * deviation / limit
+	return max(int(math.Ceil(z*z+sure*sure/2)), max(j.n, j.runs-j.n)+1)
 }

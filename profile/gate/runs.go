@@ -23,6 +23,7 @@ type Function struct {
 type ledger struct {
 	runs, n   int // runs, and how many of them are of the baseline, the first ones
 	scales    []float64
+	periods   []float64  // by run: what a sample counts, 0 if that is unknown
 	functions []Function // 0 is everything
 	lines     []int32    // by function: where it begins, 0 if unknown
 	parent    []int32
@@ -53,6 +54,7 @@ func newLedger(ctx context.Context, baseline, candidate []Run, fold bool) (*ledg
 			}
 			batches[k] = b
 			l.scales = append(l.scales, run.Scale)
+			l.periods = append(l.periods, period(run.Batch))
 		}
 		var err error
 		if trees[i], err = profile.GroupTree(ctx, profile.Merge(batches...), []string{runLabel}); err != nil {
@@ -77,6 +79,31 @@ func newLedger(ctx context.Context, baseline, candidate []Run, fold bool) (*ledg
 	}
 	l.sum()
 	return l, nil
+}
+
+// period is what a sample of CPU time counts in the batch's values.
+func period(b *profile.Batch) float64 {
+	if len(b.Profiles) == 0 || b.Profiles[0].Type.PeriodType != "cpu" {
+		return 0
+	}
+	switch p := &b.Profiles[0]; p.Type.SampleType {
+	case "samples":
+		return 1
+	case "cpu":
+		return float64(p.Period)
+	}
+	return 0
+}
+
+// samples is how many samples a run has of what values are, in the mean; 0 if that is unknown.
+func (l *ledger) samples(values []float64) (mean float64) {
+	for r, v := range values {
+		if l.periods[r] == 0 {
+			return 0
+		}
+		mean += v / l.scales[r] / l.periods[r] / float64(l.runs)
+	}
+	return mean
 }
 
 func runName(i int) string { return fmt.Sprintf("%06d", i) }
@@ -189,7 +216,7 @@ func (l *ledger) means(values []float64) (baseline, candidate float64) {
 
 // rename makes one function of two.
 func (l *ledger) rename(to map[int32]int32) {
-	out := &ledgerBuilder{ledger: &ledger{runs: l.runs, n: l.n, scales: l.scales, functions: l.functions, lines: l.lines}, nodeAt: map[[2]int32]int32{}}
+	out := &ledgerBuilder{ledger: &ledger{runs: l.runs, n: l.n, scales: l.scales, periods: l.periods, functions: l.functions, lines: l.lines}, nodeAt: map[[2]int32]int32{}}
 	nodes := make([]int32, len(l.parent))
 	for i := range l.parent {
 		parent, function := int32(-1), l.function[i]

@@ -9,7 +9,21 @@ import (
 // errorFloor is added to the standard error of a difference, as a share of the mean: functions whose runs agree to that, as
 // allocations do, are certain and not infinitely so, and one whose few runs agree by chance does not outweigh all others
 // (the constant s0 of Tusher, Tibshirani and Chu, Significance analysis of microarrays, 2001).
-const errorFloor = 0.001
+//
+// Sampled CPU time has a noise that is known, the root of the number of samples: that many times it is added. Without, some of
+// a hundred functions agree by chance in six runs, and only a change of half would stand out; with it, of an eighth.
+const (
+	errorFloor    = 0.001
+	samplingFloor = 0.5
+)
+
+// floorOf is what is added to the standard error of a function that has so many samples a run, a share of all of them, of n and m runs.
+func floorOf(samples, share float64, n, m int) float64 {
+	if samples <= 0 {
+		return errorFloor
+	}
+	return errorFloor + samplingFloor*math.Sqrt((1-share)/samples*(1/float64(n)+1/float64(m)))
+}
 
 // sums are of the runs that a relabelling gives to the candidate: those of the baseline and those of the candidate apart,
 // so that the statistic is known for a candidate that is divided by whatever. With pairs they are signed.
@@ -17,15 +31,16 @@ type sums struct{ b, c, bb, cc float64 }
 
 // series is a value by run, those of the baseline first, in shares of its mean.
 type series struct {
-	x    []float64
-	n    int // runs of the baseline
-	mean float64
-	all  sums
-	bc   float64 // of pairs, the products
+	x     []float64
+	n     int // runs of the baseline
+	mean  float64
+	floor float64 // of the standard error
+	all   sums
+	bc    float64 // of pairs, the products
 }
 
 func newSeries(values []float64, n int) *series {
-	s := &series{x: make([]float64, len(values)), n: n}
+	s := &series{x: make([]float64, len(values)), n: n, floor: errorFloor}
 	for _, v := range values {
 		s.mean += v / float64(len(values))
 	}
@@ -85,7 +100,7 @@ func (s *series) of(r *relabelling) (t sums) {
 // divided by ratio. The error is each side's own (Welch's), with which a permutation test holds its level also where
 // the sides vary differently (Janssen, Studentized permutation tests for non-i.i.d. hypotheses, 1997).
 func (s *series) statistic(t sums, ratio float64, paired bool) float64 {
-	floor := errorFloor * (s.all.b + s.all.c/ratio) / float64(len(s.x))
+	floor := s.floor * (s.all.b + s.all.c/ratio) / float64(len(s.x))
 	if paired {
 		n := float64(s.n)
 		sum := t.c/ratio - t.b
