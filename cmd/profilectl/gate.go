@@ -229,6 +229,8 @@ func (a *app) judge(ctx context.Context, g *gating) error {
 		return &hintError{err, "Give more: each file, each value of --run-label is one run; 'profilectl gate run' makes them."}
 	case errors.Is(err, gate.ErrPairs):
 		return &hintError{fmt.Errorf("--paired: %w", err), "Leave out the runs without a partner, or --paired."}
+	case errors.Is(err, gate.ErrTooLarge):
+		return &hintError{err, "Give fewer runs, or filter stacks with --keep, --drop or --call-site."}
 	case err != nil:
 		return err
 	}

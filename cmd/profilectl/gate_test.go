@@ -1,13 +1,17 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"encoding/xml"
+	"io"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -242,4 +246,34 @@ func TestUnequalRuns(t *testing.T) {
 	f([]time.Duration{10 * time.Second, 10*time.Second + time.Millisecond}, false)
 	f([]time.Duration{10 * time.Second, 30 * time.Second}, true)
 	f([]time.Duration{0, 30 * time.Second}, false) // folded text does not say it
+}
+
+// TestInterrupt ends a trial while a command of it runs: the command ends, too, and nobody takes that for a regression.
+func TestInterrupt(t *testing.T) {
+	t.Chdir(t.TempDir())
+	if err := syscall.Mkfifo("started", 0o600); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	pids := make(chan int, 1)
+	go func() {
+		text, err := os.ReadFile("started") // waits for the command
+		pid, e := strconv.Atoi(strings.TrimSpace(string(text)))
+		if err != nil || e != nil {
+			pid = -1
+		}
+		pids <- pid
+		cancel()
+	}()
+	var errOut strings.Builder
+	a := &app{in: strings.NewReader(""), out: io.Discard, err: &errOut, env: func(string) string { return "" }}
+	command := "echo $$ >started; sleep 600; : {out}"
+	code := run(ctx, a, []string{"gate", "run", "--baseline", command, "--candidate", command})
+	pid := <-pids
+	if code != 2 || !strings.Contains(errOut.String(), "interrupted") {
+		t.Errorf("exit %d: %s", code, errOut.String())
+	}
+	if pid <= 0 || syscall.Kill(pid, 0) != syscall.ESRCH {
+		t.Errorf("the command %d still runs", pid)
+	}
 }

@@ -13,18 +13,22 @@ func (j *judge) judgeRows() {
 	for i := range j.rows[1:] {
 		r := &j.rows[i+1]
 		switch {
+		case j.share(&r.Total) < j.o.MinShare:
 		case r.Total.Baseline == 0:
-			if j.share(&r.Total) >= j.o.MinShare {
-				j.setStatus(r, Added, r.Self.Candidate == 0)
-				r.Causes = j.shrunkBeside(r)
-			}
+			j.setStatus(r, Added, r.Self.Candidate == 0)
+			r.Causes = j.shrunkBeside(r)
 		case r.Total.Candidate == 0:
-			if j.share(&r.Total) >= j.o.MinShare {
-				j.setStatus(r, Gone, r.Self.Baseline == 0)
-			}
-		case j.fails(&r.Self):
+			j.setStatus(r, Gone, r.Self.Baseline == 0)
+		}
+	}
+	added := j.belowAdded()
+	for i := range j.rows[1:] {
+		r := &j.rows[i+1]
+		if r.Status == Same && j.fails(&r.Self) {
 			j.setStatus(r, Slower, false)
-			if from := j.movedFrom(r); from != nil {
+			if by := j.broughtBy(r.at, false, added); by != nil {
+				r.Status, r.Causes = Because, by
+			} else if from := j.movedFrom(r); from != nil {
 				r.Status, r.Causes = Moved, from
 			} else {
 				causes.self[r.at] = true
@@ -33,7 +37,12 @@ func (j *judge) judgeRows() {
 	}
 	for _, i := range j.inward() {
 		r := &j.rows[i]
-		if !j.fails(&r.Total) || r.Status == Moved {
+		if !j.fails(&r.Total) || r.Status == Moved || r.Status == Because {
+			continue
+		}
+		if by := j.broughtBy(r.at, true, added); by != nil && r.Status == Same {
+			j.setStatus(r, Because, true)
+			r.Causes = by
 			continue
 		}
 		own, below := j.without(r.at, causes)
@@ -57,6 +66,62 @@ func (j *judge) judgeRows() {
 		}
 	}
 	j.judgeRest()
+}
+
+// belowAdded says of every node which new function it is of or below, if the caller of that one costs more than the limit: what
+// new code brings along counts for that caller. 0 if there is none.
+func (j *judge) belowAdded() []int32 {
+	added := make([]int32, len(j.parent))
+	status := func(function int32) *Row {
+		if at, ok := j.row[function]; ok {
+			return &j.rows[at]
+		}
+		return nil
+	}
+	for i := 1; i < len(j.parent); i++ {
+		p := j.parent[i]
+		added[i] = added[p]
+		if r := status(j.function[i]); added[i] == 0 && r != nil && r.Status == Added {
+			if caller := status(j.function[p]); caller != nil && j.fails(&caller.Total) {
+				added[i] = j.function[i]
+			}
+		}
+	}
+	return added
+}
+
+// broughtBy names the new functions without which a function's self value, or total, would not fail: only there it costs so much.
+func (j *judge) broughtBy(function int32, byTotal bool, added []int32) []string {
+	values, rest := j.self, make([]float64, j.runs)
+	if byTotal {
+		values = j.total
+	}
+	growth := map[int32]float64{}
+	for i := range j.parent {
+		if j.function[i] != function || byTotal && !j.outermost[i] {
+			continue
+		}
+		at := j.at(values, int32(i))
+		if added[i] != 0 {
+			b, c := j.means(at)
+			growth[added[i]] += c - b
+			continue
+		}
+		for run, v := range at {
+			rest[run] += v
+		}
+	}
+	if len(growth) == 0 {
+		return nil
+	}
+	c := Comparison{series: newSeries(rest, j.n)}
+	if c.Baseline, c.Candidate = j.means(rest); c.Baseline+c.Candidate > 0 {
+		j.fillInterval(&c)
+		if j.limitExceeded(c) {
+			return nil
+		}
+	}
+	return j.largest(growth)
 }
 
 // judgeRest finds what is slower or faster for sure, and yet no regression. Of totals only what no self value explains.

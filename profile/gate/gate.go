@@ -196,8 +196,9 @@ func (r *Report) Regressions() []Row {
 
 // Errors of [Judge].
 var (
-	ErrFewRuns = errors.New("each side needs two runs at least, to see how much they vary")
-	ErrPairs   = errors.New("pairs need as many runs of the baseline as of the candidate")
+	ErrFewRuns  = errors.New("each side needs two runs at least, to see how much they vary")
+	ErrPairs    = errors.New("pairs need as many runs of the baseline as of the candidate")
+	ErrTooLarge = errors.New("the runs have too many call paths to be compared")
 )
 
 // Judge compares the runs of a candidate with those of a baseline, all of one profile type. The batches stay as they are.

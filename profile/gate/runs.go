@@ -37,6 +37,9 @@ type ledger struct {
 	selfBy, totalBy []float64 // by function, then by run
 }
 
+// maxValues bounds the values of a ledger: call paths times runs. They take a GiB.
+const maxValues = 1 << 26
+
 // runLabel tells the runs of one side in the tree of all of them.
 const runLabel = "run"
 
@@ -75,6 +78,9 @@ func newLedger(ctx context.Context, baseline, candidate []Run, fold bool) (*ledg
 				return nil, fmt.Errorf("reading the tree of all runs: %q: %w", t.Name(c), err)
 			}
 			in.add(t, c, at+i*l.n)
+			if len(l.self) > maxValues {
+				return nil, fmt.Errorf("%w: %d call paths in %d runs so far", ErrTooLarge, len(l.parent), l.runs)
+			}
 		}
 	}
 	l.sum()
