@@ -56,7 +56,7 @@ profile of one run, or a selector of what a server has: then --run-label says by
 
 A function fails the gate if all of this is so:
   it is larger than --min-share of everything, on either side
-  it is a discovery: of all that is found by mere chance no more than --fdr is to be expected
+  it is a discovery: of what is found, no more than --fdr is to be expected to be mere chance
   the lower end of the interval for by how much it is slower is above --max-regression
 What only moved between a function and its callers or callees (inlining), and what was renamed, does not fail; what is
 new counts for its callers.

@@ -1,6 +1,8 @@
 package gate
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"math"
 	"math/rand/v2"
@@ -189,4 +191,54 @@ func TestPower(t *testing.T) {
 	f(5, false)
 	f(10, false)
 	f(10, true)
+}
+
+// TestSameJudgement says that nothing but the runs and the seed decides, also where relabellings are drawn.
+func TestSameJudgement(t *testing.T) {
+	judge := func(seed uint64) string {
+		baseline, candidate := noisyRuns(t, rand.New(rand.NewPCG(1, 1)), 10, 1.1)
+		r, err := Judge(t.Context(), baseline, candidate, Options{Seed: seed, Relabellings: 1000})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if r.Exact || r.Relabellings != 1000 {
+			t.Fatalf("%d relabellings, exact %v: want 1000 at random", r.Relabellings, r.Exact)
+		}
+		return describe(r)
+	}
+	if a, b := judge(0), judge(0); a != b {
+		t.Errorf("the same runs are judged differently:\n%s\n%s", a, b)
+	}
+	if a, b := judge(1), judge(2); a == b {
+		t.Error("the seed makes no difference")
+	}
+}
+
+// TestLimits says what is refused.
+func TestLimits(t *testing.T) {
+	baseline, candidate := noisyRuns(t, rand.New(rand.NewPCG(1, 1)), 3, 1)
+	f := func(baseline, candidate []Run, o Options, want error) {
+		t.Helper()
+		if _, err := Judge(t.Context(), baseline, candidate, o); !errors.Is(err, want) {
+			t.Errorf("got %v, want %v", err, want)
+		}
+	}
+	f(baseline[:1], candidate, Options{}, ErrFewRuns)
+	f(baseline, candidate[:1], Options{}, ErrFewRuns)
+	f(nil, nil, Options{}, ErrFewRuns)
+	f(baseline, candidate[:2], Options{Paired: true}, ErrPairs)
+	canceled, cancel := context.WithCancel(t.Context())
+	cancel()
+	var deep strings.Builder
+	for i := range 1 << 13 { // a context is asked once in a while
+		fmt.Fprintf(&deep, "main;f%d 1\n", i)
+	}
+	b, err := profile.ParseFolded(strings.NewReader(deep.String()), profile.TypeCPU, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	large := []Run{{Batch: b}, {Batch: b}}
+	if _, err := Judge(canceled, large, large, Options{}); !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v, want that it was canceled", err)
+	}
 }

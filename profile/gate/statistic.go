@@ -10,8 +10,9 @@ import (
 // allocations do, are certain and not infinitely so, and one whose few runs agree by chance does not outweigh all others
 // (the constant s0 of Tusher, Tibshirani and Chu, Significance analysis of microarrays, 2001).
 //
-// Sampled CPU time has a noise that is known, the root of the number of samples: that many times it is added. Without, some of
-// a hundred functions agree by chance in six runs, and only a change of half would stand out; with it, of an eighth.
+// Sampled CPU time has a noise that is known, the root of the number of samples: samplingFloor of it is added. Without, the
+// largest of a hundred statistics is that of a function whose few runs agree by chance: of recorded runs, six pairs would
+// show a change of 12 % in everything, and show one of 6 % with it (bench/gate).
 const (
 	errorFloor    = 0.001
 	samplingFloor = 0.5
