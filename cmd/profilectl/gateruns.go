@@ -192,12 +192,22 @@ func (a *app) filterRuns(ctx context.Context, g *gating, filter *queryv1.StackFi
 			scale = scaleNone
 		}
 	}
+	cut := false
 	for _, s := range g.sides {
-		for _, r := range s.runs {
+		for i, r := range s.runs {
 			var err error
 			if r.file == "" {
+				if a.errTerm.is {
+					fmt.Fprintf(a.err, "\r\x1b[Kfetching the %s, run %d of %d", s.name, i+1, len(s.runs))
+				}
 				err = a.fetch(ctx, &comparison{typ: r.typ, scale: scale}, &r.side, &g.d, filter)
-				r.findOperations()
+				if a.errTerm.is {
+					fmt.Fprint(a.err, "\r\x1b[K")
+				}
+				cut = cut || r.stacksCut
+				if err == nil {
+					r.findOperations()
+				}
 			} else {
 				if r.belowZero() {
 					return &hintError{fmt.Errorf("%s: %s has values below zero: it is a difference, no run", s.name, r.file), "Want the profiles that it was made of."}
@@ -223,6 +233,10 @@ func (a *app) filterRuns(ctx context.Context, g *gating, filter *queryv1.StackFi
 		case total == 0:
 			return nothing("%s: no stack passes the filter. 'profilectl query' lists the names of functions; a part of one is a regular expression: --keep json.", s.name)
 		}
+	}
+	a.sayCut(cut)
+	if cut {
+		g.warnings = append(g.warnings, fmt.Sprintf("some runs had too many stacks for one answer: callers of what became %q seem to cost less than they do", profile.CutName))
 	}
 	return nil
 }

@@ -324,12 +324,17 @@ func (j *judge) collect() {
 		if f == 0 {
 			row.Total.Tested = !j.o.Shares
 			row.Self.Tested, row.ByTotal = false, true
-		} else if row.Kind == profile.KindUnwind || row.Kind == profile.KindCut || !row.Total.Tested && !row.Self.Tested {
+		} else if !isCode(&row.Function) || !row.Total.Tested && !row.Self.Tested {
 			continue
 		}
 		j.row[row.at] = len(j.rows)
 		j.rows = append(j.rows, row)
 	}
+}
+
+// isCode says whether it is a function at all. What a server cut travels by its name.
+func isCode(f *Function) bool {
+	return f.Kind != profile.KindUnwind && f.Kind != profile.KindCut && f.Name != profile.CutName
 }
 
 // test fills p-values and intervals.

@@ -39,7 +39,7 @@ func (j *judge) renamedOnce() map[int32]int32 {
 	all := [2]float64{}
 	all[0], all[1] = j.means(j.total[:j.runs])
 	for f := 1; f < len(j.functions); f++ {
-		if k := j.functions[f].Kind; k == profile.KindUnwind || k == profile.KindCut {
+		if !isCode(&j.functions[f]) {
 			continue
 		}
 		switch b, c := j.means(j.at(j.totalBy, int32(f))); {
