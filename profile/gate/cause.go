@@ -124,41 +124,38 @@ func (j *judge) broughtBy(function int32, byTotal bool, added []int32) []string 
 	return j.largest(growth)
 }
 
-// judgeRest finds what is slower or faster for sure, and yet no regression. Of totals only what no self value explains.
+// judgeRest finds what is slower or faster for sure, and yet no regression. Of totals only what no other value explains.
 func (j *judge) judgeRest() {
-	sure := causes{self: map[int32]bool{}, total: map[int32]bool{}}
+	slower := causes{self: map[int32]bool{}, total: map[int32]bool{}}
+	faster := causes{self: map[int32]bool{}, total: map[int32]bool{}}
 	for i := range j.rows[1:] {
 		r := &j.rows[i+1]
-		if j.found(&r.Self) || j.foundFaster(&r.Self) {
-			sure.self[r.at] = true
-		}
-		if r.Status == Slower && r.ByTotal {
-			sure.total[r.at] = true
-		}
+		slower.self[r.at], faster.self[r.at] = j.found(&r.Self), j.foundFaster(&r.Self)
+		slower.total[r.at] = r.Status == Slower && r.ByTotal
 		switch {
 		case r.Status != Same || j.share(&r.Self) < j.o.MinShare:
-		case j.found(&r.Self):
+		case slower.self[r.at]:
 			j.setStatus(r, j.slowness(&r.Self), false)
-		case j.foundFaster(&r.Self):
+		case faster.self[r.at]:
 			j.setStatus(r, Faster, false)
 		}
 	}
 	for _, i := range j.inward() {
 		r := &j.rows[i]
-		up, down := j.found(&r.Total), j.foundFaster(&r.Total)
-		if r.Status != Same || !up && !down || j.share(&r.Total) < j.o.MinShare {
+		if r.Status != Same || j.share(&r.Total) < j.o.MinShare {
 			continue
 		}
-		own, _ := j.without(r.at, sure)
-		switch {
-		case up && own.Low > 1:
-			j.setStatus(r, j.slowness(&r.Total), true)
-		case down && own.High < 1:
-			j.setStatus(r, Faster, true)
-		default:
-			continue
+		if j.found(&r.Total) {
+			if own, _ := j.without(r.at, slower); own.Low > 1 {
+				j.setStatus(r, j.slowness(&r.Total), true)
+				slower.total[r.at] = true
+			}
+		} else if j.foundFaster(&r.Total) {
+			if own, _ := j.without(r.at, faster); own.High < 1 {
+				j.setStatus(r, Faster, true)
+				faster.total[r.at] = true
+			}
 		}
-		sure.total[r.at] = true
 	}
 	for i := range j.rows {
 		if r := &j.rows[i]; r.Status == Same && r.Was != "" {
