@@ -1,4 +1,4 @@
-import { afterAll, beforeAll, describe, expect, inject, test } from "vitest";
+import { afterAll, beforeAll, describe, expect, inject, onTestFinished, test } from "vitest";
 import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { createRequire } from "node:module";
 import { tmpdir } from "node:os";
@@ -199,8 +199,8 @@ describe.skipIf(binary === undefined)("with a server (PERFUSE_BIN)", () => {
     // Nobody is to be late, however long it takes to bring them all.
     const dir = await mkdtemp(join(tmpdir(), "perfuse-fleet-"));
     await writeFile(join(dir, "perfuse.yaml"), "fleet: {interval: 5m}\n");
-    const own = await start(binary as string, "server", ["--config-path", join(dir, "perfuse.yaml")]);
-    await rm(dir, { recursive: true });
+    const own = await start(binary as string, "server", ["--config-path", join(dir, "perfuse.yaml")]).finally(() => rm(dir, { recursive: true }));
+    onTestFinished(() => own.stop());
     const api = client(own.url);
     const count = 10_000;
     const one = (i: number) => report(`node-${String(i).padStart(5, "0")}`, `instance-${i}`, { cost: { rssBytes: BigInt(i) << 20n, bpfCores: (i * 7919) % count } });
@@ -231,7 +231,6 @@ describe.skipIf(binary === undefined)("with a server (PERFUSE_BIN)", () => {
     expect((await cellsOf(page, 0))[0]).toBe("node-01234");
     expect(faults).toEqual([]);
     await page.close();
-    await own.stop();
   });
 
   test("the server dies: what it said last stays, and the page goes on by itself", async () => {
