@@ -142,6 +142,9 @@ func askers(t *testing.T, s *running) []asker {
 		{"DiffTop", "type spans site keep", func(q question) error {
 			return discard(own.DiffTop(ctx, &queryv1.DiffTopRequest{Before: selection(q), After: selection(q), Filter: filter(q)}))
 		}},
+		{"Exemplars", "type by step spans site keep", func(q question) error {
+			return discard(own.Exemplars(ctx, &queryv1.ExemplarsRequest{Selection: selection(q), GroupBy: q.by, StepNano: int64(q.step), Filter: filter(q)}))
+		}},
 		{"Lines", "type spans site keep", func(q question) error {
 			return discard(own.Lines(ctx, &queryv1.LinesRequest{Selection: selection(q), Function: "work", Filter: filter(q)}))
 		}},

@@ -75,7 +75,7 @@ type Selection struct {
 	TraceIDs  []profile.TraceID
 	SpanIDs   []profile.SpanID
 	SpanNames []string
-	// Stacks, if it is not nil, says which stacks count. Only Series asks: the values of others are 0 for it, and their
+	// Stacks, if it is not nil, says which stacks count. Only Series and Exemplars ask: the values of others are 0 for it, and their
 	// profiles stay, so that the levels of what counts and of what does not add up to those of everything.
 	Stacks Judge
 }
@@ -118,6 +118,13 @@ type Store interface {
 	// since the Unix epoch. The selection must name a type, and step must be positive, else ErrInvalid. Too
 	// many points, or a profile over too many steps, are ErrLimit.
 	Series(ctx context.Context, sel Selection, by []string, step time.Duration) ([]TimeSeries, error)
+
+	// Exemplars returns, for each group of equal values of the labels in by and each step, the spans of the largest
+	// value among the selected samples: most of them, in the order of [SortExemplars]. Steps are as in Series. What a
+	// span cost is taken profile by profile, in its step by the time of the span's first sample in it; a store may take a profile of
+	// very many samples in parts. The selection must name a type, and step and most must be positive, else
+	// ErrInvalid. Too many are ErrLimit.
+	Exemplars(ctx context.Context, sel Selection, by []string, step time.Duration, most int) ([]Exemplar, error)
 
 	// Merge sums values by stack: one profile per group of equal values of the labels in by (none: one
 	// profile), sorted by labels. Each profile's Period is that of the profiles it was merged from if they

@@ -53,23 +53,9 @@ func (s queryService) Series(ctx context.Context, req *queryv1.SeriesRequest) (*
 		if err != nil {
 			return err
 		}
-		step := time.Duration(req.GetStepNano())
-		if step < 0 {
-			return invalid("step_nano is %d: want 0 (chosen by the server) or more", step)
-		}
-		if step == 0 || s.limits.SeriesPoints > 0 {
-			width, err := s.width(ctx, q.Selection)
-			if err != nil {
-				return err
-			}
-			if step == 0 {
-				step = stepFor(width)
-			}
-			n := int64(width / step)
-			if err := limits.Count(limits.SeriesPoints, n, s.limits.SeriesPoints,
-				"a time series of %d steps of %s; ask for wider steps or less time", n, step); err != nil {
-				return err
-			}
+		step, err := s.step(ctx, req.GetStepNano(), q.Selection)
+		if err != nil {
+			return err
 		}
 		series, err := s.opts.Engine.Series(ctx, q, step)
 		if err != nil {
@@ -95,6 +81,26 @@ func (s queryService) Series(ctx context.Context, req *queryv1.SeriesRequest) (*
 		resp.StepNano, resp.Unit = int64(step), q.Selection.Type.SampleUnit
 		return nil
 	})
+}
+
+// step reads a step_nano, within the limit of points.
+func (s queryService) step(ctx context.Context, nano int64, sel storage.Selection) (time.Duration, error) {
+	step := time.Duration(nano)
+	if step < 0 {
+		return 0, invalid("step_nano is %d: want 0 (chosen by the server) or more", step)
+	}
+	if step > 0 && s.limits.SeriesPoints <= 0 {
+		return step, nil
+	}
+	width, err := s.width(ctx, sel)
+	if err != nil {
+		return 0, err
+	}
+	if step == 0 {
+		step = stepFor(width)
+	}
+	n := int64(width / step)
+	return step, limits.Count(limits.SeriesPoints, n, s.limits.SeriesPoints, "a time series of %d steps of %s; ask for wider steps or less time", n, step)
 }
 
 func wireSeries(t *storage.TimeSeries) *queryv1.TimeSeries {

@@ -112,6 +112,9 @@ func TestStableAnswers(t *testing.T) {
 					return s.Sandwich(t.Context(), &queryv1.SandwichRequest{Selection: sel, Filter: filter, Function: "f2", MinShare: share})
 				})
 			}
+			ask("Exemplars "+what, func(s queryService) (proto.Message, error) {
+				return s.Exemplars(t.Context(), &queryv1.ExemplarsRequest{Selection: sel, Filter: filter, GroupBy: []string{"pod"}, Limit: 2})
+			})
 			ask("Lines "+what, func(s queryService) (proto.Message, error) {
 				return s.Lines(t.Context(), &queryv1.LinesRequest{Selection: sel, Filter: filter, Function: "f2"})
 			})
@@ -131,7 +134,7 @@ func TestStableAnswers(t *testing.T) {
 					return s.Series(t.Context(), &queryv1.SeriesRequest{Selection: sel, Filter: filter, GroupBy: by, StepNano: 60e9})
 				})
 			}
-			asked += 2*6 + 7
+			asked += 2*6 + 8
 			if !strings.Contains(typ.Id, "inuse") {
 				addsUp(t, services[1], sel, filter)
 			}

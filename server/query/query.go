@@ -169,14 +169,31 @@ func (e *Engine) finish(ctx context.Context, q Question, m *Merged) error {
 
 // Series sums a selection over time, in groups, as [storage.Store] says. What the filter leaves out counts 0.
 func (e *Engine) Series(ctx context.Context, q Question, step time.Duration) ([]storage.TimeSeries, error) {
-	if !q.Filter.Empty() {
-		q.Selection.Stacks = func(ctx context.Context, d *profile.Dictionary) ([]bool, error) { return e.kept(ctx, &q.Filter, d) }
-	}
+	e.judge(&q)
 	series, err := e.opts.Store.Series(ctx, q.Selection, q.By, step)
 	if err != nil {
 		return nil, fmt.Errorf("summing over time: %w", err)
 	}
 	return series, nil
+}
+
+// Exemplars returns the most spans of the largest value for each group and step, as [storage.Store] says. What the
+// filter leaves out counts 0.
+func (e *Engine) Exemplars(ctx context.Context, q Question, step time.Duration, most int) ([]storage.Exemplar, error) {
+	e.judge(&q)
+	list, err := e.opts.Store.Exemplars(ctx, q.Selection, q.By, step, most)
+	if err != nil {
+		return nil, fmt.Errorf("looking for exemplars: %w", err)
+	}
+	return list, nil
+}
+
+// judge lets the store ask which stacks the filter keeps.
+func (e *Engine) judge(q *Question) {
+	if !q.Filter.Empty() {
+		filter := q.Filter
+		q.Selection.Stacks = func(ctx context.Context, d *profile.Dictionary) ([]bool, error) { return e.kept(ctx, &filter, d) }
+	}
 }
 
 // kept says which stacks of a dictionary a filter keeps, after it has named their frames.

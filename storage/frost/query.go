@@ -30,11 +30,13 @@ type question struct {
 	// totals says that a row's total stands for its samples, where all of them are selected and, but for levels, none
 	// has a time of its own.
 	totals, level bool
-	traces        map[profile.TraceID]bool
-	spans         map[profile.SpanID]bool
-	names         map[dictionary.StringID]bool
-	heads         []*head
-	blocks        []*block
+	// onlyLinks says that samples without a link do not matter.
+	onlyLinks bool
+	traces    map[profile.TraceID]bool
+	spans     map[profile.SpanID]bool
+	names     map[dictionary.StringID]bool
+	heads     []*head
+	blocks    []*block
 }
 
 func nanos(t time.Time, unset int64) int64 {
@@ -239,6 +241,9 @@ func (q *question) reader(fn func(*part) error, from, to reading, more *atomic.B
 			p.row, p.group = &r, q.groups[r.series]
 			p.samples, p.all = nil, true
 			if w == readAll {
+				if q.onlyLinks && len(r.payload) > 0 && r.payload[0]&flagLinks == 0 {
+					continue
+				}
 				if err := decoded.decode(r.payload, r.time); err != nil {
 					return fmt.Errorf("reading a row of series %d: %w", r.series, err)
 				}

@@ -370,6 +370,21 @@ func testLinks(t *testing.T, s storage.Store) {
 	sel.TraceIDs = []profile.TraceID{{9}}
 	got, err = s.Labels(t.Context(), sel)
 	equal(t, "labels of no trace", []any{len(got), err}, []any{0, nil})
+	f2 := func(by []string, most int, want ...string) {
+		t.Helper()
+		list, err := s.Exemplars(t.Context(), selection(&typeCPU, `{}`), by, time.Minute, most)
+		var got []string
+		for _, e := range list {
+			got = append(got, fmt.Sprintf("%s %d %x %x %q", e.Labels, e.Value, e.Link.TraceID[0], e.Link.SpanID[0], e.Link.SpanName))
+		}
+		equal(t, fmt.Sprintf("%d exemplars by %v", most, by), []any{got, err}, []any{want, nil})
+	}
+	f2(nil, 1, `{} 1000 3 3 ""`)
+	f2(nil, 2, `{} 1000 3 3 ""`, `{} 100 2 3 "POST /"`)
+	f2([]string{"service_name"}, 9, `{service_name="api"} 1000 3 3 ""`, `{service_name="api"} 100 2 3 "POST /"`, `{service_name="api"} 10 1 2 "GET /"`, `{service_name="api"} 1 1 1 "GET /"`)
+	if _, err := s.Exemplars(t.Context(), sel, nil, time.Minute, 1); !errors.Is(err, storage.ErrInvalid) {
+		t.Errorf("exemplars of no type: %v", err)
+	}
 	sel = selection(&typeCPU, `{}`)
 	sel.SpanIDs = []profile.SpanID{{3}}
 	series, err := s.Series(t.Context(), sel, nil, time.Minute)

@@ -333,6 +333,56 @@ func (m *Model) Series(ctx context.Context, sel storage.Selection, by []string, 
 	return out, nil
 }
 
+// Exemplars implements storage.Store.
+func (m *Model) Exemplars(ctx context.Context, sel storage.Selection, by []string, step time.Duration, most int) ([]storage.Exemplar, error) {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	if err := m.enter(ctx); err != nil {
+		return nil, err
+	}
+	if sel.Type == nil || step <= 0 || most <= 0 {
+		return nil, fmt.Errorf("%w: exemplars need a type, a positive step and a positive number", storage.ErrInvalid)
+	}
+	left, err := m.left(ctx, sel)
+	if err != nil {
+		return nil, err
+	}
+	var all []storage.Exemplar
+	m.selected(sel, func(p *modelProfile, in []modelSample) {
+		sums := map[profile.Link]*storage.Exemplar{}
+		for _, s := range in {
+			e := sums[s.link]
+			if e == nil {
+				e = &storage.Exemplar{Labels: groupOf(p.labels, by), TimeNanos: s.time, Link: s.link}
+				sums[s.link] = e
+			}
+			e.TimeNanos = min(e.TimeNanos, s.time)
+			if !left[s.key] {
+				e.Value += s.value
+			}
+		}
+		for _, e := range sums {
+			if e.Value > 0 && (e.Link.TraceID != profile.TraceID{} || e.Link.SpanID != profile.SpanID{}) {
+				all = append(all, *e)
+			}
+		}
+	})
+	storage.SortExemplars(all, int64(step))
+	var out []storage.Exemplar
+	for i, e := range all {
+		same := 0
+		for _, o := range all[:i] {
+			if o.TimeNanos/int64(step) == e.TimeNanos/int64(step) && o.Labels.Compare(e.Labels) == 0 {
+				same++
+			}
+		}
+		if same < most {
+			out = append(out, e)
+		}
+	}
+	return out, nil
+}
+
 // left has the keys of the stacks that do not count.
 func (m *Model) left(ctx context.Context, sel storage.Selection) (map[string]bool, error) {
 	if sel.Stacks == nil {

@@ -114,7 +114,7 @@ func (r *Random) Batch() *profile.Batch {
 
 // Query is one question of any kind.
 type Query struct {
-	Kind   string // types, names, values, labels, series or merge
+	Kind   string // types, names, values, labels, series, exemplars or merge
 	Sel    storage.Selection
 	Stacks string // a function that the stacks of a series have or, after "!", do not have
 	Name   string
@@ -124,7 +124,7 @@ type Query struct {
 
 // Query makes a question that often has an answer.
 func (r *Random) Query() Query {
-	q := Query{Kind: pick(r, "types", "names", "values", "labels", "series", "series", "merge", "merge", "merge")}
+	q := Query{Kind: pick(r, "types", "names", "values", "labels", "series", "series", "exemplars", "exemplars", "merge", "merge", "merge")}
 	if r.IntN(3) > 0 {
 		q.Sel.Start = r.time()
 	}
@@ -137,7 +137,7 @@ func (r *Random) Query() Query {
 	if q.Kind == "types" {
 		return q
 	}
-	if q.Kind == "series" || q.Kind == "merge" || r.IntN(2) == 0 {
+	if q.Kind == "series" || q.Kind == "exemplars" || q.Kind == "merge" || r.IntN(2) == 0 {
 		t := r.typ()
 		q.Sel.Type = &t
 	}
@@ -165,7 +165,7 @@ func (r *Random) Query() Query {
 	}
 	q.Name = pick(r, profile.LabelServiceName, "pod", "env", "absent")
 	q.By = pick(r, nil, nil, []string{profile.LabelServiceName}, []string{"pod", profile.LabelServiceName}, []string{"absent"})
-	if q.Kind == "series" && r.IntN(2) == 0 {
+	if (q.Kind == "series" || q.Kind == "exemplars") && r.IntN(2) == 0 {
 		q.Stacks = pick(r, "", "!") + fmt.Sprintf("f%d", r.IntN(12))
 		q.Sel.Stacks = judge(q.Stacks)
 	}
@@ -224,6 +224,8 @@ func (q Query) ask(t testing.TB, s storage.Store) any {
 		answer, err = s.Labels(ctx, q.Sel)
 	case "series":
 		answer, err = s.Series(ctx, q.Sel, q.By, q.Step)
+	case "exemplars":
+		answer, err = s.Exemplars(ctx, q.Sel, q.By, q.Step, 1+len(q.By))
 	case "merge":
 		answer, err = s.Merge(ctx, q.Sel, q.By)
 	}

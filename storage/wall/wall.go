@@ -108,6 +108,33 @@ func (s Store) Series(ctx context.Context, sel storage.Selection, by []string, s
 	return slices.DeleteFunc(out, func(one storage.TimeSeries) bool { return len(one.Points) == 0 }), nil
 }
 
+// Exemplars implements storage.Store: a span's time on the CPU and its waits are two.
+func (s Store) Exemplars(ctx context.Context, sel storage.Selection, by []string, step time.Duration, most int) ([]storage.Exemplar, error) {
+	sels := split(sel)
+	if sels == nil {
+		return s.Store.Exemplars(ctx, sel, by, step, most)
+	}
+	var all []storage.Exemplar
+	for _, sel := range sels {
+		part, err := s.Store.Exemplars(ctx, sel, by, step, most)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, part...)
+	}
+	storage.SortExemplars(all, int64(step))
+	n, out := 0, all[:0]
+	for i, e := range all {
+		if i == 0 || e.TimeNanos/int64(step) != all[i-1].TimeNanos/int64(step) || e.Labels.Compare(all[i-1].Labels) != 0 {
+			n = 0
+		}
+		if n++; n <= most {
+			out = append(out, e)
+		}
+	}
+	return out, nil
+}
+
 // sum adds two courses; points that become 0 are left out.
 func sum(a, b []storage.Point) []storage.Point {
 	all := slices.Concat(a, b)

@@ -1434,6 +1434,236 @@ func (x *TimeSeries) GetValues() []int64 {
 	return nil
 }
 
+type ExemplarsRequest struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Selection *Selection             `protobuf:"bytes,1,opt,name=selection,proto3" json:"selection,omitempty"`
+	// Exemplars of each combination of these labels' values apart; empty: of everything together.
+	GroupBy []string `protobuf:"bytes,2,rep,name=group_by,json=groupBy,proto3" json:"group_by,omitempty"`
+	// As in SeriesRequest.
+	StepNano int64 `protobuf:"varint,3,opt,name=step_nano,json=stepNano,proto3" json:"step_nano,omitempty"`
+	// At most so many for each group and step; 0: 1. At most 100.
+	Limit int32 `protobuf:"varint,4,opt,name=limit,proto3" json:"limit,omitempty"`
+	// What it leaves out counts 0.
+	Filter        *StackFilter `protobuf:"bytes,5,opt,name=filter,proto3" json:"filter,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExemplarsRequest) Reset() {
+	*x = ExemplarsRequest{}
+	mi := &file_perfuse_query_v1_query_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExemplarsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExemplarsRequest) ProtoMessage() {}
+
+func (x *ExemplarsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_perfuse_query_v1_query_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExemplarsRequest.ProtoReflect.Descriptor instead.
+func (*ExemplarsRequest) Descriptor() ([]byte, []int) {
+	return file_perfuse_query_v1_query_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *ExemplarsRequest) GetSelection() *Selection {
+	if x != nil {
+		return x.Selection
+	}
+	return nil
+}
+
+func (x *ExemplarsRequest) GetGroupBy() []string {
+	if x != nil {
+		return x.GroupBy
+	}
+	return nil
+}
+
+func (x *ExemplarsRequest) GetStepNano() int64 {
+	if x != nil {
+		return x.StepNano
+	}
+	return 0
+}
+
+func (x *ExemplarsRequest) GetLimit() int32 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+func (x *ExemplarsRequest) GetFilter() *StackFilter {
+	if x != nil {
+		return x.Filter
+	}
+	return nil
+}
+
+type ExemplarsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// By group, then by step, the largest of each step first.
+	Exemplars []*Exemplar `protobuf:"bytes,1,rep,name=exemplars,proto3" json:"exemplars,omitempty"`
+	// The step that was used.
+	StepNano      int64  `protobuf:"varint,2,opt,name=step_nano,json=stepNano,proto3" json:"step_nano,omitempty"`
+	Unit          string `protobuf:"bytes,3,opt,name=unit,proto3" json:"unit,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExemplarsResponse) Reset() {
+	*x = ExemplarsResponse{}
+	mi := &file_perfuse_query_v1_query_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExemplarsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExemplarsResponse) ProtoMessage() {}
+
+func (x *ExemplarsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_perfuse_query_v1_query_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExemplarsResponse.ProtoReflect.Descriptor instead.
+func (*ExemplarsResponse) Descriptor() ([]byte, []int) {
+	return file_perfuse_query_v1_query_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *ExemplarsResponse) GetExemplars() []*Exemplar {
+	if x != nil {
+		return x.Exemplars
+	}
+	return nil
+}
+
+func (x *ExemplarsResponse) GetStepNano() int64 {
+	if x != nil {
+		return x.StepNano
+	}
+	return 0
+}
+
+func (x *ExemplarsResponse) GetUnit() string {
+	if x != nil {
+		return x.Unit
+	}
+	return ""
+}
+
+// What a span cost, as one profile tells.
+type Exemplar struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The values of what is grouped by.
+	Labels []*Label `protobuf:"bytes,1,rep,name=labels,proto3" json:"labels,omitempty"`
+	// When the first of its samples was taken.
+	TimeUnixNano int64 `protobuf:"varint,2,opt,name=time_unix_nano,json=timeUnixNano,proto3" json:"time_unix_nano,omitempty"`
+	Value        int64 `protobuf:"varint,3,opt,name=value,proto3" json:"value,omitempty"`
+	// 32 hexadecimal digits, 16, and a name; what is not known is empty. Selection takes them as they are.
+	TraceId       string `protobuf:"bytes,4,opt,name=trace_id,json=traceId,proto3" json:"trace_id,omitempty"`
+	SpanId        string `protobuf:"bytes,5,opt,name=span_id,json=spanId,proto3" json:"span_id,omitempty"`
+	SpanName      string `protobuf:"bytes,6,opt,name=span_name,json=spanName,proto3" json:"span_name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Exemplar) Reset() {
+	*x = Exemplar{}
+	mi := &file_perfuse_query_v1_query_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Exemplar) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Exemplar) ProtoMessage() {}
+
+func (x *Exemplar) ProtoReflect() protoreflect.Message {
+	mi := &file_perfuse_query_v1_query_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Exemplar.ProtoReflect.Descriptor instead.
+func (*Exemplar) Descriptor() ([]byte, []int) {
+	return file_perfuse_query_v1_query_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *Exemplar) GetLabels() []*Label {
+	if x != nil {
+		return x.Labels
+	}
+	return nil
+}
+
+func (x *Exemplar) GetTimeUnixNano() int64 {
+	if x != nil {
+		return x.TimeUnixNano
+	}
+	return 0
+}
+
+func (x *Exemplar) GetValue() int64 {
+	if x != nil {
+		return x.Value
+	}
+	return 0
+}
+
+func (x *Exemplar) GetTraceId() string {
+	if x != nil {
+		return x.TraceId
+	}
+	return ""
+}
+
+func (x *Exemplar) GetSpanId() string {
+	if x != nil {
+		return x.SpanId
+	}
+	return ""
+}
+
+func (x *Exemplar) GetSpanName() string {
+	if x != nil {
+		return x.SpanName
+	}
+	return ""
+}
+
 type FlameGraphRequest struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
 	Selection *Selection             `protobuf:"bytes,1,opt,name=selection,proto3" json:"selection,omitempty"`
@@ -1453,7 +1683,7 @@ type FlameGraphRequest struct {
 
 func (x *FlameGraphRequest) Reset() {
 	*x = FlameGraphRequest{}
-	mi := &file_perfuse_query_v1_query_proto_msgTypes[17]
+	mi := &file_perfuse_query_v1_query_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1465,7 +1695,7 @@ func (x *FlameGraphRequest) String() string {
 func (*FlameGraphRequest) ProtoMessage() {}
 
 func (x *FlameGraphRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_perfuse_query_v1_query_proto_msgTypes[17]
+	mi := &file_perfuse_query_v1_query_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1478,7 +1708,7 @@ func (x *FlameGraphRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FlameGraphRequest.ProtoReflect.Descriptor instead.
 func (*FlameGraphRequest) Descriptor() ([]byte, []int) {
-	return file_perfuse_query_v1_query_proto_rawDescGZIP(), []int{17}
+	return file_perfuse_query_v1_query_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *FlameGraphRequest) GetSelection() *Selection {
@@ -1548,7 +1778,7 @@ type FlameGraphResponse struct {
 
 func (x *FlameGraphResponse) Reset() {
 	*x = FlameGraphResponse{}
-	mi := &file_perfuse_query_v1_query_proto_msgTypes[18]
+	mi := &file_perfuse_query_v1_query_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1560,7 +1790,7 @@ func (x *FlameGraphResponse) String() string {
 func (*FlameGraphResponse) ProtoMessage() {}
 
 func (x *FlameGraphResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_perfuse_query_v1_query_proto_msgTypes[18]
+	mi := &file_perfuse_query_v1_query_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1573,7 +1803,7 @@ func (x *FlameGraphResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FlameGraphResponse.ProtoReflect.Descriptor instead.
 func (*FlameGraphResponse) Descriptor() ([]byte, []int) {
-	return file_perfuse_query_v1_query_proto_rawDescGZIP(), []int{18}
+	return file_perfuse_query_v1_query_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *FlameGraphResponse) GetUnit() string {
@@ -1670,7 +1900,7 @@ type FlameFrame struct {
 
 func (x *FlameFrame) Reset() {
 	*x = FlameFrame{}
-	mi := &file_perfuse_query_v1_query_proto_msgTypes[19]
+	mi := &file_perfuse_query_v1_query_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1682,7 +1912,7 @@ func (x *FlameFrame) String() string {
 func (*FlameFrame) ProtoMessage() {}
 
 func (x *FlameFrame) ProtoReflect() protoreflect.Message {
-	mi := &file_perfuse_query_v1_query_proto_msgTypes[19]
+	mi := &file_perfuse_query_v1_query_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1695,7 +1925,7 @@ func (x *FlameFrame) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FlameFrame.ProtoReflect.Descriptor instead.
 func (*FlameFrame) Descriptor() ([]byte, []int) {
-	return file_perfuse_query_v1_query_proto_rawDescGZIP(), []int{19}
+	return file_perfuse_query_v1_query_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *FlameFrame) GetName() uint32 {
@@ -1756,7 +1986,7 @@ type TopRequest struct {
 
 func (x *TopRequest) Reset() {
 	*x = TopRequest{}
-	mi := &file_perfuse_query_v1_query_proto_msgTypes[20]
+	mi := &file_perfuse_query_v1_query_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1768,7 +1998,7 @@ func (x *TopRequest) String() string {
 func (*TopRequest) ProtoMessage() {}
 
 func (x *TopRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_perfuse_query_v1_query_proto_msgTypes[20]
+	mi := &file_perfuse_query_v1_query_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1781,7 +2011,7 @@ func (x *TopRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TopRequest.ProtoReflect.Descriptor instead.
 func (*TopRequest) Descriptor() ([]byte, []int) {
-	return file_perfuse_query_v1_query_proto_rawDescGZIP(), []int{20}
+	return file_perfuse_query_v1_query_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *TopRequest) GetSelection() *Selection {
@@ -1840,7 +2070,7 @@ type TopResponse struct {
 
 func (x *TopResponse) Reset() {
 	*x = TopResponse{}
-	mi := &file_perfuse_query_v1_query_proto_msgTypes[21]
+	mi := &file_perfuse_query_v1_query_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1852,7 +2082,7 @@ func (x *TopResponse) String() string {
 func (*TopResponse) ProtoMessage() {}
 
 func (x *TopResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_perfuse_query_v1_query_proto_msgTypes[21]
+	mi := &file_perfuse_query_v1_query_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1865,7 +2095,7 @@ func (x *TopResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TopResponse.ProtoReflect.Descriptor instead.
 func (*TopResponse) Descriptor() ([]byte, []int) {
-	return file_perfuse_query_v1_query_proto_rawDescGZIP(), []int{21}
+	return file_perfuse_query_v1_query_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *TopResponse) GetUnit() string {
@@ -1939,7 +2169,7 @@ type TopFunction struct {
 
 func (x *TopFunction) Reset() {
 	*x = TopFunction{}
-	mi := &file_perfuse_query_v1_query_proto_msgTypes[22]
+	mi := &file_perfuse_query_v1_query_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1951,7 +2181,7 @@ func (x *TopFunction) String() string {
 func (*TopFunction) ProtoMessage() {}
 
 func (x *TopFunction) ProtoReflect() protoreflect.Message {
-	mi := &file_perfuse_query_v1_query_proto_msgTypes[22]
+	mi := &file_perfuse_query_v1_query_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1964,7 +2194,7 @@ func (x *TopFunction) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TopFunction.ProtoReflect.Descriptor instead.
 func (*TopFunction) Descriptor() ([]byte, []int) {
-	return file_perfuse_query_v1_query_proto_rawDescGZIP(), []int{22}
+	return file_perfuse_query_v1_query_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *TopFunction) GetName() string {
@@ -2020,7 +2250,7 @@ type ExportRequest struct {
 
 func (x *ExportRequest) Reset() {
 	*x = ExportRequest{}
-	mi := &file_perfuse_query_v1_query_proto_msgTypes[23]
+	mi := &file_perfuse_query_v1_query_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2032,7 +2262,7 @@ func (x *ExportRequest) String() string {
 func (*ExportRequest) ProtoMessage() {}
 
 func (x *ExportRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_perfuse_query_v1_query_proto_msgTypes[23]
+	mi := &file_perfuse_query_v1_query_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2045,7 +2275,7 @@ func (x *ExportRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExportRequest.ProtoReflect.Descriptor instead.
 func (*ExportRequest) Descriptor() ([]byte, []int) {
-	return file_perfuse_query_v1_query_proto_rawDescGZIP(), []int{23}
+	return file_perfuse_query_v1_query_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ExportRequest) GetSelection() *Selection {
@@ -2086,7 +2316,7 @@ type ExportResponse struct {
 
 func (x *ExportResponse) Reset() {
 	*x = ExportResponse{}
-	mi := &file_perfuse_query_v1_query_proto_msgTypes[24]
+	mi := &file_perfuse_query_v1_query_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2098,7 +2328,7 @@ func (x *ExportResponse) String() string {
 func (*ExportResponse) ProtoMessage() {}
 
 func (x *ExportResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_perfuse_query_v1_query_proto_msgTypes[24]
+	mi := &file_perfuse_query_v1_query_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2111,7 +2341,7 @@ func (x *ExportResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExportResponse.ProtoReflect.Descriptor instead.
 func (*ExportResponse) Descriptor() ([]byte, []int) {
-	return file_perfuse_query_v1_query_proto_rawDescGZIP(), []int{24}
+	return file_perfuse_query_v1_query_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ExportResponse) GetData() []byte {
@@ -2174,7 +2404,7 @@ type DiffRequest struct {
 
 func (x *DiffRequest) Reset() {
 	*x = DiffRequest{}
-	mi := &file_perfuse_query_v1_query_proto_msgTypes[25]
+	mi := &file_perfuse_query_v1_query_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2186,7 +2416,7 @@ func (x *DiffRequest) String() string {
 func (*DiffRequest) ProtoMessage() {}
 
 func (x *DiffRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_perfuse_query_v1_query_proto_msgTypes[25]
+	mi := &file_perfuse_query_v1_query_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2199,7 +2429,7 @@ func (x *DiffRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DiffRequest.ProtoReflect.Descriptor instead.
 func (*DiffRequest) Descriptor() ([]byte, []int) {
-	return file_perfuse_query_v1_query_proto_rawDescGZIP(), []int{25}
+	return file_perfuse_query_v1_query_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *DiffRequest) GetBefore() *Selection {
@@ -2267,7 +2497,7 @@ type DiffSide struct {
 
 func (x *DiffSide) Reset() {
 	*x = DiffSide{}
-	mi := &file_perfuse_query_v1_query_proto_msgTypes[26]
+	mi := &file_perfuse_query_v1_query_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2279,7 +2509,7 @@ func (x *DiffSide) String() string {
 func (*DiffSide) ProtoMessage() {}
 
 func (x *DiffSide) ProtoReflect() protoreflect.Message {
-	mi := &file_perfuse_query_v1_query_proto_msgTypes[26]
+	mi := &file_perfuse_query_v1_query_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2292,7 +2522,7 @@ func (x *DiffSide) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DiffSide.ProtoReflect.Descriptor instead.
 func (*DiffSide) Descriptor() ([]byte, []int) {
-	return file_perfuse_query_v1_query_proto_rawDescGZIP(), []int{26}
+	return file_perfuse_query_v1_query_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *DiffSide) GetTotal() int64 {
@@ -2364,7 +2594,7 @@ type DiffResponse struct {
 
 func (x *DiffResponse) Reset() {
 	*x = DiffResponse{}
-	mi := &file_perfuse_query_v1_query_proto_msgTypes[27]
+	mi := &file_perfuse_query_v1_query_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2376,7 +2606,7 @@ func (x *DiffResponse) String() string {
 func (*DiffResponse) ProtoMessage() {}
 
 func (x *DiffResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_perfuse_query_v1_query_proto_msgTypes[27]
+	mi := &file_perfuse_query_v1_query_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2389,7 +2619,7 @@ func (x *DiffResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DiffResponse.ProtoReflect.Descriptor instead.
 func (*DiffResponse) Descriptor() ([]byte, []int) {
-	return file_perfuse_query_v1_query_proto_rawDescGZIP(), []int{27}
+	return file_perfuse_query_v1_query_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *DiffResponse) GetUnit() string {
@@ -2466,7 +2696,7 @@ type DiffTopRequest struct {
 
 func (x *DiffTopRequest) Reset() {
 	*x = DiffTopRequest{}
-	mi := &file_perfuse_query_v1_query_proto_msgTypes[28]
+	mi := &file_perfuse_query_v1_query_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2478,7 +2708,7 @@ func (x *DiffTopRequest) String() string {
 func (*DiffTopRequest) ProtoMessage() {}
 
 func (x *DiffTopRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_perfuse_query_v1_query_proto_msgTypes[28]
+	mi := &file_perfuse_query_v1_query_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2491,7 +2721,7 @@ func (x *DiffTopRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DiffTopRequest.ProtoReflect.Descriptor instead.
 func (*DiffTopRequest) Descriptor() ([]byte, []int) {
-	return file_perfuse_query_v1_query_proto_rawDescGZIP(), []int{28}
+	return file_perfuse_query_v1_query_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *DiffTopRequest) GetBefore() *Selection {
@@ -2559,7 +2789,7 @@ type DiffTopResponse struct {
 
 func (x *DiffTopResponse) Reset() {
 	*x = DiffTopResponse{}
-	mi := &file_perfuse_query_v1_query_proto_msgTypes[29]
+	mi := &file_perfuse_query_v1_query_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2571,7 +2801,7 @@ func (x *DiffTopResponse) String() string {
 func (*DiffTopResponse) ProtoMessage() {}
 
 func (x *DiffTopResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_perfuse_query_v1_query_proto_msgTypes[29]
+	mi := &file_perfuse_query_v1_query_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2584,7 +2814,7 @@ func (x *DiffTopResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DiffTopResponse.ProtoReflect.Descriptor instead.
 func (*DiffTopResponse) Descriptor() ([]byte, []int) {
-	return file_perfuse_query_v1_query_proto_rawDescGZIP(), []int{29}
+	return file_perfuse_query_v1_query_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *DiffTopResponse) GetUnit() string {
@@ -2646,7 +2876,7 @@ type DiffFunction struct {
 
 func (x *DiffFunction) Reset() {
 	*x = DiffFunction{}
-	mi := &file_perfuse_query_v1_query_proto_msgTypes[30]
+	mi := &file_perfuse_query_v1_query_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2658,7 +2888,7 @@ func (x *DiffFunction) String() string {
 func (*DiffFunction) ProtoMessage() {}
 
 func (x *DiffFunction) ProtoReflect() protoreflect.Message {
-	mi := &file_perfuse_query_v1_query_proto_msgTypes[30]
+	mi := &file_perfuse_query_v1_query_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2671,7 +2901,7 @@ func (x *DiffFunction) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DiffFunction.ProtoReflect.Descriptor instead.
 func (*DiffFunction) Descriptor() ([]byte, []int) {
-	return file_perfuse_query_v1_query_proto_rawDescGZIP(), []int{30}
+	return file_perfuse_query_v1_query_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *DiffFunction) GetName() string {
@@ -2747,7 +2977,7 @@ type SandwichRequest struct {
 
 func (x *SandwichRequest) Reset() {
 	*x = SandwichRequest{}
-	mi := &file_perfuse_query_v1_query_proto_msgTypes[31]
+	mi := &file_perfuse_query_v1_query_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2759,7 +2989,7 @@ func (x *SandwichRequest) String() string {
 func (*SandwichRequest) ProtoMessage() {}
 
 func (x *SandwichRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_perfuse_query_v1_query_proto_msgTypes[31]
+	mi := &file_perfuse_query_v1_query_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2772,7 +3002,7 @@ func (x *SandwichRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SandwichRequest.ProtoReflect.Descriptor instead.
 func (*SandwichRequest) Descriptor() ([]byte, []int) {
-	return file_perfuse_query_v1_query_proto_rawDescGZIP(), []int{31}
+	return file_perfuse_query_v1_query_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *SandwichRequest) GetSelection() *Selection {
@@ -2843,7 +3073,7 @@ type SandwichResponse struct {
 
 func (x *SandwichResponse) Reset() {
 	*x = SandwichResponse{}
-	mi := &file_perfuse_query_v1_query_proto_msgTypes[32]
+	mi := &file_perfuse_query_v1_query_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2855,7 +3085,7 @@ func (x *SandwichResponse) String() string {
 func (*SandwichResponse) ProtoMessage() {}
 
 func (x *SandwichResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_perfuse_query_v1_query_proto_msgTypes[32]
+	mi := &file_perfuse_query_v1_query_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2868,7 +3098,7 @@ func (x *SandwichResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SandwichResponse.ProtoReflect.Descriptor instead.
 func (*SandwichResponse) Descriptor() ([]byte, []int) {
-	return file_perfuse_query_v1_query_proto_rawDescGZIP(), []int{32}
+	return file_perfuse_query_v1_query_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *SandwichResponse) GetUnit() string {
@@ -2948,7 +3178,7 @@ type FlameTree struct {
 
 func (x *FlameTree) Reset() {
 	*x = FlameTree{}
-	mi := &file_perfuse_query_v1_query_proto_msgTypes[33]
+	mi := &file_perfuse_query_v1_query_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2960,7 +3190,7 @@ func (x *FlameTree) String() string {
 func (*FlameTree) ProtoMessage() {}
 
 func (x *FlameTree) ProtoReflect() protoreflect.Message {
-	mi := &file_perfuse_query_v1_query_proto_msgTypes[33]
+	mi := &file_perfuse_query_v1_query_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2973,7 +3203,7 @@ func (x *FlameTree) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FlameTree.ProtoReflect.Descriptor instead.
 func (*FlameTree) Descriptor() ([]byte, []int) {
-	return file_perfuse_query_v1_query_proto_rawDescGZIP(), []int{33}
+	return file_perfuse_query_v1_query_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *FlameTree) GetStrings() []string {
@@ -3023,7 +3253,7 @@ type LinesRequest struct {
 
 func (x *LinesRequest) Reset() {
 	*x = LinesRequest{}
-	mi := &file_perfuse_query_v1_query_proto_msgTypes[34]
+	mi := &file_perfuse_query_v1_query_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3035,7 +3265,7 @@ func (x *LinesRequest) String() string {
 func (*LinesRequest) ProtoMessage() {}
 
 func (x *LinesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_perfuse_query_v1_query_proto_msgTypes[34]
+	mi := &file_perfuse_query_v1_query_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3048,7 +3278,7 @@ func (x *LinesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LinesRequest.ProtoReflect.Descriptor instead.
 func (*LinesRequest) Descriptor() ([]byte, []int) {
-	return file_perfuse_query_v1_query_proto_rawDescGZIP(), []int{34}
+	return file_perfuse_query_v1_query_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *LinesRequest) GetSelection() *Selection {
@@ -3089,7 +3319,7 @@ type LinesResponse struct {
 
 func (x *LinesResponse) Reset() {
 	*x = LinesResponse{}
-	mi := &file_perfuse_query_v1_query_proto_msgTypes[35]
+	mi := &file_perfuse_query_v1_query_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3101,7 +3331,7 @@ func (x *LinesResponse) String() string {
 func (*LinesResponse) ProtoMessage() {}
 
 func (x *LinesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_perfuse_query_v1_query_proto_msgTypes[35]
+	mi := &file_perfuse_query_v1_query_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3114,7 +3344,7 @@ func (x *LinesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LinesResponse.ProtoReflect.Descriptor instead.
 func (*LinesResponse) Descriptor() ([]byte, []int) {
-	return file_perfuse_query_v1_query_proto_rawDescGZIP(), []int{35}
+	return file_perfuse_query_v1_query_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *LinesResponse) GetUnit() string {
@@ -3176,7 +3406,7 @@ type SourceFile struct {
 
 func (x *SourceFile) Reset() {
 	*x = SourceFile{}
-	mi := &file_perfuse_query_v1_query_proto_msgTypes[36]
+	mi := &file_perfuse_query_v1_query_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3188,7 +3418,7 @@ func (x *SourceFile) String() string {
 func (*SourceFile) ProtoMessage() {}
 
 func (x *SourceFile) ProtoReflect() protoreflect.Message {
-	mi := &file_perfuse_query_v1_query_proto_msgTypes[36]
+	mi := &file_perfuse_query_v1_query_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3201,7 +3431,7 @@ func (x *SourceFile) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SourceFile.ProtoReflect.Descriptor instead.
 func (*SourceFile) Descriptor() ([]byte, []int) {
-	return file_perfuse_query_v1_query_proto_rawDescGZIP(), []int{36}
+	return file_perfuse_query_v1_query_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *SourceFile) GetPath() string {
@@ -3273,7 +3503,7 @@ type SourceLine struct {
 
 func (x *SourceLine) Reset() {
 	*x = SourceLine{}
-	mi := &file_perfuse_query_v1_query_proto_msgTypes[37]
+	mi := &file_perfuse_query_v1_query_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3285,7 +3515,7 @@ func (x *SourceLine) String() string {
 func (*SourceLine) ProtoMessage() {}
 
 func (x *SourceLine) ProtoReflect() protoreflect.Message {
-	mi := &file_perfuse_query_v1_query_proto_msgTypes[37]
+	mi := &file_perfuse_query_v1_query_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3298,7 +3528,7 @@ func (x *SourceLine) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SourceLine.ProtoReflect.Descriptor instead.
 func (*SourceLine) Descriptor() ([]byte, []int) {
-	return file_perfuse_query_v1_query_proto_rawDescGZIP(), []int{37}
+	return file_perfuse_query_v1_query_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *SourceLine) GetLine() int32 {
@@ -3407,7 +3637,24 @@ const file_perfuse_query_v1_query_proto_rawDesc = "" +
 	"TimeSeries\x12/\n" +
 	"\x06labels\x18\x01 \x03(\v2\x17.perfuse.query.v1.LabelR\x06labels\x12$\n" +
 	"\x0etime_unix_nano\x18\x02 \x03(\x03R\ftimeUnixNano\x12\x16\n" +
-	"\x06values\x18\x03 \x03(\x03R\x06values\"\xd1\x01\n" +
+	"\x06values\x18\x03 \x03(\x03R\x06values\"\xd2\x01\n" +
+	"\x10ExemplarsRequest\x129\n" +
+	"\tselection\x18\x01 \x01(\v2\x1b.perfuse.query.v1.SelectionR\tselection\x12\x19\n" +
+	"\bgroup_by\x18\x02 \x03(\tR\agroupBy\x12\x1b\n" +
+	"\tstep_nano\x18\x03 \x01(\x03R\bstepNano\x12\x14\n" +
+	"\x05limit\x18\x04 \x01(\x05R\x05limit\x125\n" +
+	"\x06filter\x18\x05 \x01(\v2\x1d.perfuse.query.v1.StackFilterR\x06filter\"~\n" +
+	"\x11ExemplarsResponse\x128\n" +
+	"\texemplars\x18\x01 \x03(\v2\x1a.perfuse.query.v1.ExemplarR\texemplars\x12\x1b\n" +
+	"\tstep_nano\x18\x02 \x01(\x03R\bstepNano\x12\x12\n" +
+	"\x04unit\x18\x03 \x01(\tR\x04unit\"\xc8\x01\n" +
+	"\bExemplar\x12/\n" +
+	"\x06labels\x18\x01 \x03(\v2\x17.perfuse.query.v1.LabelR\x06labels\x12$\n" +
+	"\x0etime_unix_nano\x18\x02 \x01(\x03R\ftimeUnixNano\x12\x14\n" +
+	"\x05value\x18\x03 \x01(\x03R\x05value\x12\x19\n" +
+	"\btrace_id\x18\x04 \x01(\tR\atraceId\x12\x17\n" +
+	"\aspan_id\x18\x05 \x01(\tR\x06spanId\x12\x1b\n" +
+	"\tspan_name\x18\x06 \x01(\tR\bspanName\"\xd1\x01\n" +
 	"\x11FlameGraphRequest\x129\n" +
 	"\tselection\x18\x01 \x01(\v2\x1b.perfuse.query.v1.SelectionR\tselection\x12\x1b\n" +
 	"\tmin_share\x18\x02 \x01(\x01R\bminShare\x12\x12\n" +
@@ -3609,14 +3856,15 @@ const file_perfuse_query_v1_query_proto_rawDesc = "" +
 	"\x10DIFF_SCALE_TOTAL\x10\x02*A\n" +
 	"\fDiffTopOrder\x12\x17\n" +
 	"\x13DIFF_TOP_ORDER_SELF\x10\x00\x12\x18\n" +
-	"\x14DIFF_TOP_ORDER_TOTAL\x10\x012\xda\a\n" +
+	"\x14DIFF_TOP_ORDER_TOTAL\x10\x012\xb0\b\n" +
 	"\fQueryService\x12]\n" +
 	"\fProfileTypes\x12%.perfuse.query.v1.ProfileTypesRequest\x1a&.perfuse.query.v1.ProfileTypesResponse\x12W\n" +
 	"\n" +
 	"LabelNames\x12#.perfuse.query.v1.LabelNamesRequest\x1a$.perfuse.query.v1.LabelNamesResponse\x12Z\n" +
 	"\vLabelValues\x12$.perfuse.query.v1.LabelValuesRequest\x1a%.perfuse.query.v1.LabelValuesResponse\x12K\n" +
 	"\x06Labels\x12\x1f.perfuse.query.v1.LabelsRequest\x1a .perfuse.query.v1.LabelsResponse\x12K\n" +
-	"\x06Series\x12\x1f.perfuse.query.v1.SeriesRequest\x1a .perfuse.query.v1.SeriesResponse\x12W\n" +
+	"\x06Series\x12\x1f.perfuse.query.v1.SeriesRequest\x1a .perfuse.query.v1.SeriesResponse\x12T\n" +
+	"\tExemplars\x12\".perfuse.query.v1.ExemplarsRequest\x1a#.perfuse.query.v1.ExemplarsResponse\x12W\n" +
 	"\n" +
 	"FlameGraph\x12#.perfuse.query.v1.FlameGraphRequest\x1a$.perfuse.query.v1.FlameGraphResponse\x12B\n" +
 	"\x03Top\x12\x1c.perfuse.query.v1.TopRequest\x1a\x1d.perfuse.query.v1.TopResponse\x12K\n" +
@@ -3639,7 +3887,7 @@ func file_perfuse_query_v1_query_proto_rawDescGZIP() []byte {
 }
 
 var file_perfuse_query_v1_query_proto_enumTypes = make([]protoimpl.EnumInfo, 6)
-var file_perfuse_query_v1_query_proto_msgTypes = make([]protoimpl.MessageInfo, 38)
+var file_perfuse_query_v1_query_proto_msgTypes = make([]protoimpl.MessageInfo, 41)
 var file_perfuse_query_v1_query_proto_goTypes = []any{
 	(FrameField)(0),              // 0: perfuse.query.v1.FrameField
 	(FrameKind)(0),               // 1: perfuse.query.v1.FrameKind
@@ -3664,27 +3912,30 @@ var file_perfuse_query_v1_query_proto_goTypes = []any{
 	(*SeriesRequest)(nil),        // 20: perfuse.query.v1.SeriesRequest
 	(*SeriesResponse)(nil),       // 21: perfuse.query.v1.SeriesResponse
 	(*TimeSeries)(nil),           // 22: perfuse.query.v1.TimeSeries
-	(*FlameGraphRequest)(nil),    // 23: perfuse.query.v1.FlameGraphRequest
-	(*FlameGraphResponse)(nil),   // 24: perfuse.query.v1.FlameGraphResponse
-	(*FlameFrame)(nil),           // 25: perfuse.query.v1.FlameFrame
-	(*TopRequest)(nil),           // 26: perfuse.query.v1.TopRequest
-	(*TopResponse)(nil),          // 27: perfuse.query.v1.TopResponse
-	(*TopFunction)(nil),          // 28: perfuse.query.v1.TopFunction
-	(*ExportRequest)(nil),        // 29: perfuse.query.v1.ExportRequest
-	(*ExportResponse)(nil),       // 30: perfuse.query.v1.ExportResponse
-	(*DiffRequest)(nil),          // 31: perfuse.query.v1.DiffRequest
-	(*DiffSide)(nil),             // 32: perfuse.query.v1.DiffSide
-	(*DiffResponse)(nil),         // 33: perfuse.query.v1.DiffResponse
-	(*DiffTopRequest)(nil),       // 34: perfuse.query.v1.DiffTopRequest
-	(*DiffTopResponse)(nil),      // 35: perfuse.query.v1.DiffTopResponse
-	(*DiffFunction)(nil),         // 36: perfuse.query.v1.DiffFunction
-	(*SandwichRequest)(nil),      // 37: perfuse.query.v1.SandwichRequest
-	(*SandwichResponse)(nil),     // 38: perfuse.query.v1.SandwichResponse
-	(*FlameTree)(nil),            // 39: perfuse.query.v1.FlameTree
-	(*LinesRequest)(nil),         // 40: perfuse.query.v1.LinesRequest
-	(*LinesResponse)(nil),        // 41: perfuse.query.v1.LinesResponse
-	(*SourceFile)(nil),           // 42: perfuse.query.v1.SourceFile
-	(*SourceLine)(nil),           // 43: perfuse.query.v1.SourceLine
+	(*ExemplarsRequest)(nil),     // 23: perfuse.query.v1.ExemplarsRequest
+	(*ExemplarsResponse)(nil),    // 24: perfuse.query.v1.ExemplarsResponse
+	(*Exemplar)(nil),             // 25: perfuse.query.v1.Exemplar
+	(*FlameGraphRequest)(nil),    // 26: perfuse.query.v1.FlameGraphRequest
+	(*FlameGraphResponse)(nil),   // 27: perfuse.query.v1.FlameGraphResponse
+	(*FlameFrame)(nil),           // 28: perfuse.query.v1.FlameFrame
+	(*TopRequest)(nil),           // 29: perfuse.query.v1.TopRequest
+	(*TopResponse)(nil),          // 30: perfuse.query.v1.TopResponse
+	(*TopFunction)(nil),          // 31: perfuse.query.v1.TopFunction
+	(*ExportRequest)(nil),        // 32: perfuse.query.v1.ExportRequest
+	(*ExportResponse)(nil),       // 33: perfuse.query.v1.ExportResponse
+	(*DiffRequest)(nil),          // 34: perfuse.query.v1.DiffRequest
+	(*DiffSide)(nil),             // 35: perfuse.query.v1.DiffSide
+	(*DiffResponse)(nil),         // 36: perfuse.query.v1.DiffResponse
+	(*DiffTopRequest)(nil),       // 37: perfuse.query.v1.DiffTopRequest
+	(*DiffTopResponse)(nil),      // 38: perfuse.query.v1.DiffTopResponse
+	(*DiffFunction)(nil),         // 39: perfuse.query.v1.DiffFunction
+	(*SandwichRequest)(nil),      // 40: perfuse.query.v1.SandwichRequest
+	(*SandwichResponse)(nil),     // 41: perfuse.query.v1.SandwichResponse
+	(*FlameTree)(nil),            // 42: perfuse.query.v1.FlameTree
+	(*LinesRequest)(nil),         // 43: perfuse.query.v1.LinesRequest
+	(*LinesResponse)(nil),        // 44: perfuse.query.v1.LinesResponse
+	(*SourceFile)(nil),           // 45: perfuse.query.v1.SourceFile
+	(*SourceLine)(nil),           // 46: perfuse.query.v1.SourceLine
 }
 var file_perfuse_query_v1_query_proto_depIdxs = []int32{
 	8,  // 0: perfuse.query.v1.StackFilter.keep:type_name -> perfuse.query.v1.FrameMatcher
@@ -3701,72 +3952,78 @@ var file_perfuse_query_v1_query_proto_depIdxs = []int32{
 	22, // 11: perfuse.query.v1.SeriesResponse.series:type_name -> perfuse.query.v1.TimeSeries
 	22, // 12: perfuse.query.v1.SeriesResponse.unfiltered:type_name -> perfuse.query.v1.TimeSeries
 	19, // 13: perfuse.query.v1.TimeSeries.labels:type_name -> perfuse.query.v1.Label
-	6,  // 14: perfuse.query.v1.FlameGraphRequest.selection:type_name -> perfuse.query.v1.Selection
-	7,  // 15: perfuse.query.v1.FlameGraphRequest.filter:type_name -> perfuse.query.v1.StackFilter
-	25, // 16: perfuse.query.v1.FlameGraphResponse.frames:type_name -> perfuse.query.v1.FlameFrame
-	1,  // 17: perfuse.query.v1.FlameFrame.kind:type_name -> perfuse.query.v1.FrameKind
-	6,  // 18: perfuse.query.v1.TopRequest.selection:type_name -> perfuse.query.v1.Selection
-	2,  // 19: perfuse.query.v1.TopRequest.order:type_name -> perfuse.query.v1.TopOrder
-	7,  // 20: perfuse.query.v1.TopRequest.filter:type_name -> perfuse.query.v1.StackFilter
-	28, // 21: perfuse.query.v1.TopResponse.functions:type_name -> perfuse.query.v1.TopFunction
-	1,  // 22: perfuse.query.v1.TopFunction.kind:type_name -> perfuse.query.v1.FrameKind
-	6,  // 23: perfuse.query.v1.ExportRequest.selection:type_name -> perfuse.query.v1.Selection
-	3,  // 24: perfuse.query.v1.ExportRequest.format:type_name -> perfuse.query.v1.ExportFormat
-	7,  // 25: perfuse.query.v1.ExportRequest.filter:type_name -> perfuse.query.v1.StackFilter
-	6,  // 26: perfuse.query.v1.DiffRequest.before:type_name -> perfuse.query.v1.Selection
-	6,  // 27: perfuse.query.v1.DiffRequest.after:type_name -> perfuse.query.v1.Selection
-	7,  // 28: perfuse.query.v1.DiffRequest.filter:type_name -> perfuse.query.v1.StackFilter
-	4,  // 29: perfuse.query.v1.DiffRequest.scale:type_name -> perfuse.query.v1.DiffScale
-	32, // 30: perfuse.query.v1.DiffResponse.before:type_name -> perfuse.query.v1.DiffSide
-	32, // 31: perfuse.query.v1.DiffResponse.after:type_name -> perfuse.query.v1.DiffSide
-	25, // 32: perfuse.query.v1.DiffResponse.frames:type_name -> perfuse.query.v1.FlameFrame
-	6,  // 33: perfuse.query.v1.DiffTopRequest.before:type_name -> perfuse.query.v1.Selection
-	6,  // 34: perfuse.query.v1.DiffTopRequest.after:type_name -> perfuse.query.v1.Selection
-	7,  // 35: perfuse.query.v1.DiffTopRequest.filter:type_name -> perfuse.query.v1.StackFilter
-	4,  // 36: perfuse.query.v1.DiffTopRequest.scale:type_name -> perfuse.query.v1.DiffScale
-	5,  // 37: perfuse.query.v1.DiffTopRequest.order:type_name -> perfuse.query.v1.DiffTopOrder
-	32, // 38: perfuse.query.v1.DiffTopResponse.before:type_name -> perfuse.query.v1.DiffSide
-	32, // 39: perfuse.query.v1.DiffTopResponse.after:type_name -> perfuse.query.v1.DiffSide
-	36, // 40: perfuse.query.v1.DiffTopResponse.functions:type_name -> perfuse.query.v1.DiffFunction
-	1,  // 41: perfuse.query.v1.DiffFunction.kind:type_name -> perfuse.query.v1.FrameKind
-	6,  // 42: perfuse.query.v1.SandwichRequest.selection:type_name -> perfuse.query.v1.Selection
-	7,  // 43: perfuse.query.v1.SandwichRequest.filter:type_name -> perfuse.query.v1.StackFilter
-	39, // 44: perfuse.query.v1.SandwichResponse.callers:type_name -> perfuse.query.v1.FlameTree
-	39, // 45: perfuse.query.v1.SandwichResponse.callees:type_name -> perfuse.query.v1.FlameTree
-	25, // 46: perfuse.query.v1.FlameTree.frames:type_name -> perfuse.query.v1.FlameFrame
-	6,  // 47: perfuse.query.v1.LinesRequest.selection:type_name -> perfuse.query.v1.Selection
-	7,  // 48: perfuse.query.v1.LinesRequest.filter:type_name -> perfuse.query.v1.StackFilter
-	42, // 49: perfuse.query.v1.LinesResponse.files:type_name -> perfuse.query.v1.SourceFile
-	43, // 50: perfuse.query.v1.SourceFile.lines:type_name -> perfuse.query.v1.SourceLine
-	10, // 51: perfuse.query.v1.QueryService.ProfileTypes:input_type -> perfuse.query.v1.ProfileTypesRequest
-	12, // 52: perfuse.query.v1.QueryService.LabelNames:input_type -> perfuse.query.v1.LabelNamesRequest
-	14, // 53: perfuse.query.v1.QueryService.LabelValues:input_type -> perfuse.query.v1.LabelValuesRequest
-	16, // 54: perfuse.query.v1.QueryService.Labels:input_type -> perfuse.query.v1.LabelsRequest
-	20, // 55: perfuse.query.v1.QueryService.Series:input_type -> perfuse.query.v1.SeriesRequest
-	23, // 56: perfuse.query.v1.QueryService.FlameGraph:input_type -> perfuse.query.v1.FlameGraphRequest
-	26, // 57: perfuse.query.v1.QueryService.Top:input_type -> perfuse.query.v1.TopRequest
-	29, // 58: perfuse.query.v1.QueryService.Export:input_type -> perfuse.query.v1.ExportRequest
-	31, // 59: perfuse.query.v1.QueryService.Diff:input_type -> perfuse.query.v1.DiffRequest
-	34, // 60: perfuse.query.v1.QueryService.DiffTop:input_type -> perfuse.query.v1.DiffTopRequest
-	37, // 61: perfuse.query.v1.QueryService.Sandwich:input_type -> perfuse.query.v1.SandwichRequest
-	40, // 62: perfuse.query.v1.QueryService.Lines:input_type -> perfuse.query.v1.LinesRequest
-	11, // 63: perfuse.query.v1.QueryService.ProfileTypes:output_type -> perfuse.query.v1.ProfileTypesResponse
-	13, // 64: perfuse.query.v1.QueryService.LabelNames:output_type -> perfuse.query.v1.LabelNamesResponse
-	15, // 65: perfuse.query.v1.QueryService.LabelValues:output_type -> perfuse.query.v1.LabelValuesResponse
-	17, // 66: perfuse.query.v1.QueryService.Labels:output_type -> perfuse.query.v1.LabelsResponse
-	21, // 67: perfuse.query.v1.QueryService.Series:output_type -> perfuse.query.v1.SeriesResponse
-	24, // 68: perfuse.query.v1.QueryService.FlameGraph:output_type -> perfuse.query.v1.FlameGraphResponse
-	27, // 69: perfuse.query.v1.QueryService.Top:output_type -> perfuse.query.v1.TopResponse
-	30, // 70: perfuse.query.v1.QueryService.Export:output_type -> perfuse.query.v1.ExportResponse
-	33, // 71: perfuse.query.v1.QueryService.Diff:output_type -> perfuse.query.v1.DiffResponse
-	35, // 72: perfuse.query.v1.QueryService.DiffTop:output_type -> perfuse.query.v1.DiffTopResponse
-	38, // 73: perfuse.query.v1.QueryService.Sandwich:output_type -> perfuse.query.v1.SandwichResponse
-	41, // 74: perfuse.query.v1.QueryService.Lines:output_type -> perfuse.query.v1.LinesResponse
-	63, // [63:75] is the sub-list for method output_type
-	51, // [51:63] is the sub-list for method input_type
-	51, // [51:51] is the sub-list for extension type_name
-	51, // [51:51] is the sub-list for extension extendee
-	0,  // [0:51] is the sub-list for field type_name
+	6,  // 14: perfuse.query.v1.ExemplarsRequest.selection:type_name -> perfuse.query.v1.Selection
+	7,  // 15: perfuse.query.v1.ExemplarsRequest.filter:type_name -> perfuse.query.v1.StackFilter
+	25, // 16: perfuse.query.v1.ExemplarsResponse.exemplars:type_name -> perfuse.query.v1.Exemplar
+	19, // 17: perfuse.query.v1.Exemplar.labels:type_name -> perfuse.query.v1.Label
+	6,  // 18: perfuse.query.v1.FlameGraphRequest.selection:type_name -> perfuse.query.v1.Selection
+	7,  // 19: perfuse.query.v1.FlameGraphRequest.filter:type_name -> perfuse.query.v1.StackFilter
+	28, // 20: perfuse.query.v1.FlameGraphResponse.frames:type_name -> perfuse.query.v1.FlameFrame
+	1,  // 21: perfuse.query.v1.FlameFrame.kind:type_name -> perfuse.query.v1.FrameKind
+	6,  // 22: perfuse.query.v1.TopRequest.selection:type_name -> perfuse.query.v1.Selection
+	2,  // 23: perfuse.query.v1.TopRequest.order:type_name -> perfuse.query.v1.TopOrder
+	7,  // 24: perfuse.query.v1.TopRequest.filter:type_name -> perfuse.query.v1.StackFilter
+	31, // 25: perfuse.query.v1.TopResponse.functions:type_name -> perfuse.query.v1.TopFunction
+	1,  // 26: perfuse.query.v1.TopFunction.kind:type_name -> perfuse.query.v1.FrameKind
+	6,  // 27: perfuse.query.v1.ExportRequest.selection:type_name -> perfuse.query.v1.Selection
+	3,  // 28: perfuse.query.v1.ExportRequest.format:type_name -> perfuse.query.v1.ExportFormat
+	7,  // 29: perfuse.query.v1.ExportRequest.filter:type_name -> perfuse.query.v1.StackFilter
+	6,  // 30: perfuse.query.v1.DiffRequest.before:type_name -> perfuse.query.v1.Selection
+	6,  // 31: perfuse.query.v1.DiffRequest.after:type_name -> perfuse.query.v1.Selection
+	7,  // 32: perfuse.query.v1.DiffRequest.filter:type_name -> perfuse.query.v1.StackFilter
+	4,  // 33: perfuse.query.v1.DiffRequest.scale:type_name -> perfuse.query.v1.DiffScale
+	35, // 34: perfuse.query.v1.DiffResponse.before:type_name -> perfuse.query.v1.DiffSide
+	35, // 35: perfuse.query.v1.DiffResponse.after:type_name -> perfuse.query.v1.DiffSide
+	28, // 36: perfuse.query.v1.DiffResponse.frames:type_name -> perfuse.query.v1.FlameFrame
+	6,  // 37: perfuse.query.v1.DiffTopRequest.before:type_name -> perfuse.query.v1.Selection
+	6,  // 38: perfuse.query.v1.DiffTopRequest.after:type_name -> perfuse.query.v1.Selection
+	7,  // 39: perfuse.query.v1.DiffTopRequest.filter:type_name -> perfuse.query.v1.StackFilter
+	4,  // 40: perfuse.query.v1.DiffTopRequest.scale:type_name -> perfuse.query.v1.DiffScale
+	5,  // 41: perfuse.query.v1.DiffTopRequest.order:type_name -> perfuse.query.v1.DiffTopOrder
+	35, // 42: perfuse.query.v1.DiffTopResponse.before:type_name -> perfuse.query.v1.DiffSide
+	35, // 43: perfuse.query.v1.DiffTopResponse.after:type_name -> perfuse.query.v1.DiffSide
+	39, // 44: perfuse.query.v1.DiffTopResponse.functions:type_name -> perfuse.query.v1.DiffFunction
+	1,  // 45: perfuse.query.v1.DiffFunction.kind:type_name -> perfuse.query.v1.FrameKind
+	6,  // 46: perfuse.query.v1.SandwichRequest.selection:type_name -> perfuse.query.v1.Selection
+	7,  // 47: perfuse.query.v1.SandwichRequest.filter:type_name -> perfuse.query.v1.StackFilter
+	42, // 48: perfuse.query.v1.SandwichResponse.callers:type_name -> perfuse.query.v1.FlameTree
+	42, // 49: perfuse.query.v1.SandwichResponse.callees:type_name -> perfuse.query.v1.FlameTree
+	28, // 50: perfuse.query.v1.FlameTree.frames:type_name -> perfuse.query.v1.FlameFrame
+	6,  // 51: perfuse.query.v1.LinesRequest.selection:type_name -> perfuse.query.v1.Selection
+	7,  // 52: perfuse.query.v1.LinesRequest.filter:type_name -> perfuse.query.v1.StackFilter
+	45, // 53: perfuse.query.v1.LinesResponse.files:type_name -> perfuse.query.v1.SourceFile
+	46, // 54: perfuse.query.v1.SourceFile.lines:type_name -> perfuse.query.v1.SourceLine
+	10, // 55: perfuse.query.v1.QueryService.ProfileTypes:input_type -> perfuse.query.v1.ProfileTypesRequest
+	12, // 56: perfuse.query.v1.QueryService.LabelNames:input_type -> perfuse.query.v1.LabelNamesRequest
+	14, // 57: perfuse.query.v1.QueryService.LabelValues:input_type -> perfuse.query.v1.LabelValuesRequest
+	16, // 58: perfuse.query.v1.QueryService.Labels:input_type -> perfuse.query.v1.LabelsRequest
+	20, // 59: perfuse.query.v1.QueryService.Series:input_type -> perfuse.query.v1.SeriesRequest
+	23, // 60: perfuse.query.v1.QueryService.Exemplars:input_type -> perfuse.query.v1.ExemplarsRequest
+	26, // 61: perfuse.query.v1.QueryService.FlameGraph:input_type -> perfuse.query.v1.FlameGraphRequest
+	29, // 62: perfuse.query.v1.QueryService.Top:input_type -> perfuse.query.v1.TopRequest
+	32, // 63: perfuse.query.v1.QueryService.Export:input_type -> perfuse.query.v1.ExportRequest
+	34, // 64: perfuse.query.v1.QueryService.Diff:input_type -> perfuse.query.v1.DiffRequest
+	37, // 65: perfuse.query.v1.QueryService.DiffTop:input_type -> perfuse.query.v1.DiffTopRequest
+	40, // 66: perfuse.query.v1.QueryService.Sandwich:input_type -> perfuse.query.v1.SandwichRequest
+	43, // 67: perfuse.query.v1.QueryService.Lines:input_type -> perfuse.query.v1.LinesRequest
+	11, // 68: perfuse.query.v1.QueryService.ProfileTypes:output_type -> perfuse.query.v1.ProfileTypesResponse
+	13, // 69: perfuse.query.v1.QueryService.LabelNames:output_type -> perfuse.query.v1.LabelNamesResponse
+	15, // 70: perfuse.query.v1.QueryService.LabelValues:output_type -> perfuse.query.v1.LabelValuesResponse
+	17, // 71: perfuse.query.v1.QueryService.Labels:output_type -> perfuse.query.v1.LabelsResponse
+	21, // 72: perfuse.query.v1.QueryService.Series:output_type -> perfuse.query.v1.SeriesResponse
+	24, // 73: perfuse.query.v1.QueryService.Exemplars:output_type -> perfuse.query.v1.ExemplarsResponse
+	27, // 74: perfuse.query.v1.QueryService.FlameGraph:output_type -> perfuse.query.v1.FlameGraphResponse
+	30, // 75: perfuse.query.v1.QueryService.Top:output_type -> perfuse.query.v1.TopResponse
+	33, // 76: perfuse.query.v1.QueryService.Export:output_type -> perfuse.query.v1.ExportResponse
+	36, // 77: perfuse.query.v1.QueryService.Diff:output_type -> perfuse.query.v1.DiffResponse
+	38, // 78: perfuse.query.v1.QueryService.DiffTop:output_type -> perfuse.query.v1.DiffTopResponse
+	41, // 79: perfuse.query.v1.QueryService.Sandwich:output_type -> perfuse.query.v1.SandwichResponse
+	44, // 80: perfuse.query.v1.QueryService.Lines:output_type -> perfuse.query.v1.LinesResponse
+	68, // [68:81] is the sub-list for method output_type
+	55, // [55:68] is the sub-list for method input_type
+	55, // [55:55] is the sub-list for extension type_name
+	55, // [55:55] is the sub-list for extension extendee
+	0,  // [0:55] is the sub-list for field type_name
 }
 
 func init() { file_perfuse_query_v1_query_proto_init() }
@@ -3780,7 +4037,7 @@ func file_perfuse_query_v1_query_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_perfuse_query_v1_query_proto_rawDesc), len(file_perfuse_query_v1_query_proto_rawDesc)),
 			NumEnums:      6,
-			NumMessages:   38,
+			NumMessages:   41,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

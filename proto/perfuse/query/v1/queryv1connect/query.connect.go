@@ -47,6 +47,8 @@ const (
 	QueryServiceLabelsProcedure = "/perfuse.query.v1.QueryService/Labels"
 	// QueryServiceSeriesProcedure is the fully-qualified name of the QueryService's Series RPC.
 	QueryServiceSeriesProcedure = "/perfuse.query.v1.QueryService/Series"
+	// QueryServiceExemplarsProcedure is the fully-qualified name of the QueryService's Exemplars RPC.
+	QueryServiceExemplarsProcedure = "/perfuse.query.v1.QueryService/Exemplars"
 	// QueryServiceFlameGraphProcedure is the fully-qualified name of the QueryService's FlameGraph RPC.
 	QueryServiceFlameGraphProcedure = "/perfuse.query.v1.QueryService/FlameGraph"
 	// QueryServiceTopProcedure is the fully-qualified name of the QueryService's Top RPC.
@@ -75,6 +77,8 @@ type QueryServiceClient interface {
 	Labels(context.Context, *v1.LabelsRequest) (*v1.LabelsResponse, error)
 	// Sums over time.
 	Series(context.Context, *v1.SeriesRequest) (*v1.SeriesResponse, error)
+	// The spans that cost most, over time: points of a series that lead to requests.
+	Exemplars(context.Context, *v1.ExemplarsRequest) (*v1.ExemplarsResponse, error)
 	// The merged flame graph.
 	FlameGraph(context.Context, *v1.FlameGraphRequest) (*v1.FlameGraphResponse, error)
 	// Functions with self and total value.
@@ -132,6 +136,12 @@ func NewQueryServiceClient(httpClient connect.HTTPClient, baseURL string, opts .
 			connect.WithSchema(queryServiceMethods.ByName("Series")),
 			connect.WithClientOptions(opts...),
 		),
+		exemplars: connect.NewClient[v1.ExemplarsRequest, v1.ExemplarsResponse](
+			httpClient,
+			baseURL+QueryServiceExemplarsProcedure,
+			connect.WithSchema(queryServiceMethods.ByName("Exemplars")),
+			connect.WithClientOptions(opts...),
+		),
 		flameGraph: connect.NewClient[v1.FlameGraphRequest, v1.FlameGraphResponse](
 			httpClient,
 			baseURL+QueryServiceFlameGraphProcedure,
@@ -184,6 +194,7 @@ type queryServiceClient struct {
 	labelValues  *connect.Client[v1.LabelValuesRequest, v1.LabelValuesResponse]
 	labels       *connect.Client[v1.LabelsRequest, v1.LabelsResponse]
 	series       *connect.Client[v1.SeriesRequest, v1.SeriesResponse]
+	exemplars    *connect.Client[v1.ExemplarsRequest, v1.ExemplarsResponse]
 	flameGraph   *connect.Client[v1.FlameGraphRequest, v1.FlameGraphResponse]
 	top          *connect.Client[v1.TopRequest, v1.TopResponse]
 	export       *connect.Client[v1.ExportRequest, v1.ExportResponse]
@@ -232,6 +243,15 @@ func (c *queryServiceClient) Labels(ctx context.Context, req *v1.LabelsRequest) 
 // Series calls perfuse.query.v1.QueryService.Series.
 func (c *queryServiceClient) Series(ctx context.Context, req *v1.SeriesRequest) (*v1.SeriesResponse, error) {
 	response, err := c.series.CallUnary(ctx, connect.NewRequest(req))
+	if response != nil {
+		return response.Msg, err
+	}
+	return nil, err
+}
+
+// Exemplars calls perfuse.query.v1.QueryService.Exemplars.
+func (c *queryServiceClient) Exemplars(ctx context.Context, req *v1.ExemplarsRequest) (*v1.ExemplarsResponse, error) {
+	response, err := c.exemplars.CallUnary(ctx, connect.NewRequest(req))
 	if response != nil {
 		return response.Msg, err
 	}
@@ -313,6 +333,8 @@ type QueryServiceHandler interface {
 	Labels(context.Context, *v1.LabelsRequest) (*v1.LabelsResponse, error)
 	// Sums over time.
 	Series(context.Context, *v1.SeriesRequest) (*v1.SeriesResponse, error)
+	// The spans that cost most, over time: points of a series that lead to requests.
+	Exemplars(context.Context, *v1.ExemplarsRequest) (*v1.ExemplarsResponse, error)
 	// The merged flame graph.
 	FlameGraph(context.Context, *v1.FlameGraphRequest) (*v1.FlameGraphResponse, error)
 	// Functions with self and total value.
@@ -364,6 +386,12 @@ func NewQueryServiceHandler(svc QueryServiceHandler, opts ...connect.HandlerOpti
 		QueryServiceSeriesProcedure,
 		svc.Series,
 		connect.WithSchema(queryServiceMethods.ByName("Series")),
+		connect.WithHandlerOptions(opts...),
+	)
+	queryServiceExemplarsHandler := connect.NewUnaryHandlerSimple(
+		QueryServiceExemplarsProcedure,
+		svc.Exemplars,
+		connect.WithSchema(queryServiceMethods.ByName("Exemplars")),
 		connect.WithHandlerOptions(opts...),
 	)
 	queryServiceFlameGraphHandler := connect.NewUnaryHandlerSimple(
@@ -420,6 +448,8 @@ func NewQueryServiceHandler(svc QueryServiceHandler, opts ...connect.HandlerOpti
 			queryServiceLabelsHandler.ServeHTTP(w, r)
 		case QueryServiceSeriesProcedure:
 			queryServiceSeriesHandler.ServeHTTP(w, r)
+		case QueryServiceExemplarsProcedure:
+			queryServiceExemplarsHandler.ServeHTTP(w, r)
 		case QueryServiceFlameGraphProcedure:
 			queryServiceFlameGraphHandler.ServeHTTP(w, r)
 		case QueryServiceTopProcedure:
@@ -461,6 +491,10 @@ func (UnimplementedQueryServiceHandler) Labels(context.Context, *v1.LabelsReques
 
 func (UnimplementedQueryServiceHandler) Series(context.Context, *v1.SeriesRequest) (*v1.SeriesResponse, error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("perfuse.query.v1.QueryService.Series is not implemented"))
+}
+
+func (UnimplementedQueryServiceHandler) Exemplars(context.Context, *v1.ExemplarsRequest) (*v1.ExemplarsResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("perfuse.query.v1.QueryService.Exemplars is not implemented"))
 }
 
 func (UnimplementedQueryServiceHandler) FlameGraph(context.Context, *v1.FlameGraphRequest) (*v1.FlameGraphResponse, error) {

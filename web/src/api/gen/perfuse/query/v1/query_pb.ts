@@ -13,7 +13,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file perfuse/query/v1/query.proto.
  */
 export const file_perfuse_query_v1_query: GenFile = /*@__PURE__*/
-  fileDesc("ChxwZXJmdXNlL3F1ZXJ5L3YxL3F1ZXJ5LnByb3RvEhBwZXJmdXNlLnF1ZXJ5LnYxIpwBCglTZWxlY3Rpb24SFAoMcHJvZmlsZV90eXBlGAEgASgJEhAKCHNlbGVjdG9yGAIgASgJEhcKD3N0YXJ0X3VuaXhfbmFubxgDIAEoAxIVCg1lbmRfdW5peF9uYW5vGAQgASgDEhEKCXRyYWNlX2lkcxgFIAMoCRIQCghzcGFuX2lkcxgGIAMoCRISCgpzcGFuX25hbWVzGAcgAygJInwKC1N0YWNrRmlsdGVyEhEKCWNhbGxfc2l0ZRgBIAMoCRIsCgRrZWVwGAIgAygLMh4ucGVyZnVzZS5xdWVyeS52MS5GcmFtZU1hdGNoZXISLAoEZHJvcBgDIAMoCzIeLnBlcmZ1c2UucXVlcnkudjEuRnJhbWVNYXRjaGVyIloKDEZyYW1lTWF0Y2hlchIrCgVmaWVsZBgBIAEoDjIcLnBlcmZ1c2UucXVlcnkudjEuRnJhbWVGaWVsZBINCgV2YWx1ZRgCIAEoCRIOCgZyZWdleHAYAyABKAgiigEKC1Byb2ZpbGVUeXBlEgoKAmlkGAEgASgJEgwKBG5hbWUYAiABKAkSEwoLc2FtcGxlX3R5cGUYAyABKAkSEwoLc2FtcGxlX3VuaXQYBCABKAkSEwoLcGVyaW9kX3R5cGUYBSABKAkSEwoLcGVyaW9kX3VuaXQYBiABKAkSDQoFZGVsdGEYByABKAgiRQoTUHJvZmlsZVR5cGVzUmVxdWVzdBIXCg9zdGFydF91bml4X25hbm8YASABKAMSFQoNZW5kX3VuaXhfbmFubxgCIAEoAyJEChRQcm9maWxlVHlwZXNSZXNwb25zZRIsCgV0eXBlcxgBIAMoCzIdLnBlcmZ1c2UucXVlcnkudjEuUHJvZmlsZVR5cGUiaAoRTGFiZWxOYW1lc1JlcXVlc3QSLgoJc2VsZWN0aW9uGAEgASgLMhsucGVyZnVzZS5xdWVyeS52MS5TZWxlY3Rpb24SDQoFbGltaXQYAiABKAUSFAoMY291bnRfdmFsdWVzGAMgASgIIkwKEkxhYmVsTmFtZXNSZXNwb25zZRINCgVuYW1lcxgBIAMoCRIRCgl0cnVuY2F0ZWQYAiABKAgSFAoMdmFsdWVfY291bnRzGAMgAygDInEKEkxhYmVsVmFsdWVzUmVxdWVzdBIuCglzZWxlY3Rpb24YASABKAsyGy5wZXJmdXNlLnF1ZXJ5LnYxLlNlbGVjdGlvbhIMCgRuYW1lGAIgASgJEg4KBnByZWZpeBgDIAEoCRINCgVsaW1pdBgEIAEoBSI4ChNMYWJlbFZhbHVlc1Jlc3BvbnNlEg4KBnZhbHVlcxgBIAMoCRIRCgl0cnVuY2F0ZWQYAiABKAgiTgoNTGFiZWxzUmVxdWVzdBIuCglzZWxlY3Rpb24YASABKAsyGy5wZXJmdXNlLnF1ZXJ5LnYxLlNlbGVjdGlvbhINCgVsaW1pdBgCIAEoBSJNCg5MYWJlbHNSZXNwb25zZRIoCgRzZXRzGAEgAygLMhoucGVyZnVzZS5xdWVyeS52MS5MYWJlbFNldBIRCgl0cnVuY2F0ZWQYAiABKAgiMwoITGFiZWxTZXQSJwoGbGFiZWxzGAEgAygLMhcucGVyZnVzZS5xdWVyeS52MS5MYWJlbCIkCgVMYWJlbBIMCgRuYW1lGAEgASgJEg0KBXZhbHVlGAIgASgJIqIBCg1TZXJpZXNSZXF1ZXN0Ei4KCXNlbGVjdGlvbhgBIAEoCzIbLnBlcmZ1c2UucXVlcnkudjEuU2VsZWN0aW9uEhAKCGdyb3VwX2J5GAIgAygJEhEKCXN0ZXBfbmFubxgDIAEoAxINCgVsaW1pdBgEIAEoBRItCgZmaWx0ZXIYBSABKAsyHS5wZXJmdXNlLnF1ZXJ5LnYxLlN0YWNrRmlsdGVyIroBCg5TZXJpZXNSZXNwb25zZRIsCgZzZXJpZXMYASADKAsyHC5wZXJmdXNlLnF1ZXJ5LnYxLlRpbWVTZXJpZXMSEQoJc3RlcF9uYW5vGAIgASgDEgwKBHVuaXQYAyABKAkSEQoJdHJ1bmNhdGVkGAQgASgIEhQKDHNlcmllc19jb3VudBgFIAEoAxIwCgp1bmZpbHRlcmVkGAYgASgLMhwucGVyZnVzZS5xdWVyeS52MS5UaW1lU2VyaWVzIl0KClRpbWVTZXJpZXMSJwoGbGFiZWxzGAEgAygLMhcucGVyZnVzZS5xdWVyeS52MS5MYWJlbBIWCg50aW1lX3VuaXhfbmFubxgCIAMoAxIOCgZ2YWx1ZXMYAyADKAMipQEKEUZsYW1lR3JhcGhSZXF1ZXN0Ei4KCXNlbGVjdGlvbhgBIAEoCzIbLnBlcmZ1c2UucXVlcnkudjEuU2VsZWN0aW9uEhEKCW1pbl9zaGFyZRgCIAEoARIMCgRwYXRoGAMgAygJEi0KBmZpbHRlchgEIAEoCzIdLnBlcmZ1c2UucXVlcnkudjEuU3RhY2tGaWx0ZXISEAoIZ3JvdXBfYnkYBSADKAki/wEKEkZsYW1lR3JhcGhSZXNwb25zZRIMCgR1bml0GAEgASgJEg0KBXRvdGFsGAIgASgDEg8KB3N0cmluZ3MYAyADKAkSLAoGZnJhbWVzGAQgAygLMhwucGVyZnVzZS5xdWVyeS52MS5GbGFtZUZyYW1lEg0KBW5vZGVzGAUgASgMEhIKCm5vZGVfY291bnQYBiABKAMSEQoJY3V0X2NvdW50GAcgASgDEhMKC3N0YWNrX2NvdW50GAggASgDEhQKDHNlcmllc19jb3VudBgJIAEoAxIYChB1bmZpbHRlcmVkX3RvdGFsGAogASgDEhIKCnN0YWNrc19jdXQYCyABKAgiiQEKCkZsYW1lRnJhbWUSDAoEbmFtZRgBIAEoDRIMCgRmaWxlGAIgASgNEg8KB21hcHBpbmcYAyABKA0SKQoEa2luZBgEIAEoDjIbLnBlcmZ1c2UucXVlcnkudjEuRnJhbWVLaW5kEg8KB2lubGluZWQYBSABKAgSEgoKc3RhcnRfbGluZRgGIAEoBSK+AQoKVG9wUmVxdWVzdBIuCglzZWxlY3Rpb24YASABKAsyGy5wZXJmdXNlLnF1ZXJ5LnYxLlNlbGVjdGlvbhINCgVsaW1pdBgCIAEoBRIpCgVvcmRlchgDIAEoDjIaLnBlcmZ1c2UucXVlcnkudjEuVG9wT3JkZXISLQoGZmlsdGVyGAQgASgLMh0ucGVyZnVzZS5xdWVyeS52MS5TdGFja0ZpbHRlchIXCg9mb2xkX2FsbG9jYXRvcnMYBSABKAgiywEKC1RvcFJlc3BvbnNlEgwKBHVuaXQYASABKAkSDQoFdG90YWwYAiABKAMSMAoJZnVuY3Rpb25zGAMgAygLMh0ucGVyZnVzZS5xdWVyeS52MS5Ub3BGdW5jdGlvbhIWCg5mdW5jdGlvbl9jb3VudBgEIAEoAxIRCgl0cnVuY2F0ZWQYBSABKAgSGAoQdW5maWx0ZXJlZF90b3RhbBgGIAEoAxIUCgxzZXJpZXNfY291bnQYByABKAMSEgoKc3RhY2tzX2N1dBgIIAEoCCKCAQoLVG9wRnVuY3Rpb24SDAoEbmFtZRgBIAEoCRIMCgRmaWxlGAIgASgJEg8KB21hcHBpbmcYAyABKAkSKQoEa2luZBgEIAEoDjIbLnBlcmZ1c2UucXVlcnkudjEuRnJhbWVLaW5kEgwKBHNlbGYYBSABKAMSDQoFdG90YWwYBiABKAMingEKDUV4cG9ydFJlcXVlc3QSLgoJc2VsZWN0aW9uGAEgASgLMhsucGVyZnVzZS5xdWVyeS52MS5TZWxlY3Rpb24SLgoGZm9ybWF0GAIgASgOMh4ucGVyZnVzZS5xdWVyeS52MS5FeHBvcnRGb3JtYXQSLQoGZmlsdGVyGAMgASgLMh0ucGVyZnVzZS5xdWVyeS52MS5TdGFja0ZpbHRlciKGAQoORXhwb3J0UmVzcG9uc2USDAoEZGF0YRgBIAEoDBIYChB1bmZpbHRlcmVkX3RvdGFsGAIgASgDEg0KBXRvdGFsGAMgASgDEhMKC3N0YWNrX2NvdW50GAQgASgDEhQKDHNlcmllc19jb3VudBgFIAEoAxISCgpzdGFja3NfY3V0GAYgASgIIuIBCgtEaWZmUmVxdWVzdBIrCgZiZWZvcmUYASABKAsyGy5wZXJmdXNlLnF1ZXJ5LnYxLlNlbGVjdGlvbhIqCgVhZnRlchgCIAEoCzIbLnBlcmZ1c2UucXVlcnkudjEuU2VsZWN0aW9uEi0KBmZpbHRlchgDIAEoCzIdLnBlcmZ1c2UucXVlcnkudjEuU3RhY2tGaWx0ZXISKgoFc2NhbGUYBCABKA4yGy5wZXJmdXNlLnF1ZXJ5LnYxLkRpZmZTY2FsZRIRCgltaW5fc2hhcmUYBSABKAESDAoEcGF0aBgGIAMoCSKYAQoIRGlmZlNpZGUSDQoFdG90YWwYASABKAMSGAoQdW5maWx0ZXJlZF90b3RhbBgCIAEoAxIVCg1kdXJhdGlvbl9uYW5vGAMgASgDEg0KBXNjYWxlGAQgASgBEhMKC3N0YWNrX2NvdW50GAUgASgDEhQKDHNlcmllc19jb3VudBgGIAEoAxISCgpzdGFja3NfY3V0GAcgASgIIugBCgxEaWZmUmVzcG9uc2USDAoEdW5pdBgBIAEoCRIqCgZiZWZvcmUYAiABKAsyGi5wZXJmdXNlLnF1ZXJ5LnYxLkRpZmZTaWRlEikKBWFmdGVyGAMgASgLMhoucGVyZnVzZS5xdWVyeS52MS5EaWZmU2lkZRIPCgdzdHJpbmdzGAQgAygJEiwKBmZyYW1lcxgFIAMoCzIcLnBlcmZ1c2UucXVlcnkudjEuRmxhbWVGcmFtZRINCgVub2RlcxgGIAEoDBISCgpub2RlX2NvdW50GAcgASgDEhEKCWN1dF9jb3VudBgIIAEoAyKbAgoORGlmZlRvcFJlcXVlc3QSKwoGYmVmb3JlGAEgASgLMhsucGVyZnVzZS5xdWVyeS52MS5TZWxlY3Rpb24SKgoFYWZ0ZXIYAiABKAsyGy5wZXJmdXNlLnF1ZXJ5LnYxLlNlbGVjdGlvbhItCgZmaWx0ZXIYAyABKAsyHS5wZXJmdXNlLnF1ZXJ5LnYxLlN0YWNrRmlsdGVyEioKBXNjYWxlGAQgASgOMhsucGVyZnVzZS5xdWVyeS52MS5EaWZmU2NhbGUSDQoFbGltaXQYBSABKAUSLQoFb3JkZXIYBiABKA4yHi5wZXJmdXNlLnF1ZXJ5LnYxLkRpZmZUb3BPcmRlchIXCg9mb2xkX2FsbG9jYXRvcnMYByABKAgi1AEKD0RpZmZUb3BSZXNwb25zZRIMCgR1bml0GAEgASgJEioKBmJlZm9yZRgCIAEoCzIaLnBlcmZ1c2UucXVlcnkudjEuRGlmZlNpZGUSKQoFYWZ0ZXIYAyABKAsyGi5wZXJmdXNlLnF1ZXJ5LnYxLkRpZmZTaWRlEjEKCWZ1bmN0aW9ucxgEIAMoCzIeLnBlcmZ1c2UucXVlcnkudjEuRGlmZkZ1bmN0aW9uEhYKDmZ1bmN0aW9uX2NvdW50GAUgASgDEhEKCXRydW5jYXRlZBgGIAEoCCK6AQoMRGlmZkZ1bmN0aW9uEgwKBG5hbWUYASABKAkSDAoEZmlsZRgCIAEoCRIPCgdtYXBwaW5nGAMgASgJEikKBGtpbmQYBCABKA4yGy5wZXJmdXNlLnF1ZXJ5LnYxLkZyYW1lS2luZBITCgtzZWxmX2JlZm9yZRgFIAEoAxISCgpzZWxmX2FmdGVyGAYgASgDEhQKDHRvdGFsX2JlZm9yZRgHIAEoAxITCgt0b3RhbF9hZnRlchgIIAEoAyLBAQoPU2FuZHdpY2hSZXF1ZXN0Ei4KCXNlbGVjdGlvbhgBIAEoCzIbLnBlcmZ1c2UucXVlcnkudjEuU2VsZWN0aW9uEhAKCGZ1bmN0aW9uGAIgASgJEi0KBmZpbHRlchgDIAEoCzIdLnBlcmZ1c2UucXVlcnkudjEuU3RhY2tGaWx0ZXISEQoJbWluX3NoYXJlGAQgASgBEhQKDGNhbGxlcnNfcGF0aBgFIAMoCRIUCgxjYWxsZWVzX3BhdGgYBiADKAki8gEKEFNhbmR3aWNoUmVzcG9uc2USDAoEdW5pdBgBIAEoCRINCgV0b3RhbBgCIAEoAxIMCgRzZWxmGAMgASgDEhgKEHVuZmlsdGVyZWRfdG90YWwYBCABKAMSLAoHY2FsbGVycxgFIAEoCzIbLnBlcmZ1c2UucXVlcnkudjEuRmxhbWVUcmVlEiwKB2NhbGxlZXMYBiABKAsyGy5wZXJmdXNlLnF1ZXJ5LnYxLkZsYW1lVHJlZRITCgtzdGFja19jb3VudBgHIAEoAxIUCgxzZXJpZXNfY291bnQYCCABKAMSEgoKc3RhY2tzX2N1dBgJIAEoCCKAAQoJRmxhbWVUcmVlEg8KB3N0cmluZ3MYASADKAkSLAoGZnJhbWVzGAIgAygLMhwucGVyZnVzZS5xdWVyeS52MS5GbGFtZUZyYW1lEg0KBW5vZGVzGAMgASgMEhIKCm5vZGVfY291bnQYBCABKAMSEQoJY3V0X2NvdW50GAUgASgDIn8KDExpbmVzUmVxdWVzdBIuCglzZWxlY3Rpb24YASABKAsyGy5wZXJmdXNlLnF1ZXJ5LnYxLlNlbGVjdGlvbhIQCghmdW5jdGlvbhgCIAEoCRItCgZmaWx0ZXIYAyABKAsyHS5wZXJmdXNlLnF1ZXJ5LnYxLlN0YWNrRmlsdGVyIo4BCg1MaW5lc1Jlc3BvbnNlEgwKBHVuaXQYASABKAkSKwoFZmlsZXMYAiADKAsyHC5wZXJmdXNlLnF1ZXJ5LnYxLlNvdXJjZUZpbGUSGAoQdW5maWx0ZXJlZF90b3RhbBgDIAEoAxIUCgxzZXJpZXNfY291bnQYBCABKAMSEgoKc3RhY2tzX2N1dBgFIAEoCCKoAQoKU291cmNlRmlsZRIMCgRwYXRoGAEgASgJEg8KB21hcHBpbmcYAiABKAkSEgoKc3RhcnRfbGluZRgDIAEoBRIMCgRzZWxmGAQgASgDEg0KBXRvdGFsGAUgASgDEisKBWxpbmVzGAYgAygLMhwucGVyZnVzZS5xdWVyeS52MS5Tb3VyY2VMaW5lEgwKBHRleHQYByABKAkSDwoHbm9fdGV4dBgIIAEoCSI3CgpTb3VyY2VMaW5lEgwKBGxpbmUYASABKAUSDAoEc2VsZhgCIAEoAxINCgV0b3RhbBgDIAEoAypUCgpGcmFtZUZpZWxkEhgKFEZSQU1FX0ZJRUxEX0ZVTkNUSU9OEAASFAoQRlJBTUVfRklFTERfRklMRRABEhYKEkZSQU1FX0ZJRUxEX0JJTkFSWRACKr8BCglGcmFtZUtpbmQSFQoRRlJBTUVfS0lORF9OQVRJVkUQABIVChFGUkFNRV9LSU5EX0tFUk5FTBABEhIKDkZSQU1FX0tJTkRfSklUEAISGgoWRlJBTUVfS0lORF9JTlRFUlBSRVRFRBADEhUKEUZSQU1FX0tJTkRfVU5XSU5EEAQSEgoORlJBTUVfS0lORF9DVVQQBRITCg9GUkFNRV9LSU5EX1JPT1QQBhIUChBGUkFNRV9LSU5EX0xBQkVMEAcqMwoIVG9wT3JkZXISEgoOVE9QX09SREVSX1NFTEYQABITCg9UT1BfT1JERVJfVE9UQUwQASpBCgxFeHBvcnRGb3JtYXQSFwoTRVhQT1JUX0ZPUk1BVF9QUFJPRhAAEhgKFEVYUE9SVF9GT1JNQVRfRk9MREVEEAEqSwoJRGlmZlNjYWxlEhMKD0RJRkZfU0NBTEVfTk9ORRAAEhMKD0RJRkZfU0NBTEVfVElNRRABEhQKEERJRkZfU0NBTEVfVE9UQUwQAipBCgxEaWZmVG9wT3JkZXISFwoTRElGRl9UT1BfT1JERVJfU0VMRhAAEhgKFERJRkZfVE9QX09SREVSX1RPVEFMEAEy2gcKDFF1ZXJ5U2VydmljZRJdCgxQcm9maWxlVHlwZXMSJS5wZXJmdXNlLnF1ZXJ5LnYxLlByb2ZpbGVUeXBlc1JlcXVlc3QaJi5wZXJmdXNlLnF1ZXJ5LnYxLlByb2ZpbGVUeXBlc1Jlc3BvbnNlElcKCkxhYmVsTmFtZXMSIy5wZXJmdXNlLnF1ZXJ5LnYxLkxhYmVsTmFtZXNSZXF1ZXN0GiQucGVyZnVzZS5xdWVyeS52MS5MYWJlbE5hbWVzUmVzcG9uc2USWgoLTGFiZWxWYWx1ZXMSJC5wZXJmdXNlLnF1ZXJ5LnYxLkxhYmVsVmFsdWVzUmVxdWVzdBolLnBlcmZ1c2UucXVlcnkudjEuTGFiZWxWYWx1ZXNSZXNwb25zZRJLCgZMYWJlbHMSHy5wZXJmdXNlLnF1ZXJ5LnYxLkxhYmVsc1JlcXVlc3QaIC5wZXJmdXNlLnF1ZXJ5LnYxLkxhYmVsc1Jlc3BvbnNlEksKBlNlcmllcxIfLnBlcmZ1c2UucXVlcnkudjEuU2VyaWVzUmVxdWVzdBogLnBlcmZ1c2UucXVlcnkudjEuU2VyaWVzUmVzcG9uc2USVwoKRmxhbWVHcmFwaBIjLnBlcmZ1c2UucXVlcnkudjEuRmxhbWVHcmFwaFJlcXVlc3QaJC5wZXJmdXNlLnF1ZXJ5LnYxLkZsYW1lR3JhcGhSZXNwb25zZRJCCgNUb3ASHC5wZXJmdXNlLnF1ZXJ5LnYxLlRvcFJlcXVlc3QaHS5wZXJmdXNlLnF1ZXJ5LnYxLlRvcFJlc3BvbnNlEksKBkV4cG9ydBIfLnBlcmZ1c2UucXVlcnkudjEuRXhwb3J0UmVxdWVzdBogLnBlcmZ1c2UucXVlcnkudjEuRXhwb3J0UmVzcG9uc2USRQoERGlmZhIdLnBlcmZ1c2UucXVlcnkudjEuRGlmZlJlcXVlc3QaHi5wZXJmdXNlLnF1ZXJ5LnYxLkRpZmZSZXNwb25zZRJOCgdEaWZmVG9wEiAucGVyZnVzZS5xdWVyeS52MS5EaWZmVG9wUmVxdWVzdBohLnBlcmZ1c2UucXVlcnkudjEuRGlmZlRvcFJlc3BvbnNlElEKCFNhbmR3aWNoEiEucGVyZnVzZS5xdWVyeS52MS5TYW5kd2ljaFJlcXVlc3QaIi5wZXJmdXNlLnF1ZXJ5LnYxLlNhbmR3aWNoUmVzcG9uc2USSAoFTGluZXMSHi5wZXJmdXNlLnF1ZXJ5LnYxLkxpbmVzUmVxdWVzdBofLnBlcmZ1c2UucXVlcnkudjEuTGluZXNSZXNwb25zZUI7WjlnaXRodWIuY29tL3BlcmZ1c2UvcGVyZnVzZS9wcm90by9wZXJmdXNlL3F1ZXJ5L3YxO3F1ZXJ5djFiBnByb3RvMw");
+  fileDesc("ChxwZXJmdXNlL3F1ZXJ5L3YxL3F1ZXJ5LnByb3RvEhBwZXJmdXNlLnF1ZXJ5LnYxIpwBCglTZWxlY3Rpb24SFAoMcHJvZmlsZV90eXBlGAEgASgJEhAKCHNlbGVjdG9yGAIgASgJEhcKD3N0YXJ0X3VuaXhfbmFubxgDIAEoAxIVCg1lbmRfdW5peF9uYW5vGAQgASgDEhEKCXRyYWNlX2lkcxgFIAMoCRIQCghzcGFuX2lkcxgGIAMoCRISCgpzcGFuX25hbWVzGAcgAygJInwKC1N0YWNrRmlsdGVyEhEKCWNhbGxfc2l0ZRgBIAMoCRIsCgRrZWVwGAIgAygLMh4ucGVyZnVzZS5xdWVyeS52MS5GcmFtZU1hdGNoZXISLAoEZHJvcBgDIAMoCzIeLnBlcmZ1c2UucXVlcnkudjEuRnJhbWVNYXRjaGVyIloKDEZyYW1lTWF0Y2hlchIrCgVmaWVsZBgBIAEoDjIcLnBlcmZ1c2UucXVlcnkudjEuRnJhbWVGaWVsZBINCgV2YWx1ZRgCIAEoCRIOCgZyZWdleHAYAyABKAgiigEKC1Byb2ZpbGVUeXBlEgoKAmlkGAEgASgJEgwKBG5hbWUYAiABKAkSEwoLc2FtcGxlX3R5cGUYAyABKAkSEwoLc2FtcGxlX3VuaXQYBCABKAkSEwoLcGVyaW9kX3R5cGUYBSABKAkSEwoLcGVyaW9kX3VuaXQYBiABKAkSDQoFZGVsdGEYByABKAgiRQoTUHJvZmlsZVR5cGVzUmVxdWVzdBIXCg9zdGFydF91bml4X25hbm8YASABKAMSFQoNZW5kX3VuaXhfbmFubxgCIAEoAyJEChRQcm9maWxlVHlwZXNSZXNwb25zZRIsCgV0eXBlcxgBIAMoCzIdLnBlcmZ1c2UucXVlcnkudjEuUHJvZmlsZVR5cGUiaAoRTGFiZWxOYW1lc1JlcXVlc3QSLgoJc2VsZWN0aW9uGAEgASgLMhsucGVyZnVzZS5xdWVyeS52MS5TZWxlY3Rpb24SDQoFbGltaXQYAiABKAUSFAoMY291bnRfdmFsdWVzGAMgASgIIkwKEkxhYmVsTmFtZXNSZXNwb25zZRINCgVuYW1lcxgBIAMoCRIRCgl0cnVuY2F0ZWQYAiABKAgSFAoMdmFsdWVfY291bnRzGAMgAygDInEKEkxhYmVsVmFsdWVzUmVxdWVzdBIuCglzZWxlY3Rpb24YASABKAsyGy5wZXJmdXNlLnF1ZXJ5LnYxLlNlbGVjdGlvbhIMCgRuYW1lGAIgASgJEg4KBnByZWZpeBgDIAEoCRINCgVsaW1pdBgEIAEoBSI4ChNMYWJlbFZhbHVlc1Jlc3BvbnNlEg4KBnZhbHVlcxgBIAMoCRIRCgl0cnVuY2F0ZWQYAiABKAgiTgoNTGFiZWxzUmVxdWVzdBIuCglzZWxlY3Rpb24YASABKAsyGy5wZXJmdXNlLnF1ZXJ5LnYxLlNlbGVjdGlvbhINCgVsaW1pdBgCIAEoBSJNCg5MYWJlbHNSZXNwb25zZRIoCgRzZXRzGAEgAygLMhoucGVyZnVzZS5xdWVyeS52MS5MYWJlbFNldBIRCgl0cnVuY2F0ZWQYAiABKAgiMwoITGFiZWxTZXQSJwoGbGFiZWxzGAEgAygLMhcucGVyZnVzZS5xdWVyeS52MS5MYWJlbCIkCgVMYWJlbBIMCgRuYW1lGAEgASgJEg0KBXZhbHVlGAIgASgJIqIBCg1TZXJpZXNSZXF1ZXN0Ei4KCXNlbGVjdGlvbhgBIAEoCzIbLnBlcmZ1c2UucXVlcnkudjEuU2VsZWN0aW9uEhAKCGdyb3VwX2J5GAIgAygJEhEKCXN0ZXBfbmFubxgDIAEoAxINCgVsaW1pdBgEIAEoBRItCgZmaWx0ZXIYBSABKAsyHS5wZXJmdXNlLnF1ZXJ5LnYxLlN0YWNrRmlsdGVyIroBCg5TZXJpZXNSZXNwb25zZRIsCgZzZXJpZXMYASADKAsyHC5wZXJmdXNlLnF1ZXJ5LnYxLlRpbWVTZXJpZXMSEQoJc3RlcF9uYW5vGAIgASgDEgwKBHVuaXQYAyABKAkSEQoJdHJ1bmNhdGVkGAQgASgIEhQKDHNlcmllc19jb3VudBgFIAEoAxIwCgp1bmZpbHRlcmVkGAYgASgLMhwucGVyZnVzZS5xdWVyeS52MS5UaW1lU2VyaWVzIl0KClRpbWVTZXJpZXMSJwoGbGFiZWxzGAEgAygLMhcucGVyZnVzZS5xdWVyeS52MS5MYWJlbBIWCg50aW1lX3VuaXhfbmFubxgCIAMoAxIOCgZ2YWx1ZXMYAyADKAMipQEKEEV4ZW1wbGFyc1JlcXVlc3QSLgoJc2VsZWN0aW9uGAEgASgLMhsucGVyZnVzZS5xdWVyeS52MS5TZWxlY3Rpb24SEAoIZ3JvdXBfYnkYAiADKAkSEQoJc3RlcF9uYW5vGAMgASgDEg0KBWxpbWl0GAQgASgFEi0KBmZpbHRlchgFIAEoCzIdLnBlcmZ1c2UucXVlcnkudjEuU3RhY2tGaWx0ZXIiYwoRRXhlbXBsYXJzUmVzcG9uc2USLQoJZXhlbXBsYXJzGAEgAygLMhoucGVyZnVzZS5xdWVyeS52MS5FeGVtcGxhchIRCglzdGVwX25hbm8YAiABKAMSDAoEdW5pdBgDIAEoCSKQAQoIRXhlbXBsYXISJwoGbGFiZWxzGAEgAygLMhcucGVyZnVzZS5xdWVyeS52MS5MYWJlbBIWCg50aW1lX3VuaXhfbmFubxgCIAEoAxINCgV2YWx1ZRgDIAEoAxIQCgh0cmFjZV9pZBgEIAEoCRIPCgdzcGFuX2lkGAUgASgJEhEKCXNwYW5fbmFtZRgGIAEoCSKlAQoRRmxhbWVHcmFwaFJlcXVlc3QSLgoJc2VsZWN0aW9uGAEgASgLMhsucGVyZnVzZS5xdWVyeS52MS5TZWxlY3Rpb24SEQoJbWluX3NoYXJlGAIgASgBEgwKBHBhdGgYAyADKAkSLQoGZmlsdGVyGAQgASgLMh0ucGVyZnVzZS5xdWVyeS52MS5TdGFja0ZpbHRlchIQCghncm91cF9ieRgFIAMoCSL/AQoSRmxhbWVHcmFwaFJlc3BvbnNlEgwKBHVuaXQYASABKAkSDQoFdG90YWwYAiABKAMSDwoHc3RyaW5ncxgDIAMoCRIsCgZmcmFtZXMYBCADKAsyHC5wZXJmdXNlLnF1ZXJ5LnYxLkZsYW1lRnJhbWUSDQoFbm9kZXMYBSABKAwSEgoKbm9kZV9jb3VudBgGIAEoAxIRCgljdXRfY291bnQYByABKAMSEwoLc3RhY2tfY291bnQYCCABKAMSFAoMc2VyaWVzX2NvdW50GAkgASgDEhgKEHVuZmlsdGVyZWRfdG90YWwYCiABKAMSEgoKc3RhY2tzX2N1dBgLIAEoCCKJAQoKRmxhbWVGcmFtZRIMCgRuYW1lGAEgASgNEgwKBGZpbGUYAiABKA0SDwoHbWFwcGluZxgDIAEoDRIpCgRraW5kGAQgASgOMhsucGVyZnVzZS5xdWVyeS52MS5GcmFtZUtpbmQSDwoHaW5saW5lZBgFIAEoCBISCgpzdGFydF9saW5lGAYgASgFIr4BCgpUb3BSZXF1ZXN0Ei4KCXNlbGVjdGlvbhgBIAEoCzIbLnBlcmZ1c2UucXVlcnkudjEuU2VsZWN0aW9uEg0KBWxpbWl0GAIgASgFEikKBW9yZGVyGAMgASgOMhoucGVyZnVzZS5xdWVyeS52MS5Ub3BPcmRlchItCgZmaWx0ZXIYBCABKAsyHS5wZXJmdXNlLnF1ZXJ5LnYxLlN0YWNrRmlsdGVyEhcKD2ZvbGRfYWxsb2NhdG9ycxgFIAEoCCLLAQoLVG9wUmVzcG9uc2USDAoEdW5pdBgBIAEoCRINCgV0b3RhbBgCIAEoAxIwCglmdW5jdGlvbnMYAyADKAsyHS5wZXJmdXNlLnF1ZXJ5LnYxLlRvcEZ1bmN0aW9uEhYKDmZ1bmN0aW9uX2NvdW50GAQgASgDEhEKCXRydW5jYXRlZBgFIAEoCBIYChB1bmZpbHRlcmVkX3RvdGFsGAYgASgDEhQKDHNlcmllc19jb3VudBgHIAEoAxISCgpzdGFja3NfY3V0GAggASgIIoIBCgtUb3BGdW5jdGlvbhIMCgRuYW1lGAEgASgJEgwKBGZpbGUYAiABKAkSDwoHbWFwcGluZxgDIAEoCRIpCgRraW5kGAQgASgOMhsucGVyZnVzZS5xdWVyeS52MS5GcmFtZUtpbmQSDAoEc2VsZhgFIAEoAxINCgV0b3RhbBgGIAEoAyKeAQoNRXhwb3J0UmVxdWVzdBIuCglzZWxlY3Rpb24YASABKAsyGy5wZXJmdXNlLnF1ZXJ5LnYxLlNlbGVjdGlvbhIuCgZmb3JtYXQYAiABKA4yHi5wZXJmdXNlLnF1ZXJ5LnYxLkV4cG9ydEZvcm1hdBItCgZmaWx0ZXIYAyABKAsyHS5wZXJmdXNlLnF1ZXJ5LnYxLlN0YWNrRmlsdGVyIoYBCg5FeHBvcnRSZXNwb25zZRIMCgRkYXRhGAEgASgMEhgKEHVuZmlsdGVyZWRfdG90YWwYAiABKAMSDQoFdG90YWwYAyABKAMSEwoLc3RhY2tfY291bnQYBCABKAMSFAoMc2VyaWVzX2NvdW50GAUgASgDEhIKCnN0YWNrc19jdXQYBiABKAgi4gEKC0RpZmZSZXF1ZXN0EisKBmJlZm9yZRgBIAEoCzIbLnBlcmZ1c2UucXVlcnkudjEuU2VsZWN0aW9uEioKBWFmdGVyGAIgASgLMhsucGVyZnVzZS5xdWVyeS52MS5TZWxlY3Rpb24SLQoGZmlsdGVyGAMgASgLMh0ucGVyZnVzZS5xdWVyeS52MS5TdGFja0ZpbHRlchIqCgVzY2FsZRgEIAEoDjIbLnBlcmZ1c2UucXVlcnkudjEuRGlmZlNjYWxlEhEKCW1pbl9zaGFyZRgFIAEoARIMCgRwYXRoGAYgAygJIpgBCghEaWZmU2lkZRINCgV0b3RhbBgBIAEoAxIYChB1bmZpbHRlcmVkX3RvdGFsGAIgASgDEhUKDWR1cmF0aW9uX25hbm8YAyABKAMSDQoFc2NhbGUYBCABKAESEwoLc3RhY2tfY291bnQYBSABKAMSFAoMc2VyaWVzX2NvdW50GAYgASgDEhIKCnN0YWNrc19jdXQYByABKAgi6AEKDERpZmZSZXNwb25zZRIMCgR1bml0GAEgASgJEioKBmJlZm9yZRgCIAEoCzIaLnBlcmZ1c2UucXVlcnkudjEuRGlmZlNpZGUSKQoFYWZ0ZXIYAyABKAsyGi5wZXJmdXNlLnF1ZXJ5LnYxLkRpZmZTaWRlEg8KB3N0cmluZ3MYBCADKAkSLAoGZnJhbWVzGAUgAygLMhwucGVyZnVzZS5xdWVyeS52MS5GbGFtZUZyYW1lEg0KBW5vZGVzGAYgASgMEhIKCm5vZGVfY291bnQYByABKAMSEQoJY3V0X2NvdW50GAggASgDIpsCCg5EaWZmVG9wUmVxdWVzdBIrCgZiZWZvcmUYASABKAsyGy5wZXJmdXNlLnF1ZXJ5LnYxLlNlbGVjdGlvbhIqCgVhZnRlchgCIAEoCzIbLnBlcmZ1c2UucXVlcnkudjEuU2VsZWN0aW9uEi0KBmZpbHRlchgDIAEoCzIdLnBlcmZ1c2UucXVlcnkudjEuU3RhY2tGaWx0ZXISKgoFc2NhbGUYBCABKA4yGy5wZXJmdXNlLnF1ZXJ5LnYxLkRpZmZTY2FsZRINCgVsaW1pdBgFIAEoBRItCgVvcmRlchgGIAEoDjIeLnBlcmZ1c2UucXVlcnkudjEuRGlmZlRvcE9yZGVyEhcKD2ZvbGRfYWxsb2NhdG9ycxgHIAEoCCLUAQoPRGlmZlRvcFJlc3BvbnNlEgwKBHVuaXQYASABKAkSKgoGYmVmb3JlGAIgASgLMhoucGVyZnVzZS5xdWVyeS52MS5EaWZmU2lkZRIpCgVhZnRlchgDIAEoCzIaLnBlcmZ1c2UucXVlcnkudjEuRGlmZlNpZGUSMQoJZnVuY3Rpb25zGAQgAygLMh4ucGVyZnVzZS5xdWVyeS52MS5EaWZmRnVuY3Rpb24SFgoOZnVuY3Rpb25fY291bnQYBSABKAMSEQoJdHJ1bmNhdGVkGAYgASgIIroBCgxEaWZmRnVuY3Rpb24SDAoEbmFtZRgBIAEoCRIMCgRmaWxlGAIgASgJEg8KB21hcHBpbmcYAyABKAkSKQoEa2luZBgEIAEoDjIbLnBlcmZ1c2UucXVlcnkudjEuRnJhbWVLaW5kEhMKC3NlbGZfYmVmb3JlGAUgASgDEhIKCnNlbGZfYWZ0ZXIYBiABKAMSFAoMdG90YWxfYmVmb3JlGAcgASgDEhMKC3RvdGFsX2FmdGVyGAggASgDIsEBCg9TYW5kd2ljaFJlcXVlc3QSLgoJc2VsZWN0aW9uGAEgASgLMhsucGVyZnVzZS5xdWVyeS52MS5TZWxlY3Rpb24SEAoIZnVuY3Rpb24YAiABKAkSLQoGZmlsdGVyGAMgASgLMh0ucGVyZnVzZS5xdWVyeS52MS5TdGFja0ZpbHRlchIRCgltaW5fc2hhcmUYBCABKAESFAoMY2FsbGVyc19wYXRoGAUgAygJEhQKDGNhbGxlZXNfcGF0aBgGIAMoCSLyAQoQU2FuZHdpY2hSZXNwb25zZRIMCgR1bml0GAEgASgJEg0KBXRvdGFsGAIgASgDEgwKBHNlbGYYAyABKAMSGAoQdW5maWx0ZXJlZF90b3RhbBgEIAEoAxIsCgdjYWxsZXJzGAUgASgLMhsucGVyZnVzZS5xdWVyeS52MS5GbGFtZVRyZWUSLAoHY2FsbGVlcxgGIAEoCzIbLnBlcmZ1c2UucXVlcnkudjEuRmxhbWVUcmVlEhMKC3N0YWNrX2NvdW50GAcgASgDEhQKDHNlcmllc19jb3VudBgIIAEoAxISCgpzdGFja3NfY3V0GAkgASgIIoABCglGbGFtZVRyZWUSDwoHc3RyaW5ncxgBIAMoCRIsCgZmcmFtZXMYAiADKAsyHC5wZXJmdXNlLnF1ZXJ5LnYxLkZsYW1lRnJhbWUSDQoFbm9kZXMYAyABKAwSEgoKbm9kZV9jb3VudBgEIAEoAxIRCgljdXRfY291bnQYBSABKAMifwoMTGluZXNSZXF1ZXN0Ei4KCXNlbGVjdGlvbhgBIAEoCzIbLnBlcmZ1c2UucXVlcnkudjEuU2VsZWN0aW9uEhAKCGZ1bmN0aW9uGAIgASgJEi0KBmZpbHRlchgDIAEoCzIdLnBlcmZ1c2UucXVlcnkudjEuU3RhY2tGaWx0ZXIijgEKDUxpbmVzUmVzcG9uc2USDAoEdW5pdBgBIAEoCRIrCgVmaWxlcxgCIAMoCzIcLnBlcmZ1c2UucXVlcnkudjEuU291cmNlRmlsZRIYChB1bmZpbHRlcmVkX3RvdGFsGAMgASgDEhQKDHNlcmllc19jb3VudBgEIAEoAxISCgpzdGFja3NfY3V0GAUgASgIIqgBCgpTb3VyY2VGaWxlEgwKBHBhdGgYASABKAkSDwoHbWFwcGluZxgCIAEoCRISCgpzdGFydF9saW5lGAMgASgFEgwKBHNlbGYYBCABKAMSDQoFdG90YWwYBSABKAMSKwoFbGluZXMYBiADKAsyHC5wZXJmdXNlLnF1ZXJ5LnYxLlNvdXJjZUxpbmUSDAoEdGV4dBgHIAEoCRIPCgdub190ZXh0GAggASgJIjcKClNvdXJjZUxpbmUSDAoEbGluZRgBIAEoBRIMCgRzZWxmGAIgASgDEg0KBXRvdGFsGAMgASgDKlQKCkZyYW1lRmllbGQSGAoURlJBTUVfRklFTERfRlVOQ1RJT04QABIUChBGUkFNRV9GSUVMRF9GSUxFEAESFgoSRlJBTUVfRklFTERfQklOQVJZEAIqvwEKCUZyYW1lS2luZBIVChFGUkFNRV9LSU5EX05BVElWRRAAEhUKEUZSQU1FX0tJTkRfS0VSTkVMEAESEgoORlJBTUVfS0lORF9KSVQQAhIaChZGUkFNRV9LSU5EX0lOVEVSUFJFVEVEEAMSFQoRRlJBTUVfS0lORF9VTldJTkQQBBISCg5GUkFNRV9LSU5EX0NVVBAFEhMKD0ZSQU1FX0tJTkRfUk9PVBAGEhQKEEZSQU1FX0tJTkRfTEFCRUwQByozCghUb3BPcmRlchISCg5UT1BfT1JERVJfU0VMRhAAEhMKD1RPUF9PUkRFUl9UT1RBTBABKkEKDEV4cG9ydEZvcm1hdBIXChNFWFBPUlRfRk9STUFUX1BQUk9GEAASGAoURVhQT1JUX0ZPUk1BVF9GT0xERUQQASpLCglEaWZmU2NhbGUSEwoPRElGRl9TQ0FMRV9OT05FEAASEwoPRElGRl9TQ0FMRV9USU1FEAESFAoQRElGRl9TQ0FMRV9UT1RBTBACKkEKDERpZmZUb3BPcmRlchIXChNESUZGX1RPUF9PUkRFUl9TRUxGEAASGAoURElGRl9UT1BfT1JERVJfVE9UQUwQATKwCAoMUXVlcnlTZXJ2aWNlEl0KDFByb2ZpbGVUeXBlcxIlLnBlcmZ1c2UucXVlcnkudjEuUHJvZmlsZVR5cGVzUmVxdWVzdBomLnBlcmZ1c2UucXVlcnkudjEuUHJvZmlsZVR5cGVzUmVzcG9uc2USVwoKTGFiZWxOYW1lcxIjLnBlcmZ1c2UucXVlcnkudjEuTGFiZWxOYW1lc1JlcXVlc3QaJC5wZXJmdXNlLnF1ZXJ5LnYxLkxhYmVsTmFtZXNSZXNwb25zZRJaCgtMYWJlbFZhbHVlcxIkLnBlcmZ1c2UucXVlcnkudjEuTGFiZWxWYWx1ZXNSZXF1ZXN0GiUucGVyZnVzZS5xdWVyeS52MS5MYWJlbFZhbHVlc1Jlc3BvbnNlEksKBkxhYmVscxIfLnBlcmZ1c2UucXVlcnkudjEuTGFiZWxzUmVxdWVzdBogLnBlcmZ1c2UucXVlcnkudjEuTGFiZWxzUmVzcG9uc2USSwoGU2VyaWVzEh8ucGVyZnVzZS5xdWVyeS52MS5TZXJpZXNSZXF1ZXN0GiAucGVyZnVzZS5xdWVyeS52MS5TZXJpZXNSZXNwb25zZRJUCglFeGVtcGxhcnMSIi5wZXJmdXNlLnF1ZXJ5LnYxLkV4ZW1wbGFyc1JlcXVlc3QaIy5wZXJmdXNlLnF1ZXJ5LnYxLkV4ZW1wbGFyc1Jlc3BvbnNlElcKCkZsYW1lR3JhcGgSIy5wZXJmdXNlLnF1ZXJ5LnYxLkZsYW1lR3JhcGhSZXF1ZXN0GiQucGVyZnVzZS5xdWVyeS52MS5GbGFtZUdyYXBoUmVzcG9uc2USQgoDVG9wEhwucGVyZnVzZS5xdWVyeS52MS5Ub3BSZXF1ZXN0Gh0ucGVyZnVzZS5xdWVyeS52MS5Ub3BSZXNwb25zZRJLCgZFeHBvcnQSHy5wZXJmdXNlLnF1ZXJ5LnYxLkV4cG9ydFJlcXVlc3QaIC5wZXJmdXNlLnF1ZXJ5LnYxLkV4cG9ydFJlc3BvbnNlEkUKBERpZmYSHS5wZXJmdXNlLnF1ZXJ5LnYxLkRpZmZSZXF1ZXN0Gh4ucGVyZnVzZS5xdWVyeS52MS5EaWZmUmVzcG9uc2USTgoHRGlmZlRvcBIgLnBlcmZ1c2UucXVlcnkudjEuRGlmZlRvcFJlcXVlc3QaIS5wZXJmdXNlLnF1ZXJ5LnYxLkRpZmZUb3BSZXNwb25zZRJRCghTYW5kd2ljaBIhLnBlcmZ1c2UucXVlcnkudjEuU2FuZHdpY2hSZXF1ZXN0GiIucGVyZnVzZS5xdWVyeS52MS5TYW5kd2ljaFJlc3BvbnNlEkgKBUxpbmVzEh4ucGVyZnVzZS5xdWVyeS52MS5MaW5lc1JlcXVlc3QaHy5wZXJmdXNlLnF1ZXJ5LnYxLkxpbmVzUmVzcG9uc2VCO1o5Z2l0aHViLmNvbS9wZXJmdXNlL3BlcmZ1c2UvcHJvdG8vcGVyZnVzZS9xdWVyeS92MTtxdWVyeXYxYgZwcm90bzM");
 
 /**
  * What a query is about.
@@ -566,6 +566,132 @@ export const TimeSeriesSchema: GenMessage<TimeSeries> = /*@__PURE__*/
   messageDesc(file_perfuse_query_v1_query, 16);
 
 /**
+ * @generated from message perfuse.query.v1.ExemplarsRequest
+ */
+export type ExemplarsRequest = Message<"perfuse.query.v1.ExemplarsRequest"> & {
+  /**
+   * @generated from field: perfuse.query.v1.Selection selection = 1;
+   */
+  selection?: Selection | undefined;
+
+  /**
+   * Exemplars of each combination of these labels' values apart; empty: of everything together.
+   *
+   * @generated from field: repeated string group_by = 2;
+   */
+  groupBy: string[];
+
+  /**
+   * As in SeriesRequest.
+   *
+   * @generated from field: int64 step_nano = 3;
+   */
+  stepNano: bigint;
+
+  /**
+   * At most so many for each group and step; 0: 1. At most 100.
+   *
+   * @generated from field: int32 limit = 4;
+   */
+  limit: number;
+
+  /**
+   * What it leaves out counts 0.
+   *
+   * @generated from field: perfuse.query.v1.StackFilter filter = 5;
+   */
+  filter?: StackFilter | undefined;
+};
+
+/**
+ * Describes the message perfuse.query.v1.ExemplarsRequest.
+ * Use `create(ExemplarsRequestSchema)` to create a new message.
+ */
+export const ExemplarsRequestSchema: GenMessage<ExemplarsRequest> = /*@__PURE__*/
+  messageDesc(file_perfuse_query_v1_query, 17);
+
+/**
+ * @generated from message perfuse.query.v1.ExemplarsResponse
+ */
+export type ExemplarsResponse = Message<"perfuse.query.v1.ExemplarsResponse"> & {
+  /**
+   * By group, then by step, the largest of each step first.
+   *
+   * @generated from field: repeated perfuse.query.v1.Exemplar exemplars = 1;
+   */
+  exemplars: Exemplar[];
+
+  /**
+   * The step that was used.
+   *
+   * @generated from field: int64 step_nano = 2;
+   */
+  stepNano: bigint;
+
+  /**
+   * @generated from field: string unit = 3;
+   */
+  unit: string;
+};
+
+/**
+ * Describes the message perfuse.query.v1.ExemplarsResponse.
+ * Use `create(ExemplarsResponseSchema)` to create a new message.
+ */
+export const ExemplarsResponseSchema: GenMessage<ExemplarsResponse> = /*@__PURE__*/
+  messageDesc(file_perfuse_query_v1_query, 18);
+
+/**
+ * What a span cost, as one profile tells.
+ *
+ * @generated from message perfuse.query.v1.Exemplar
+ */
+export type Exemplar = Message<"perfuse.query.v1.Exemplar"> & {
+  /**
+   * The values of what is grouped by.
+   *
+   * @generated from field: repeated perfuse.query.v1.Label labels = 1;
+   */
+  labels: Label[];
+
+  /**
+   * When the first of its samples was taken.
+   *
+   * @generated from field: int64 time_unix_nano = 2;
+   */
+  timeUnixNano: bigint;
+
+  /**
+   * @generated from field: int64 value = 3;
+   */
+  value: bigint;
+
+  /**
+   * 32 hexadecimal digits, 16, and a name; what is not known is empty. Selection takes them as they are.
+   *
+   * @generated from field: string trace_id = 4;
+   */
+  traceId: string;
+
+  /**
+   * @generated from field: string span_id = 5;
+   */
+  spanId: string;
+
+  /**
+   * @generated from field: string span_name = 6;
+   */
+  spanName: string;
+};
+
+/**
+ * Describes the message perfuse.query.v1.Exemplar.
+ * Use `create(ExemplarSchema)` to create a new message.
+ */
+export const ExemplarSchema: GenMessage<Exemplar> = /*@__PURE__*/
+  messageDesc(file_perfuse_query_v1_query, 19);
+
+/**
  * @generated from message perfuse.query.v1.FlameGraphRequest
  */
 export type FlameGraphRequest = Message<"perfuse.query.v1.FlameGraphRequest"> & {
@@ -609,7 +735,7 @@ export type FlameGraphRequest = Message<"perfuse.query.v1.FlameGraphRequest"> & 
  * Use `create(FlameGraphRequestSchema)` to create a new message.
  */
 export const FlameGraphRequestSchema: GenMessage<FlameGraphRequest> = /*@__PURE__*/
-  messageDesc(file_perfuse_query_v1_query, 17);
+  messageDesc(file_perfuse_query_v1_query, 20);
 
 /**
  * A tree in the order of a depth-first walk.
@@ -699,7 +825,7 @@ export type FlameGraphResponse = Message<"perfuse.query.v1.FlameGraphResponse"> 
  * Use `create(FlameGraphResponseSchema)` to create a new message.
  */
 export const FlameGraphResponseSchema: GenMessage<FlameGraphResponse> = /*@__PURE__*/
-  messageDesc(file_perfuse_query_v1_query, 18);
+  messageDesc(file_perfuse_query_v1_query, 21);
 
 /**
  * What a node shows. Indices point into strings.
@@ -747,7 +873,7 @@ export type FlameFrame = Message<"perfuse.query.v1.FlameFrame"> & {
  * Use `create(FlameFrameSchema)` to create a new message.
  */
 export const FlameFrameSchema: GenMessage<FlameFrame> = /*@__PURE__*/
-  messageDesc(file_perfuse_query_v1_query, 19);
+  messageDesc(file_perfuse_query_v1_query, 22);
 
 /**
  * @generated from message perfuse.query.v1.TopRequest
@@ -789,7 +915,7 @@ export type TopRequest = Message<"perfuse.query.v1.TopRequest"> & {
  * Use `create(TopRequestSchema)` to create a new message.
  */
 export const TopRequestSchema: GenMessage<TopRequest> = /*@__PURE__*/
-  messageDesc(file_perfuse_query_v1_query, 20);
+  messageDesc(file_perfuse_query_v1_query, 23);
 
 /**
  * @generated from message perfuse.query.v1.TopResponse
@@ -851,7 +977,7 @@ export type TopResponse = Message<"perfuse.query.v1.TopResponse"> & {
  * Use `create(TopResponseSchema)` to create a new message.
  */
 export const TopResponseSchema: GenMessage<TopResponse> = /*@__PURE__*/
-  messageDesc(file_perfuse_query_v1_query, 21);
+  messageDesc(file_perfuse_query_v1_query, 24);
 
 /**
  * @generated from message perfuse.query.v1.TopFunction
@@ -895,7 +1021,7 @@ export type TopFunction = Message<"perfuse.query.v1.TopFunction"> & {
  * Use `create(TopFunctionSchema)` to create a new message.
  */
 export const TopFunctionSchema: GenMessage<TopFunction> = /*@__PURE__*/
-  messageDesc(file_perfuse_query_v1_query, 22);
+  messageDesc(file_perfuse_query_v1_query, 25);
 
 /**
  * @generated from message perfuse.query.v1.ExportRequest
@@ -922,7 +1048,7 @@ export type ExportRequest = Message<"perfuse.query.v1.ExportRequest"> & {
  * Use `create(ExportRequestSchema)` to create a new message.
  */
 export const ExportRequestSchema: GenMessage<ExportRequest> = /*@__PURE__*/
-  messageDesc(file_perfuse_query_v1_query, 23);
+  messageDesc(file_perfuse_query_v1_query, 26);
 
 /**
  * @generated from message perfuse.query.v1.ExportResponse
@@ -970,7 +1096,7 @@ export type ExportResponse = Message<"perfuse.query.v1.ExportResponse"> & {
  * Use `create(ExportResponseSchema)` to create a new message.
  */
 export const ExportResponseSchema: GenMessage<ExportResponse> = /*@__PURE__*/
-  messageDesc(file_perfuse_query_v1_query, 24);
+  messageDesc(file_perfuse_query_v1_query, 27);
 
 /**
  * @generated from message perfuse.query.v1.DiffRequest
@@ -1020,7 +1146,7 @@ export type DiffRequest = Message<"perfuse.query.v1.DiffRequest"> & {
  * Use `create(DiffRequestSchema)` to create a new message.
  */
 export const DiffRequestSchema: GenMessage<DiffRequest> = /*@__PURE__*/
-  messageDesc(file_perfuse_query_v1_query, 25);
+  messageDesc(file_perfuse_query_v1_query, 28);
 
 /**
  * One side of a difference.
@@ -1082,7 +1208,7 @@ export type DiffSide = Message<"perfuse.query.v1.DiffSide"> & {
  * Use `create(DiffSideSchema)` to create a new message.
  */
 export const DiffSideSchema: GenMessage<DiffSide> = /*@__PURE__*/
-  messageDesc(file_perfuse_query_v1_query, 26);
+  messageDesc(file_perfuse_query_v1_query, 29);
 
 /**
  * One tree that has every node of both sides.
@@ -1141,7 +1267,7 @@ export type DiffResponse = Message<"perfuse.query.v1.DiffResponse"> & {
  * Use `create(DiffResponseSchema)` to create a new message.
  */
 export const DiffResponseSchema: GenMessage<DiffResponse> = /*@__PURE__*/
-  messageDesc(file_perfuse_query_v1_query, 27);
+  messageDesc(file_perfuse_query_v1_query, 30);
 
 /**
  * @generated from message perfuse.query.v1.DiffTopRequest
@@ -1194,7 +1320,7 @@ export type DiffTopRequest = Message<"perfuse.query.v1.DiffTopRequest"> & {
  * Use `create(DiffTopRequestSchema)` to create a new message.
  */
 export const DiffTopRequestSchema: GenMessage<DiffTopRequest> = /*@__PURE__*/
-  messageDesc(file_perfuse_query_v1_query, 28);
+  messageDesc(file_perfuse_query_v1_query, 31);
 
 /**
  * @generated from message perfuse.query.v1.DiffTopResponse
@@ -1240,7 +1366,7 @@ export type DiffTopResponse = Message<"perfuse.query.v1.DiffTopResponse"> & {
  * Use `create(DiffTopResponseSchema)` to create a new message.
  */
 export const DiffTopResponseSchema: GenMessage<DiffTopResponse> = /*@__PURE__*/
-  messageDesc(file_perfuse_query_v1_query, 29);
+  messageDesc(file_perfuse_query_v1_query, 32);
 
 /**
  * @generated from message perfuse.query.v1.DiffFunction
@@ -1294,7 +1420,7 @@ export type DiffFunction = Message<"perfuse.query.v1.DiffFunction"> & {
  * Use `create(DiffFunctionSchema)` to create a new message.
  */
 export const DiffFunctionSchema: GenMessage<DiffFunction> = /*@__PURE__*/
-  messageDesc(file_perfuse_query_v1_query, 30);
+  messageDesc(file_perfuse_query_v1_query, 33);
 
 /**
  * @generated from message perfuse.query.v1.SandwichRequest
@@ -1342,7 +1468,7 @@ export type SandwichRequest = Message<"perfuse.query.v1.SandwichRequest"> & {
  * Use `create(SandwichRequestSchema)` to create a new message.
  */
 export const SandwichRequestSchema: GenMessage<SandwichRequest> = /*@__PURE__*/
-  messageDesc(file_perfuse_query_v1_query, 31);
+  messageDesc(file_perfuse_query_v1_query, 34);
 
 /**
  * Stacks that have the function are parted at the first of them, seen from the stack's root, so that one with
@@ -1416,7 +1542,7 @@ export type SandwichResponse = Message<"perfuse.query.v1.SandwichResponse"> & {
  * Use `create(SandwichResponseSchema)` to create a new message.
  */
 export const SandwichResponseSchema: GenMessage<SandwichResponse> = /*@__PURE__*/
-  messageDesc(file_perfuse_query_v1_query, 32);
+  messageDesc(file_perfuse_query_v1_query, 35);
 
 /**
  * The fields are those of FlameGraphResponse.
@@ -1455,7 +1581,7 @@ export type FlameTree = Message<"perfuse.query.v1.FlameTree"> & {
  * Use `create(FlameTreeSchema)` to create a new message.
  */
 export const FlameTreeSchema: GenMessage<FlameTree> = /*@__PURE__*/
-  messageDesc(file_perfuse_query_v1_query, 33);
+  messageDesc(file_perfuse_query_v1_query, 36);
 
 /**
  * @generated from message perfuse.query.v1.LinesRequest
@@ -1484,7 +1610,7 @@ export type LinesRequest = Message<"perfuse.query.v1.LinesRequest"> & {
  * Use `create(LinesRequestSchema)` to create a new message.
  */
 export const LinesRequestSchema: GenMessage<LinesRequest> = /*@__PURE__*/
-  messageDesc(file_perfuse_query_v1_query, 34);
+  messageDesc(file_perfuse_query_v1_query, 37);
 
 /**
  * @generated from message perfuse.query.v1.LinesResponse
@@ -1529,7 +1655,7 @@ export type LinesResponse = Message<"perfuse.query.v1.LinesResponse"> & {
  * Use `create(LinesResponseSchema)` to create a new message.
  */
 export const LinesResponseSchema: GenMessage<LinesResponse> = /*@__PURE__*/
-  messageDesc(file_perfuse_query_v1_query, 35);
+  messageDesc(file_perfuse_query_v1_query, 38);
 
 /**
  * The function in one source file.
@@ -1597,7 +1723,7 @@ export type SourceFile = Message<"perfuse.query.v1.SourceFile"> & {
  * Use `create(SourceFileSchema)` to create a new message.
  */
 export const SourceFileSchema: GenMessage<SourceFile> = /*@__PURE__*/
-  messageDesc(file_perfuse_query_v1_query, 36);
+  messageDesc(file_perfuse_query_v1_query, 39);
 
 /**
  * @generated from message perfuse.query.v1.SourceLine
@@ -1628,7 +1754,7 @@ export type SourceLine = Message<"perfuse.query.v1.SourceLine"> & {
  * Use `create(SourceLineSchema)` to create a new message.
  */
 export const SourceLineSchema: GenMessage<SourceLine> = /*@__PURE__*/
-  messageDesc(file_perfuse_query_v1_query, 37);
+  messageDesc(file_perfuse_query_v1_query, 40);
 
 /**
  * @generated from enum perfuse.query.v1.FrameField
@@ -1878,6 +2004,16 @@ export const QueryService: GenService<{
     methodKind: "unary";
     input: typeof SeriesRequestSchema;
     output: typeof SeriesResponseSchema;
+  },
+  /**
+   * The spans that cost most, over time: points of a series that lead to requests.
+   *
+   * @generated from rpc perfuse.query.v1.QueryService.Exemplars
+   */
+  exemplars: {
+    methodKind: "unary";
+    input: typeof ExemplarsRequestSchema;
+    output: typeof ExemplarsResponseSchema;
   },
   /**
    * The merged flame graph.
