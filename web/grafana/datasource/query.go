@@ -43,6 +43,8 @@ type query struct {
 	SpanIDs   []string `json:"spanIds"`
 	SpanNames []string `json:"spanNames"`
 	Before    before   `json:"before"`
+	// Exemplars asks for the spans that cost most, beside a series.
+	Exemplars bool `json:"exemplars"`
 }
 
 // matcher is queryv1.FrameMatcher by words.
@@ -166,21 +168,18 @@ func (q *query) left(r backend.TimeRange) (string, backend.TimeRange, error) {
 
 // frames asks the server.
 func (ds *Datasource) frames(ctx context.Context, q query, in scope) (data.Frames, error) {
-	switch q.kind {
-	case kindSeries:
-		f, err := ds.series(ctx, q, in)
-		return data.Frames{f}, err
-	case kindFlameGraph:
-		f, err := ds.flameGraph(ctx, q, in)
-		return data.Frames{f}, err
-	case kindDiff:
-		f, err := ds.diff(ctx, q, in)
-		return data.Frames{f}, err
+	type ask func(context.Context, query, scope) (*data.Frame, error)
+	asks := map[string][]ask{
+		kindSeries: {ds.series}, kindFlameGraph: {ds.flameGraph}, kindDiff: {ds.diff}, kindBoth: {ds.series, ds.flameGraph},
+	}[q.kind]
+	if q.Exemplars && (q.kind == kindSeries || q.kind == kindBoth) {
+		asks = append(asks, ds.exemplars)
 	}
-	frames := make(data.Frames, 2)
+	frames := make(data.Frames, len(asks))
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() (err error) { frames[0], err = ds.series(ctx, q, in); return err })
-	g.Go(func() (err error) { frames[1], err = ds.flameGraph(ctx, q, in); return err })
+	for i, f := range asks {
+		g.Go(func() (err error) { frames[i], err = f(ctx, q, in); return err })
+	}
 	return frames, g.Wait()
 }
 

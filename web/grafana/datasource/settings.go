@@ -20,6 +20,7 @@ const (
 
 // settings are what the data source's page says. How to connect (TLS, timeouts, passwords) the SDK reads itself.
 type settings struct {
+	uid, name   string
 	url         string
 	bearer      string
 	minStep     time.Duration
@@ -39,7 +40,7 @@ func readSettings(in backend.DataSourceInstanceSettings) (settings, error) {
 			return wrong("reading jsonData: %w", err)
 		}
 	}
-	s := settings{bearer: in.DecryptedSecureJSONData["bearerToken"], minStep: defaultMinStep, answerBytes: defaultAnswerMiB << 20}
+	s := settings{uid: in.UID, name: in.Name, bearer: in.DecryptedSecureJSONData["bearerToken"], minStep: defaultMinStep, answerBytes: defaultAnswerMiB << 20}
 	u, err := url.Parse(in.URL)
 	if err != nil || u.Host == "" || (u.Scheme != "http" && u.Scheme != "https") {
 		return wrong("the URL is %q: want that of a Perfuse server, as in http://127.0.0.1:7070", in.URL)

@@ -118,12 +118,14 @@ test("group by, limit, filters and the smallest frame are in the query, and hold
   await page.getByLabel("Drop 1", { exact: true }).press("Enter");
   await page.getByLabel("Smallest frame").fill("0.5");
   await page.getByLabel("Smallest frame").press("Enter");
+  await page.getByLabel("Exemplars").check({ force: true });
   const filter = { callSite: ["main", "handler"], keep: [{ field: "FRAME_FIELD_FUNCTION", value: "^md", regexp: true }], drop: [{ value: "read" }] };
   await page.locator(`#flame[data-total="${await total("", { filter })}"] canvas`).waitFor();
   expect(await queryOf(page)).toMatchObject({
     groupBy: ["service_name"],
     limit: 1,
     minShare: 0.005,
+    exemplars: true,
     callSite: ["main", "handler"],
     keep: [{ field: "function", value: "^md", regexp: true }],
     drop: [{ field: "function", value: "read", regexp: false }],

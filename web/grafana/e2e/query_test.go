@@ -51,6 +51,7 @@ func TestPlugin(t *testing.T) {
 			}
 		}
 	})
+	t.Run("exemplars", func(t *testing.T) { testExemplars(t, s, p) }) // stores what the others do not expect
 }
 
 func testSeries(t *testing.T, s *server, p *plugin) {
@@ -92,6 +93,56 @@ func testSeries(t *testing.T, s *server, p *plugin) {
 	one := frames(t, p.ask(t, "series", fields{"profileType": "cpu", "groupBy": []string{"service_name"}, "limit": 1}))[0]
 	if len(one.Fields) != 3 || one.Fields[2].Config.DisplayNameFromDS != "other" || len(one.Meta.Notices) != 1 || !strings.Contains(one.Meta.Notices[0].Text, "There are 2 series") {
 		t.Errorf("of 2 series, 1 asked for: %v, notices %v", one.Fields, one.Meta.Notices)
+	}
+}
+
+// testExemplars: the spans that cost most are points of the series, and lead to their flame graphs.
+func testExemplars(t *testing.T, s *server, p *plugin) {
+	s.loadSpans(t, "spans", noon.Add(2*time.Minute), map[byte]int64{1: 40e6, 2: 900e6, 3: 60e6})
+	asked := fields{"profileType": "cpu", "selector": `{service_name="spans"}`, "groupBy": []string{"service_name"}, "exemplars": true}
+	got := frames(t, p.ask(t, "series", asked))
+	if len(got) != 2 {
+		t.Fatalf("%d frames, want the series and its exemplars", len(got))
+	}
+	points := got[1]
+	if points.Name != "exemplar" || points.Meta.DataTopic != data.DataTopicAnnotations {
+		t.Errorf("frame %q on the topic %q", points.Name, points.Meta.DataTopic)
+	}
+	own, err := s.api().Exemplars(t.Context(), &queryv1.ExemplarsRequest{Selection: selection("cpu", `{service_name="spans"}`), StepNano: int64(15 * time.Second)})
+	if err != nil || len(own.Exemplars) != 1 || own.Exemplars[0].Value != 900e6 {
+		t.Fatalf("our own API: %v, %v", own, err)
+	}
+	want := own.Exemplars[0]
+	trace, cost, value := column[string](t, points, "traceID"), column[float64](t, points, "cost"), column[float64](t, points, "Value")
+	if len(trace) != 1 || trace[0] != want.TraceId || cost[0] != float64(want.Value) || math.Abs(value[0]-0.9/15) > 1e-9 || column[string](t, points, "service_name")[0] != "spans" {
+		t.Errorf("traces %q, costs %v, at %v; want %s", trace, cost, value, want)
+	}
+	if at := column[time.Time](t, points, "Time")[0]; at.UnixNano() != want.TimeUnixNano {
+		t.Errorf("taken at %s", at)
+	}
+	// No point lies above its series.
+	most := 0.0
+	for _, v := range column[float64](t, got[0], "cpu") {
+		most = max(most, v)
+	}
+	if value[0] > most {
+		t.Errorf("a span's %g cores are more than the series' %g", value[0], most)
+	}
+	link := points.Fields[3].Config.Links[0].Internal
+	if link == nil || link.DatasourceUID == "" {
+		t.Fatal("a trace leads nowhere")
+	}
+	next, err := json.Marshal(link.Query)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var query fields
+	if err := json.Unmarshal([]byte(strings.ReplaceAll(string(next), "${__value.raw}", trace[0])), &query); err != nil {
+		t.Fatal(err)
+	}
+	flame := frames(t, p.ask(t, query["queryType"].(string), query))[0]
+	if total := column[int64](t, flame, "value")[0]; total != 900e6 {
+		t.Errorf("the trace's flame graph has %d", total)
 	}
 }
 

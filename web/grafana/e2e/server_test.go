@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"bytes"
 	"fmt"
 	"io"
 	"net"
@@ -11,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/perfuse/perfuse/profile"
 	queryv1 "github.com/perfuse/perfuse/proto/perfuse/query/v1"
 	"github.com/perfuse/perfuse/proto/perfuse/query/v1/queryv1connect"
 )
@@ -130,6 +132,31 @@ func (s *server) loadShop(t *testing.T) {
 		}
 		s.load(t, "db.cpu{zone=a}", "samples", at, "main;scan 1000\nmain;handler;md5 50\n")
 		s.load(t, "db.inuse_space{zone=a}", "bytes", at, "main;cache 4096\nmain;pool 1024\n")
+	}
+}
+
+// loadSpans stores a profile whose samples were taken while spans of those costs in nanoseconds were served.
+func (s *server) loadSpans(t *testing.T, service string, at time.Time, costs map[byte]int64) {
+	t.Helper()
+	d := profile.NewDictionary()
+	p := profile.Profile{Type: profile.TypeCPU, Labels: profile.LabelsFromMap(map[string]string{profile.LabelServiceName: service}), TimeNanos: at.UnixNano(), DurationNanos: 10e9, Period: 10e6}
+	stack := d.Stack(profile.Stack{d.Frame(profile.Frame{Lines: []profile.Line{{Function: d.Function(profile.Function{Name: "serve"})}}})})
+	for span, cost := range costs {
+		link := d.Link(profile.Link{TraceID: profile.TraceID{15: span}, SpanID: profile.SpanID{7: span}, SpanName: "GET /"})
+		p.Samples = append(p.Samples, profile.Sample{Stack: stack, Link: link, Value: cost})
+	}
+	var body bytes.Buffer
+	if err := profile.WritePprof(&body, &profile.Batch{Dictionary: d, Profiles: []profile.Profile{p}}); err != nil {
+		t.Fatal(err)
+	}
+	q := url.Values{"name": {service}, "format": {"pprof"}, "from": {fmt.Sprint(at.Unix())}, "until": {fmt.Sprint(at.Unix() + 10)}}
+	resp, err := http.Post(s.url+"/ingest?"+q.Encode(), "application/octet-stream", &body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if text, _ := io.ReadAll(resp.Body); resp.StatusCode != http.StatusOK {
+		t.Fatalf("storing spans: %s %s", resp.Status, text)
 	}
 }
 

@@ -75,6 +75,11 @@ export function QueryEditor({ datasource, query, range, onChange, onRunQuery }: 
               <NumberInput label="Limit" value={query.limit} min={1} step={1} submit={(limit) => change({ limit })} />
             </InlineField>
           )}
+          {kind !== "flamegraph" && (
+            <InlineField label="Exemplars" tooltip="The spans that cost most, as points: a click leads to their flame graph. They come from programs and agents that say which request a sample belongs to.">
+              <InlineSwitch aria-label="Exemplars" value={query.exemplars ?? false} onChange={(e) => change({ exemplars: e.currentTarget.checked })} />
+            </InlineField>
+          )}
           <InlineField label="Live, every" tooltip="Seconds between refreshes by a stream, 1 to 300. Empty: when the panel is refreshed.">
             <NumberInput label="Live, every" value={query.liveSeconds} min={1} max={300} step={1} submit={(liveSeconds) => change({ liveSeconds })} />
           </InlineField>

@@ -37,6 +37,8 @@ export interface PerfuseQuery extends DataQuery {
   spanIds?: string[];
   spanNames?: string[];
   before?: Before;
+  // The spans that cost most, as points of the series.
+  exemplars?: boolean;
   // Refreshed by a stream at this interval; absent or 0: when the panel is.
   liveSeconds?: number;
 }
