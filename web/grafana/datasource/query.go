@@ -22,6 +22,7 @@ const (
 	kindFlameGraph = "flamegraph"
 	kindBoth       = "both"
 	kindDiff       = "diff"
+	kindBeginnings = "beginnings" // an annotation query
 )
 
 // query is what the editor writes; src/query.ts has the same.
@@ -43,6 +44,8 @@ type query struct {
 	SpanIDs   []string `json:"spanIds"`
 	SpanNames []string `json:"spanNames"`
 	Before    before   `json:"before"`
+	// Label is the one whose new values an annotation query marks.
+	Label string `json:"label"`
 	// Exemplars asks for the spans that cost most, beside a series.
 	Exemplars bool `json:"exemplars"`
 }
@@ -87,8 +90,11 @@ func readQuery(kind string, raw json.RawMessage) (query, error) {
 	if q.kind == "" {
 		q.kind = kindBoth
 	}
-	if !slices.Contains([]string{kindSeries, kindFlameGraph, kindBoth, kindDiff}, q.kind) {
-		return q, invalid("a query of type %q is unknown: want %s, %s, %s or %s", q.kind, kindSeries, kindFlameGraph, kindBoth, kindDiff)
+	if !slices.Contains([]string{kindSeries, kindFlameGraph, kindBoth, kindDiff, kindBeginnings}, q.kind) {
+		return q, invalid("a query of type %q is unknown: want %s, %s, %s, %s or %s", q.kind, kindSeries, kindFlameGraph, kindBoth, kindDiff, kindBeginnings)
+	}
+	if q.kind == kindBeginnings && q.Label == "" {
+		return q, invalid("no label is chosen: want one whose new values are marked, such as version")
 	}
 	if q.ProfileType == "" {
 		return q, invalid("no profile type is chosen")
@@ -170,7 +176,7 @@ func (q *query) left(r backend.TimeRange) (string, backend.TimeRange, error) {
 func (ds *Datasource) frames(ctx context.Context, q query, in scope) (data.Frames, error) {
 	type ask func(context.Context, query, scope) (*data.Frame, error)
 	asks := map[string][]ask{
-		kindSeries: {ds.series}, kindFlameGraph: {ds.flameGraph}, kindDiff: {ds.diff}, kindBoth: {ds.series, ds.flameGraph},
+		kindSeries: {ds.series}, kindFlameGraph: {ds.flameGraph}, kindDiff: {ds.diff}, kindBoth: {ds.series, ds.flameGraph}, kindBeginnings: {ds.beginnings},
 	}[q.kind]
 	if q.Exemplars && (q.kind == kindSeries || q.kind == kindBoth) {
 		asks = append(asks, ds.exemplars)

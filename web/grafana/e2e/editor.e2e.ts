@@ -194,6 +194,24 @@ test("template variables", async () => {
   await page.close();
 });
 
+test("annotations: when values of a label begin", async () => {
+  const { page, faults } = await open("annotation");
+  // Nobody has a version; zones begin with the data.
+  await page.getByRole("combobox", { name: "Label" }).click();
+  await page.getByRole("option", { name: "zone" }).click();
+  await expect.poll(() => page.locator("#found").textContent()).toBe("zone a\nzone b");
+  const input = page.getByRole("combobox", { name: "Of series" });
+  await input.click();
+  await input.pressSequentially('{service_name="db"}');
+  await input.press("Escape");
+  await input.press("Enter");
+  await expect.poll(() => page.locator("#found").textContent()).toBe("zone a");
+  expect(await queryOf(page)).toMatchObject({ queryType: "beginnings", label: "zone", selector: '{service_name="db"}' });
+  await picture(page, "annotation");
+  expect(faults).toEqual([]);
+  await page.close();
+});
+
 test("the settings page", async () => {
   const { page, faults } = await open("config");
   await page.getByLabel("Bearer token").fill("secret");

@@ -51,6 +51,7 @@ func TestPlugin(t *testing.T) {
 			}
 		}
 	})
+	t.Run("annotations", func(t *testing.T) { testAnnotations(t, s, p) })
 	t.Run("exemplars", func(t *testing.T) { testExemplars(t, s, p) }) // stores what the others do not expect
 }
 
@@ -93,6 +94,21 @@ func testSeries(t *testing.T, s *server, p *plugin) {
 	one := frames(t, p.ask(t, "series", fields{"profileType": "cpu", "groupBy": []string{"service_name"}, "limit": 1}))[0]
 	if len(one.Fields) != 3 || one.Fields[2].Config.DisplayNameFromDS != "other" || len(one.Meta.Notices) != 1 || !strings.Contains(one.Meta.Notices[0].Text, "There are 2 series") {
 		t.Errorf("of 2 series, 1 asked for: %v, notices %v", one.Fields, one.Meta.Notices)
+	}
+}
+
+// testAnnotations: values of a label are marked when they are first seen, but not those that are only older than the range.
+func testAnnotations(t *testing.T, s *server, p *plugin) {
+	s.load(t, "roll.cpu{version=2}", "samples", noon.Add(4*time.Minute), "main;work 100\n")
+	s.load(t, "roll.cpu{version=1}", "samples", noon.Add(-3*time.Minute), "main;work 100\n")
+	s.load(t, "roll.cpu{version=1}", "samples", noon.Add(2*time.Minute), "main;work 100\n")
+	frame := frames(t, p.ask(t, "beginnings", fields{"profileType": "cpu", "selector": `{service_name="roll"}`, "label": "version"}))[0]
+	if frame.Meta.DataTopic != data.DataTopicAnnotations {
+		t.Errorf("topic %q", frame.Meta.DataTopic)
+	}
+	titles, times := column[string](t, frame, "title"), column[time.Time](t, frame, "time")
+	if !slices.Equal(titles, []string{"version 2"}) || times[0].Sub(noon.Add(4*time.Minute)).Abs() > 15*time.Second {
+		t.Errorf("%q at %s", titles, times)
 	}
 }
 

@@ -14,6 +14,7 @@ import {
 import { DataSourceWithBackend, getGrafanaLiveSrv, getTemplateSrv } from "@grafana/runtime";
 import { merge, type Observable } from "rxjs";
 import type { TypeParts } from "../../src/lib/types";
+import { AnnotationQueryEditor } from "./AnnotationQueryEditor";
 import { channelPath, defaultQuery, interpolate, liveRange, streamsOf, type PerfuseOptions, type PerfuseQuery } from "./query";
 import { VariableSupport } from "./variables";
 
@@ -34,6 +35,10 @@ export class PerfuseDataSource extends DataSourceWithBackend<PerfuseQuery, Perfu
   constructor(settings: DataSourceInstanceSettings<PerfuseOptions>) {
     super(settings);
     this.variables = new VariableSupport(this);
+    this.annotations = {
+      QueryEditor: AnnotationQueryEditor,
+      getDefaultQuery: () => ({ queryType: "beginnings", profileType: "cpu", label: "version" }),
+    };
   }
 
   override getDefaultQuery(): Partial<PerfuseQuery> {

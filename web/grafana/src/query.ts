@@ -5,7 +5,7 @@ import type { AdHocVariableFilter } from "@grafana/data";
 import type { DataQuery, DataSourceJsonData } from "@grafana/schema";
 import { matchers, quote, write, type Matcher, type Operator } from "../../src/lib/selector";
 
-export type QueryKind = "series" | "flamegraph" | "both" | "diff";
+export type QueryKind = "series" | "flamegraph" | "both" | "diff" | "beginnings";
 export type FrameField = "function" | "file" | "binary";
 
 export interface FrameMatcher {
@@ -37,6 +37,8 @@ export interface PerfuseQuery extends DataQuery {
   spanIds?: string[];
   spanNames?: string[];
   before?: Before;
+  // The label whose new values an annotation query marks.
+  label?: string;
   // The spans that cost most, as points of the series.
   exemplars?: boolean;
   // Refreshed by a stream at this interval; absent or 0: when the panel is.
@@ -106,6 +108,7 @@ export function interpolate(q: PerfuseQuery, replace: Replace, filters: readonly
     traceIds: list(q.traceIds),
     spanIds: list(q.spanIds),
     spanNames: names(q.spanNames),
+    label: q.label === undefined ? undefined : replace(q.label),
     before: q.before && {
       ...q.before,
       earlier: replace(q.before.earlier ?? ""),
@@ -116,7 +119,7 @@ export function interpolate(q: PerfuseQuery, replace: Replace, filters: readonly
 
 // streamsOf are the queries that live on channels of their own, one a frame.
 export function streamsOf(q: PerfuseQuery): PerfuseQuery[] {
-  if (!((q.liveSeconds ?? 0) > 0) || q.queryType === "diff") return [];
+  if (!((q.liveSeconds ?? 0) > 0) || q.queryType === "diff" || q.queryType === "beginnings") return [];
   if (q.queryType === "series" || q.queryType === "flamegraph") return [q];
   return [
     { ...q, queryType: "series" },

@@ -2,7 +2,7 @@
 // module with SystemJS as Grafana does, and renders its editors and what its queries answer. The flame graph is drawn by
 // Grafana's own component.
 //
-//	?view=query | variable | config     &query=JSON
+//	?view=query | variable | annotation | config     &query=JSON
 
 import * as emotionCss from "@emotion/css";
 import * as grafanaData from "@grafana/data";
@@ -131,6 +131,29 @@ function VariableView({ datasource }: { datasource: PerfuseDataSource }) {
   );
 }
 
+function AnnotationView({ datasource }: { datasource: PerfuseDataSource }) {
+  const support = datasource.annotations;
+  const [query, setQuery] = React.useState<PerfuseQuery>(() => ({ refId: "Anno", ...support?.getDefaultQuery?.() }));
+  const [found, setFound] = React.useState("");
+  React.useEffect(() => {
+    const request = { requestId: "A1", app: grafanaData.CoreApp.Dashboard, targets: [query], range, interval: "15s", intervalMs: 15_000, scopedVars: {}, timezone: "utc", startTime: 0 };
+    const running = datasource.query(request).subscribe((response) => {
+      const frame = (response.data as grafanaData.DataFrame[])[0];
+      setFound(response.errors?.[0]?.message ?? (frame?.fields.find((f) => f.name === "title")?.values ?? []).join("\n"));
+    });
+    return () => running.unsubscribe();
+  }, [query]);
+  const Editor = support?.QueryEditor;
+  if (Editor === undefined) throw new Error("the plugin has no editor for annotations");
+  return (
+    <>
+      <Editor datasource={datasource} query={query} range={range} onChange={setQuery} onRunQuery={() => {}} />
+      <pre id="query">{JSON.stringify(query)}</pre>
+      <pre id="found">{found}</pre>
+    </>
+  );
+}
+
 function ConfigView({ plugin }: { plugin: Plugin }) {
   const [options, setOptions] = React.useState<grafanaData.DataSourceSettings<PerfuseOptions, PerfuseSecrets>>({
     id: 1, uid: "perfuse", orgId: 1, name: "Perfuse", type: settings.type, typeName: "Perfuse", typeLogoUrl: "", access: "proxy", url: "", user: "", database: "",
@@ -155,7 +178,7 @@ async function main(): Promise<void> {
     <grafanaData.ThemeContext.Provider value={theme}>
       <grafanaUI.GlobalStyles />
       <main style={{ padding: 16, minHeight: "100vh", background: theme.colors.background.primary }}>
-        {view === "variable" ? <VariableView datasource={datasource} /> : view === "config" ? <ConfigView plugin={plugin} /> : <QueryView plugin={plugin} datasource={datasource} />}
+        {view === "variable" ? <VariableView datasource={datasource} /> : view === "annotation" ? <AnnotationView datasource={datasource} /> : view === "config" ? <ConfigView plugin={plugin} /> : <QueryView plugin={plugin} datasource={datasource} />}
       </main>
       <grafanaUI.PortalContainer />
     </grafanaData.ThemeContext.Provider>,
