@@ -35,9 +35,10 @@ export function Explore({ api }: { api: Api }) {
 
   const selection: Selection | undefined =
     type === undefined || typeof span === "string" ? undefined : { type: type.id, selector, span };
-  const key = selection === undefined ? undefined : JSON.stringify(selection);
+  // A refresh asks the same anew: profiles of a range that has passed may still come.
+  const key = selection === undefined ? undefined : `${JSON.stringify(selection)} ${tick}`;
 
-  const source = useMemo(() => (selection === undefined ? undefined : api.source(selection)), [api, key]);
+  const source = useMemo(() => (selection === undefined || key === undefined ? undefined : { ...api.source(selection), key }), [api, key]);
 
   const series = useRequest(key === undefined ? undefined : `${key} ${groupBy} ${JSON.stringify(filter)}`, async (signal): Promise<ShownSeries> => {
     const asked = selection as Selection;

@@ -1,4 +1,4 @@
-import{o as e,r as t,s as n,t as r}from"./names-CCRjX98Y.js";import{u as i,x as a}from"./tree-aznx8BKn.js";import{m as o,p as s}from"./index-BD7Fx7EF.js";var c={lightness:.85,chroma:.06,text:`#1a1f27`,kernel:`#b9c6dd`,unwind:`#e3d3d6`,cut:`#e4e7ec`,root:`#dce0e7`,gap:`#ffffff`},l=1200,u=10,d=18,f=46,p=22,m=110,h=6.7,g=.3,_=`
+import{o as e,r as t,s as n,t as r}from"./names-CCRjX98Y.js";import{u as i,x as a}from"./tree-aznx8BKn.js";import{m as o,p as s}from"./index-BFEaMqxC.js";var c={lightness:.85,chroma:.06,text:`#1a1f27`,kernel:`#b9c6dd`,unwind:`#e3d3d6`,cut:`#e4e7ec`,root:`#dce0e7`,gap:`#ffffff`},l=1200,u=10,d=18,f=46,p=22,m=110,h=6.7,g=.3,_=`
 svg { font: 11px ui-monospace, Menlo, Consolas, "DejaVu Sans Mono", monospace; background: ${c.gap}; }
 text { fill: ${c.text}; white-space: pre; pointer-events: none; }
 .title { font: 600 13px system-ui, sans-serif; } .about { font: 12px system-ui, sans-serif; }
