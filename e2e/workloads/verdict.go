@@ -33,7 +33,8 @@ func Judge(w Workload, folded string) (Verdict, error) {
 	for i, name := range w.Chain {
 		chain[i] = word(name)
 	}
-	atExec := regexp.MustCompile(`^bpf_prog_[0-9a-f]+_process_exec_\[k\]$`) // our own program there; the kernel's part of the stack is cut
+	leaving := regexp.MustCompile(`^entry_SYSCALL_64_after_hwframe_\[k\];(do_syscall_64_\[k\];)?syscall_exit_to_user_mode_\[k\];`) // on the way out of it
+	atExec := regexp.MustCompile(`^bpf_prog_[0-9a-f]+_process_exec_\[k\]$`)                                                        // our own program there; the kernel's part of the stack is cut
 	own := regexp.MustCompile(`^` + regexp.QuoteMeta(w.Name) + `(\.so)?\+0x[0-9a-f]+$`)
 	hots := map[string]*regexp.Regexp{}
 	for name := range truth {
@@ -55,7 +56,7 @@ func Judge(w Workload, folded string) (Verdict, error) {
 		frames := strings.Split(line[:space], ";")
 		v.Total += value
 		// While execve ends, the program stands before its first instruction (docs/plan.md).
-		starting := len(frames) > 1 && own.MatchString(frames[0]) && (strings.Contains(line, "_execve_[k];") || atExec.MatchString(frames[1]))
+		starting := len(frames) > 1 && own.MatchString(frames[0]) && (strings.Contains(line, "_execve_[k];") || atExec.MatchString(frames[1]) || leaving.MatchString(strings.Join(frames[1:], ";")))
 		if slices.ContainsFunc(frames, own.MatchString) && !starting {
 			nameless += value
 			v.Example = line

@@ -40,6 +40,8 @@ func TestJudge(t *testing.T) {
 	f("c-gcc", strings.ReplaceAll(good, ";main;", ";"), "miss a caller")
 	f("c-gcc", good+"c-gcc+0x1234;do_syscall_64_[k];__x64_sys_execve_[k];bprm_execve_[k] 1\n")
 	f("c-gcc", good+"c-gcc+0x1234;bpf_prog_ef8f8f3da025be6b_process_exec_[k] 1\n")
+	f("c-gcc", good+"c-gcc+0x1234;entry_SYSCALL_64_after_hwframe_[k];syscall_exit_to_user_mode_[k];exit_to_user_mode_prepare_[k];task_work_run_[k];__fput_[k] 1\n")
+	f("c-gcc", good+"c-gcc+0x1234;entry_SYSCALL_64_after_hwframe_[k];do_syscall_64_[k];ksys_read_[k] 1\n", "have a frame of the workload without a name")
 	f("c-gcc", good+"_start;main;c-gcc+0x1234 1\n", "have a frame of the workload without a name")
 	f("c-gcc", good+"_start;libc.so.6+0x1234 1\n")
 	f("c-gcc", strings.ReplaceAll(good, "hot", "warm"), "0.00 % of the samples are in the hot", "hot70", "hot20", "hot10")
